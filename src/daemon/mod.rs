@@ -1,0 +1,1 @@
+//! Serves views: the composition root that joins [`crate::view`] and [`crate::fuse`].

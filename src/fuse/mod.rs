@@ -1,0 +1,1 @@
+//! The rim towards the kernel: a [`crate::vfs::Vfs`] served over FUSE.

@@ -1,0 +1,1 @@
+//! An upper that fails at the n-th change, for tests.

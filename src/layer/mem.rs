@@ -1,0 +1,1 @@
+//! A layer in memory, for tests.

@@ -1,0 +1,1 @@
+//! `env.lock`: an environment pinned in a file.

@@ -1,0 +1,210 @@
+//! Store paths and the store directory.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+/// The longest name of a store path, in bytes, without the hash part (Nix: `StorePath::MaxPathLen`).
+pub const NAME_MAX: usize = 211;
+
+/// Length of the hash part in characters of nixbase32 (20 bytes).
+pub const HASH_LEN: usize = 32;
+
+/// The base name of a store path: hash part, `-`, name; valid as Nix defines it (`src/libstore/path.cc`).
+///
+/// Without the store directory, which is the same for all paths of a store. Cloning is cheap. Ordering is bytewise.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct StorePath(Arc<str>);
+
+/// Why a text is no store path.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("'{text}' is not a store path: {reason}")]
+pub struct StorePathError {
+    /// What was given, shortened and escaped for people.
+    pub text: String,
+    /// What is wrong with it.
+    pub reason: &'static str,
+}
+
+impl StorePath {
+    /// Checks a base name, `HASH-NAME`.
+    ///
+    /// # Errors
+    /// If the hash part is not 32 characters of nixbase32, or the name is empty, longer than 211 bytes, starts with a
+    /// dot, or has a character other than `0-9a-zA-Z+-._?=`.
+    pub fn from_base_name(base: &[u8]) -> Result<Self, StorePathError> {
+        let fail = |reason| {
+            let shown: String = base.escape_ascii().take(300).map(char::from).collect();
+            Err(StorePathError { text: shown, reason })
+        };
+        let Some((hash, rest)) = base.split_at_checked(HASH_LEN) else {
+            return fail("it is shorter than a hash part");
+        };
+        if !hash.iter().all(|b| is_base32(*b)) {
+            return fail("its hash part has a character that is not of nixbase32");
+        }
+        let Some((b'-', name)) = rest.split_first() else {
+            return fail("no '-' follows the 32 characters of the hash part");
+        };
+        if name.is_empty() {
+            return fail("its name is empty");
+        }
+        if name.len() > NAME_MAX {
+            return fail("its name is longer than 211 bytes");
+        }
+        if name.starts_with(b".") {
+            return fail("its name starts with a dot");
+        }
+        if !name.iter().all(|b| b.is_ascii_alphanumeric() || b"+-._?=".contains(b)) {
+            return fail("its name has a character other than letters, digits and +-._?=");
+        }
+        match std::str::from_utf8(base) {
+            Ok(text) => Ok(Self(Arc::from(text))),
+            Err(_) => fail("it is not ASCII"),
+        }
+    }
+
+    /// The base name: `HASH-NAME`.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The 32 characters of the hash part.
+    #[must_use]
+    pub fn hash_part(&self) -> &str {
+        self.0.get(..HASH_LEN).unwrap_or_default()
+    }
+
+    /// What follows the hash part and its dash.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.0.get(HASH_LEN + 1..).unwrap_or_default()
+    }
+
+    /// True for a derivation: the name ends in `.drv`.
+    #[must_use]
+    pub fn is_derivation(&self) -> bool {
+        self.0.ends_with(".drv")
+    }
+}
+
+fn is_base32(byte: u8) -> bool {
+    matches!(byte, b'0'..=b'9' | b'a'..=b'z') && !matches!(byte, b'e' | b'o' | b't' | b'u')
+}
+
+impl FromStr for StorePath {
+    type Err = StorePathError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Self::from_base_name(text.as_bytes())
+    }
+}
+
+impl TryFrom<String> for StorePath {
+    type Error = StorePathError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        Self::from_base_name(text.as_bytes())
+    }
+}
+
+impl From<StorePath> for String {
+    fn from(path: StorePath) -> Self {
+        path.0.as_ref().to_owned()
+    }
+}
+
+impl fmt::Display for StorePath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for StorePath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The store directory as its paths name it, usually `/nix/store`: absolute, without a slash at the end.
+///
+/// Not where the store lies on this machine: a store on a disk mounted elsewhere keeps the directory it was built for.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct StoreDir(Arc<str>);
+
+impl Default for StoreDir {
+    fn default() -> Self {
+        Self(Arc::from("/nix/store"))
+    }
+}
+
+impl TryFrom<String> for StoreDir {
+    type Error = StorePathError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        Self::new(&text)
+    }
+}
+
+impl From<StoreDir> for String {
+    fn from(dir: StoreDir) -> Self {
+        dir.0.as_ref().to_owned()
+    }
+}
+
+impl StoreDir {
+    /// Checks a store directory.
+    ///
+    /// # Errors
+    /// If it is not absolute and normal (no empty, `.` or `..` components, no slash at the end, no control characters).
+    pub fn new(text: &str) -> Result<Self, StorePathError> {
+        let normal = text.strip_prefix('/').is_some_and(|rest| {
+            rest.split('/').all(|c| !matches!(c, "" | "." | "..") && !c.contains(char::is_control))
+        });
+        if normal {
+            Ok(Self(Arc::from(text)))
+        } else {
+            let shown = text.chars().take(300).flat_map(char::escape_debug).collect();
+            Err(StorePathError { text: shown, reason: "a store directory is an absolute, normal path" })
+        }
+    }
+
+    /// The directory as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The full path of a store path.
+    #[must_use]
+    pub fn join(&self, path: &StorePath) -> PathBuf {
+        Path::new(self.as_str()).join(path.as_str())
+    }
+
+    /// Reads a full path that is exactly a store path of this store: `/nix/store/HASH-NAME`.
+    ///
+    /// # Errors
+    /// If it is not in this directory, has further components, or is no valid store path.
+    pub fn parse(&self, full: &[u8]) -> Result<StorePath, StorePathError> {
+        let inside = full.strip_prefix(self.0.as_bytes()).and_then(|r| r.strip_prefix(b"/"));
+        match inside {
+            Some(base) => StorePath::from_base_name(base),
+            None => Err(StorePathError {
+                text: full.escape_ascii().take(300).map(char::from).collect(),
+                reason: "it is not in the store directory",
+            }),
+        }
+    }
+}
+
+impl fmt::Display for StoreDir {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}

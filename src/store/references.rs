@@ -1,0 +1,70 @@
+//! Where references are recorded, behind one trait.
+
+use super::path::StorePath;
+
+/// Why references could not be told.
+#[derive(Debug, thiserror::Error)]
+pub enum ReferenceError {
+    /// The path is not known to this source (not registered, not in the list, no such file).
+    #[error("{path} is not known to {origin}")]
+    Unknown {
+        /// Which path.
+        path: StorePath,
+        /// The source, for people: `the Nix database /nix/var/nix/db/db.sqlite`.
+        origin: String,
+    },
+    /// The source itself could not be read or is malformed.
+    #[error("{origin}: {problem}")]
+    Broken {
+        /// The source, for people.
+        origin: String,
+        /// What is wrong with it, where, and what can be done.
+        problem: String,
+    },
+    /// The source does not record what was asked for.
+    #[error("{origin} does not record {what}")]
+    NotRecorded {
+        /// The source, for people.
+        origin: String,
+        /// What it lacks: `the outputs of derivations`.
+        what: &'static str,
+    },
+}
+
+/// An output of a derivation, as a source of references knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OutputPath {
+    /// The output's name: `out`, `dev`…
+    pub name: String,
+    /// Its path; `None` while it is not known (content-addressed, not built).
+    pub path: Option<StorePath>,
+}
+
+/// A source that knows which store paths a store path refers to.
+pub trait References: Send + Sync {
+    /// The source, for people.
+    fn origin(&self) -> String;
+
+    /// All references of `path`, sorted, with the path itself if it refers to itself.
+    ///
+    /// # Errors
+    /// [`ReferenceError::Unknown`] if the path is not valid here.
+    fn references(&self, path: &StorePath) -> Result<Vec<StorePath>, ReferenceError>;
+
+    /// True if `path` is a valid path of the store, as far as this source knows.
+    fn is_valid(&self, path: &StorePath) -> Result<bool, ReferenceError>;
+
+    /// The outputs of a derivation, sorted by name.
+    fn outputs(&self, derivation: &StorePath) -> Result<Vec<OutputPath>, ReferenceError>;
+
+    /// Everything reachable from `roots`, sorted, where the source can tell it faster than step by step; with
+    /// `include_outputs` also through the valid outputs of each derivation. `None` if it cannot.
+    fn closure(
+        &self,
+        roots: &[StorePath],
+        include_outputs: bool,
+    ) -> Result<Option<Vec<StorePath>>, ReferenceError> {
+        let _ = (roots, include_outputs);
+        Ok(None)
+    }
+}

@@ -1,0 +1,1 @@
+//! What the server tells of itself: counters of requests, and spans for `tracing`.

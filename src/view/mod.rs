@@ -1,0 +1,1 @@
+//! What a view is: its specification, its lower (the closure of a store), its upper. No FUSE.

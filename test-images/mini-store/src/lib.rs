@@ -1,0 +1,1 @@
+//! A tiny deterministic Nix store with its database, made without Nix.

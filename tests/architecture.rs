@@ -1,0 +1,163 @@
+//! The layers of the source, kept by reading it: which module uses which, how long files are, where unsafe code is.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "test code"
+)]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Which module may use which. `cli` may use everything, nothing may use `cli`.
+const ALLOWED: &[(&str, &[&str])] = &[
+    ("vfs", &[]),
+    ("sys", &[]),
+    ("telemetry", &[]),
+    ("store", &["sys"]),
+    ("layer", &["vfs", "sys"]),
+    ("union", &["vfs", "layer"]),
+    ("fuse", &["vfs", "sys", "telemetry"]),
+    ("closure", &["store"]),
+    ("lock", &["store", "closure"]),
+    ("view", &["vfs", "sys", "layer", "union", "closure", "lock", "store"]),
+    ("daemon", &["vfs", "sys", "telemetry", "store", "layer", "union", "fuse", "closure", "lock", "view"]),
+    (
+        "cli",
+        &["vfs", "sys", "telemetry", "store", "layer", "union", "fuse", "closure", "lock", "view", "daemon"],
+    ),
+];
+
+/// The longest a file may be, without its tests and blank and comment lines.
+const MAX_LINES: usize = 600;
+
+fn sources(dir: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            sources(&path, found);
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+/// Path below `src`, and the code of each file: without comments, and without what follows `#[cfg(test)]\nmod`.
+fn code() -> BTreeMap<String, String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    sources(&root, &mut files);
+    assert!(files.len() > 20, "the sources were found");
+    files
+        .iter()
+        .map(|path| {
+            let text = fs::read_to_string(path).unwrap();
+            let text = text.split("#[cfg(test)]\nmod ").next().unwrap();
+            let code: String = text
+                .lines()
+                .filter(|l| !l.trim_start().starts_with("//"))
+                .fold(String::new(), |all, line| all + line + "\n");
+            (path.strip_prefix(&root).unwrap().to_str().unwrap().to_owned(), code)
+        })
+        .collect()
+}
+
+fn module_of(file: &str) -> &str {
+    file.split('/').next().unwrap().trim_end_matches(".rs")
+}
+
+/// The modules named after `crate::` in a text, also in `crate::{a, b}`.
+fn used_modules(code: &str) -> Vec<String> {
+    let mut used = Vec::new();
+    for part in code.split("crate::").skip(1) {
+        let word = |s: &str| s.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>();
+        if let Some(list) = part.strip_prefix('{') {
+            let mut depth = 1;
+            let mut top = String::new();
+            for c in list.chars() {
+                match c {
+                    '{' => depth += 1,
+                    '}' => depth -= 1,
+                    c if depth == 1 => top.push(c),
+                    _ => {}
+                }
+                if depth == 0 {
+                    break;
+                }
+            }
+            used.extend(top.split(',').map(|s| word(s.trim())));
+        } else {
+            used.push(word(part));
+        }
+    }
+    used
+}
+
+#[test]
+fn modules_use_only_what_they_may() {
+    for (file, code) in code() {
+        let module = module_of(&file);
+        if matches!(module, "lib" | "main") {
+            continue;
+        }
+        let (_, allowed) = ALLOWED.iter().find(|(m, _)| *m == module).unwrap_or_else(|| {
+            panic!("src/{file}: the module '{module}' has no line in ALLOWED of tests/architecture.rs")
+        });
+        for used in used_modules(&code) {
+            let known = ALLOWED.iter().any(|(m, _)| *m == used);
+            assert!(
+                !known || used == module || allowed.contains(&used.as_str()),
+                "src/{file} uses '{used}', which '{module}' may not"
+            );
+        }
+    }
+}
+
+#[test]
+fn fuse_and_sqlite_stay_where_they_belong() {
+    for (file, code) in code() {
+        let module = module_of(&file);
+        assert!(module == "fuse" || !code.contains("fuser::"), "src/{file}: fuser is used in 'fuse' alone");
+        let sqlite = matches!(module, "store" | "closure" | "lock");
+        assert!(
+            sqlite || !code.contains("rusqlite::"),
+            "src/{file}: SQLite is used in store, closure and lock alone"
+        );
+        let raw = matches!(module, "sys") || !code.contains("RawFd");
+        assert!(raw, "src/{file}: raw descriptors are used in 'sys' alone");
+        let env = matches!(module, "cli") || !code.contains("env::var");
+        assert!(env, "src/{file}: the environment is read in 'cli' alone");
+    }
+}
+
+#[test]
+fn unsafe_is_in_sys_alone_and_explained() {
+    for (file, code) in code() {
+        if module_of(&file) != "sys" {
+            for word in code.split(|c: char| !c.is_alphanumeric() && c != '_') {
+                assert!(word != "unsafe", "src/{file}: unsafe code belongs into 'sys'");
+            }
+        }
+    }
+}
+
+#[test]
+fn files_are_short() {
+    for (file, code) in code() {
+        let lines = code.lines().filter(|l| !l.trim().is_empty()).count();
+        assert!(
+            lines <= MAX_LINES,
+            "src/{file} has {lines} lines of code; split it by subject (at most {MAX_LINES})"
+        );
+        assert!(file != "main.rs" || lines <= 30, "src/main.rs has {lines} lines; it only calls the library");
+    }
+}
+
+#[test]
+fn the_scanner_sees_what_it_must() {
+    assert_eq!(used_modules("use crate::{vfs::{Ino, Name}, layer, sys::open};"), ["vfs", "layer", "sys"]);
+    assert_eq!(used_modules("crate::union::merge()"), ["union"]);
+    assert_eq!(module_of("layer/dir/mod.rs"), "layer");
+}
