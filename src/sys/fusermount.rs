@@ -1,0 +1,88 @@
+//! Mounting FUSE without privilege, through the set-user-id program `fusermount3`.
+//!
+//! It opens the device, mounts, and sends the descriptor through the socket that `_FUSE_COMMFD` names
+//! (fusermount3(1); libfuse, util/fusermount.c). The mount is attached from the start, not detached.
+
+use std::io::{self, IoSliceMut};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, UnixAddr, recvmsg};
+use rustix::io::FdFlags;
+
+use super::mount::{FuseOptions, SUBTYPE};
+
+const PROGRAM: &str = "fusermount3";
+
+/// Mounts a FUSE file system at `target` and answers the device. `nosuid` and `nodev` are set by the program.
+///
+/// # Errors
+/// `ENOENT` if the program is not installed. Else, what the program says, in its words and with the kind
+/// `PermissionDenied`: it wants `user_allow_other` in /etc/fuse.conf for `allow_other`, and a target that the user owns.
+pub fn mount(target: &Path, options: FuseOptions) -> io::Result<OwnedFd> {
+    let (ours, theirs) = UnixStream::pair()?;
+    let mut list = format!("default_permissions,fsname={SUBTYPE},subtype={SUBTYPE}");
+    list.push_str(if options.read_only { ",ro" } else { ",rw" });
+    if options.allow_other {
+        list.push_str(",allow_other");
+    }
+    if options.no_exec {
+        list.push_str(",noexec");
+    }
+    let mut command = Command::new(PROGRAM);
+    command.args(["-o", &list, "--"]).arg(target).stdin(Stdio::null());
+    command.env("_FUSE_COMMFD", theirs.as_raw_fd().to_string());
+    let in_child = move || Ok(rustix::io::fcntl_setfd(&theirs, FdFlags::empty())?);
+    // SAFETY: between fork and exec the closure makes one system call, fcntl(2), and allocates nothing.
+    unsafe { command.pre_exec(in_child) };
+    let output = command.output()?;
+    drop(command);
+    succeeded(&output)?;
+    receive_descriptor(&ours)
+}
+
+/// Takes away a mount of this user's.
+///
+/// # Errors
+/// As for [`mount`].
+pub fn unmount(target: &Path, lazy: bool) -> io::Result<()> {
+    let mut command = Command::new(PROGRAM);
+    command.arg("-u");
+    if lazy {
+        command.arg("-z");
+    }
+    succeeded(&command.arg("--").arg(target).stdin(Stdio::null()).output()?)
+}
+
+fn succeeded(output: &Output) -> io::Result<()> {
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = output.stderr.trim_ascii();
+    let said = if said.is_empty() {
+        format!("{PROGRAM} failed: {}", output.status)
+    } else {
+        std::str::from_utf8(said).map_or_else(|_| said.escape_ascii().to_string(), str::to_owned)
+    };
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, said))
+}
+
+fn receive_descriptor(socket: &UnixStream) -> io::Result<OwnedFd> {
+    let mut byte = [0; 1];
+    let mut parts = [IoSliceMut::new(&mut byte)];
+    let mut space = nix::cmsg_space!([i32; 1]);
+    let flags = MsgFlags::MSG_CMSG_CLOEXEC;
+    let message = recvmsg::<UnixAddr>(socket.as_raw_fd(), &mut parts, Some(&mut space), flags)?;
+    let number = message.cmsgs()?.find_map(|part| match part {
+        ControlMessageOwned::ScmRights(numbers) => numbers.first().copied(),
+        _ => None,
+    });
+    let Some(number) = number else {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("{PROGRAM} sent no descriptor")));
+    };
+    // SAFETY: the kernel has just made this descriptor for us, and nobody else knows its number.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}

@@ -1,0 +1,179 @@
+//! Mounts: a FUSE superblock of our own, read-only clones, attaching and unmounting.
+//!
+//! Made with the mount API of Linux 5.2 (fsopen(2), fsmount(2), move_mount(2), open_tree(2)) and mount_setattr(2) of
+//! 5.12. New mounts are *detached*: they have no path, so nobody else can reach them, and they go with their
+//! descriptor until [`attach`] gives them a place.
+
+use std::fmt::Display;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{Mode, OFlags};
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, fsconfig_create,
+    fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
+};
+use rustix::process::{getegid, geteuid};
+
+/// The subtype of our mounts: /proc/mounts shows the type `fuse.nixview`.
+pub const SUBTYPE: &str = "nixview";
+
+/// How a FUSE file system is mounted.
+///
+/// Set-user-id bits and devices never count on our mounts (`nosuid`, `nodev`), and the kernel checks permissions by
+/// itself (`default_permissions`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct FuseOptions {
+    /// Makes the *superblock* read-only, not only this mount of it.
+    pub read_only: bool,
+    /// Lets users other than the one who mounts in.
+    pub allow_other: bool,
+    /// Forbids executing programs from it.
+    pub no_exec: bool,
+}
+
+/// Opens the FUSE device: a connection that has no file system yet.
+///
+/// # Errors
+/// `ENOENT` or `ENODEV` where the kernel has no FUSE or the device node is missing, `EACCES` or `EPERM` where it may
+/// not be opened.
+pub fn open_fuse_device() -> io::Result<OwnedFd> {
+    Ok(rustix::fs::open("/dev/fuse", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?)
+}
+
+/// Makes a FUSE file system on a fresh `device` and answers its detached mount.
+///
+/// From here on the kernel has put the INIT request into `device` and waits for its answer at the first access.
+///
+/// # Errors
+/// `EPERM` without CAP_SYS_ADMIN in the user namespace that owns the mount namespace, or where a filter forbids it;
+/// `EINVAL` if `device` was opened in another user namespace or has a file system already. What the kernel says of a
+/// refused option is part of the message.
+pub fn new_fuse(device: BorrowedFd<'_>, options: FuseOptions) -> io::Result<OwnedFd> {
+    let context = fsopen("fuse", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    let told = |error: rustix::io::Errno| explain(&context, error.into());
+    let set =
+        |key: &str, value: &dyn Display| fsconfig_set_string(&context, key, value.to_string()).map_err(told);
+    set("source", &SUBTYPE)?;
+    set("subtype", &SUBTYPE)?;
+    set("fd", &device.as_raw_fd())?;
+    set("rootmode", &"40755")?;
+    set("user_id", &geteuid().as_raw())?;
+    set("group_id", &getegid().as_raw())?;
+    fsconfig_set_flag(&context, "default_permissions").map_err(told)?;
+    if options.allow_other {
+        fsconfig_set_flag(&context, "allow_other").map_err(told)?;
+    }
+    if options.read_only {
+        fsconfig_set_flag(&context, "ro").map_err(told)?;
+    }
+    fsconfig_create(&context).map_err(told)?;
+    let mut attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
+    attributes.set(MountAttrFlags::MOUNT_ATTR_NOEXEC, options.no_exec);
+    attributes.set(MountAttrFlags::MOUNT_ATTR_RDONLY, options.read_only);
+    Ok(fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?)
+}
+
+/// The same error with the messages that the kernel left in a file system context (read(2) on it, one a call).
+fn explain(context: &OwnedFd, error: io::Error) -> io::Error {
+    let mut said = String::new();
+    let mut buffer = [0; 512];
+    while let Ok(length) = rustix::io::read(context, &mut buffer) {
+        let Some(message) = buffer.get(..length).filter(|m| !m.is_empty()) else { break };
+        if !said.is_empty() {
+            said.push_str("; ");
+        }
+        said.push_str(message.escape_ascii().to_string().trim_end_matches("\\n"));
+    }
+    if said.is_empty() { error } else { io::Error::new(error.kind(), format!("{error}: {said}")) }
+}
+
+/// Opens a directory as a place to mount on, without looking into it. Symbolic links are not followed at its end.
+///
+/// # Errors
+/// Those of open(2): `ENOENT`, `ENOTDIR` (also for a symbolic link), `EACCES`.
+pub fn open_target(path: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(rustix::fs::open(path, flags, Mode::empty())?)
+}
+
+/// Gives a detached mount its place: on top of `target`, in the mount namespace of the caller.
+///
+/// # Errors
+/// `EPERM` without CAP_SYS_ADMIN over the mount namespace, `EINVAL` if `mount` is attached already or `target` is in
+/// another namespace, `ENOTDIR` if it is no directory.
+pub fn attach(mount: BorrowedFd<'_>, target: BorrowedFd<'_>) -> io::Result<()> {
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    Ok(move_mount(mount, "", target, "", flags)?)
+}
+
+/// A detached clone of the mount at `path`, with the directory `path` as its root, through which nobody can write.
+///
+/// Whatever is opened beneath it, also by the kernel on behalf of a client (passthrough reopens a file with the
+/// client's flags), is read-only: the mount refuses with `EROFS`. It is private: later mounts below `path` do not
+/// appear in it. Other mounts below `path` are left out, unless the caller is in a user namespace in which they are
+/// locked to their places: then they are part of it, read-only too. Symbolic links in `path` are followed.
+///
+/// # Errors
+/// Those of opening `path`; `EPERM` without CAP_SYS_ADMIN in the user namespace of the mount namespace.
+pub fn clone_read_only(path: &Path) -> io::Result<OwnedFd> {
+    let directory =
+        rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let flags =
+        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+    let clone = match open_tree(&directory, "", flags) {
+        Err(rustix::io::Errno::INVAL) => open_tree(&directory, "", flags | OpenTreeFlags::AT_RECURSIVE)?,
+        answer => answer?,
+    };
+    let attributes = libc::mount_attr {
+        attr_set: libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV,
+        attr_clr: 0,
+        propagation: libc::MS_PRIVATE,
+        userns_fd: 0,
+    };
+    set_attributes(clone.as_fd(), &attributes)?;
+    Ok(clone)
+}
+
+/// mount_setattr(2) on a mount and all below it; neither rustix nor nix has it.
+fn set_attributes(mount: BorrowedFd<'_>, attributes: &libc::mount_attr) -> io::Result<()> {
+    // SAFETY: the path is a NUL-terminated constant, `attributes` is a live structure of exactly the length given,
+    // and the kernel only reads both during the call.
+    let answer = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            mount.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH | libc::AT_RECURSIVE,
+            std::ptr::from_ref(attributes),
+            size_of::<libc::mount_attr>(),
+        )
+    };
+    if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// How a mount is taken away.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Unmount {
+    /// Now, or not at all (`EBUSY` while somebody uses it).
+    Now,
+    /// From its path now, altogether when nobody uses it any more (`MNT_DETACH`).
+    Lazy,
+    /// Abort the connection to the server first, so that every waiting client gets an error, then as [`Self::Lazy`].
+    Abort,
+}
+
+/// Takes away the topmost mount at `path`. Does not ask the file system of that mount anything.
+///
+/// # Errors
+/// `EINVAL` if nothing is mounted there, `EBUSY`, `EPERM` without privilege (see
+/// [`super::fusermount::unmount`]).
+pub fn unmount(path: &Path, how: Unmount) -> io::Result<()> {
+    let flags = match how {
+        Unmount::Now => UnmountFlags::empty(),
+        Unmount::Lazy => UnmountFlags::DETACH,
+        Unmount::Abort => UnmountFlags::DETACH | UnmountFlags::FORCE,
+    };
+    Ok(rustix::mount::unmount(path, flags | UnmountFlags::NOFOLLOW)?)
+}
