@@ -5,5 +5,11 @@
 
 pub mod fuse_connection;
 pub mod fusermount;
+pub mod lock;
+pub mod memory;
 pub mod mount;
 pub mod mountinfo;
+pub mod namespace;
+pub mod process;
+pub mod signals;
+pub mod socket;

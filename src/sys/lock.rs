@@ -1,0 +1,68 @@
+//! Locks that live as long as the open file description: gone with the last process that has it, however it dies.
+
+use std::io;
+use std::os::fd::AsFd;
+
+use nix::fcntl::{FcntlArg, fcntl};
+
+fn whole_file(kind: libc::c_int) -> libc::flock {
+    libc::flock {
+        l_type: i16::try_from(kind).unwrap_or_default(),
+        l_whence: i16::try_from(libc::SEEK_SET).unwrap_or_default(),
+        l_start: 0,
+        l_len: 0,
+        l_pid: 0,
+    }
+}
+
+/// Locks a file that is open for writing; `false` if another holds it (fcntl(2): `F_OFD_SETLK`).
+///
+/// # Errors
+/// As fcntl(2), but for the lock being held.
+pub fn try_lock(file: impl AsFd) -> io::Result<bool> {
+    match fcntl(file, FcntlArg::F_OFD_SETLK(&whole_file(libc::F_WRLCK))) {
+        Ok(_) => Ok(true),
+        Err(nix::errno::Errno::EAGAIN | nix::errno::Errno::EACCES) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// True if somebody holds the lock of a file; does not take it, so that asking disturbs nobody.
+///
+/// # Errors
+/// As fcntl(2).
+pub fn is_locked(file: impl AsFd) -> io::Result<bool> {
+    let mut asked = whole_file(libc::F_WRLCK);
+    fcntl(file, FcntlArg::F_OFD_GETLK(&mut asked))?;
+    Ok(i32::from(asked.l_type) != libc::F_UNLCK)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "test code")]
+
+    use super::*;
+
+    #[test]
+    fn one_holder_and_asking_takes_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = || {
+            let path = dir.path().join("lock");
+            std::fs::OpenOptions::new()
+                .create(true)
+                .truncate(false)
+                .read(true)
+                .write(true)
+                .open(path)
+                .unwrap()
+        };
+        let (first, second) = (open(), open());
+        assert!(!is_locked(&second).unwrap());
+        assert!(try_lock(&first).unwrap());
+        assert!(is_locked(&second).unwrap());
+        assert!(!try_lock(&second).unwrap());
+        drop(first);
+        assert!(!is_locked(&second).unwrap());
+        assert!(try_lock(&second).unwrap());
+    }
+}

@@ -1,0 +1,259 @@
+//! Processes: fork, detach from a terminal, live and die with others.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+
+use nix::unistd::ForkResult;
+use rustix::process::{
+    Pid, Resource, Rlimit, Signal, WaitOptions, getrlimit, set_child_subreaper,
+    set_parent_process_death_signal, setrlimit,
+};
+
+/// On which side of a [`fork`] this is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fork {
+    /// The process that forked, with the pid of its child.
+    Parent(Pid),
+    /// The new process.
+    Child,
+}
+
+/// Makes a copy of this process.
+///
+/// # Errors
+/// `EBUSY` if the process has more than one thread: the copy would hold their locks for ever. Else as fork(2).
+pub fn fork() -> io::Result<Fork> {
+    if fs::read_dir("/proc/self/task")?.count() != 1 {
+        return Err(io::Error::from(rustix::io::Errno::BUSY));
+    }
+    // SAFETY: this is the only thread, so that no lock is held by another one in the copy.
+    match unsafe { nix::unistd::fork() }? {
+        ForkResult::Parent { child } => Pid::from_raw(child.as_raw())
+            .map(Fork::Parent)
+            .ok_or_else(|| io::Error::from_raw_os_error(libc::EINVAL)),
+        ForkResult::Child => Ok(Fork::Child),
+    }
+}
+
+/// How a process ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Ended {
+    /// It exited with this code.
+    Exited(u8),
+    /// It was killed by this signal.
+    Killed(i32),
+}
+
+impl Ended {
+    /// The code that a shell answers for it: 128 + n for signal n.
+    #[must_use]
+    pub fn shell_code(self) -> u8 {
+        match self {
+            Self::Exited(code) => code,
+            Self::Killed(signal) => u8::try_from(128 + signal).unwrap_or(u8::MAX),
+        }
+    }
+}
+
+/// Waits for a child to end.
+///
+/// # Errors
+/// As waitpid(2); `ECHILD` if it is no child or was waited for already.
+pub fn wait(child: Pid) -> io::Result<Ended> {
+    loop {
+        match rustix::process::waitpid(Some(child), WaitOptions::empty()) {
+            Ok(Some((_, status))) => {
+                if let Some(ended) = ended(status) {
+                    return Ok(ended);
+                }
+            }
+            Ok(None) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Takes the next child that has ended, without waiting; `None` if all live on.
+///
+/// # Errors
+/// As waitpid(2); `ECHILD` if there is no child at all.
+pub fn reap() -> io::Result<Option<(Pid, Ended)>> {
+    loop {
+        match rustix::process::wait(WaitOptions::NOHANG) {
+            Ok(Some((pid, status))) => {
+                if let Some(ended) = ended(status) {
+                    return Ok(Some((pid, ended)));
+                }
+            }
+            Ok(None) => return Ok(None),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+fn ended(status: rustix::process::WaitStatus) -> Option<Ended> {
+    if let Some(code) = status.exit_status() {
+        return Some(Ended::Exited(u8::try_from(code & 0xff).unwrap_or(u8::MAX)));
+    }
+    status.terminating_signal().map(Ended::Killed)
+}
+
+/// Leaves the terminal, the working directory and standard input of the caller: a session of its own, `/`, `/dev/null`.
+///
+/// # Errors
+/// If one of these cannot be had.
+pub fn detach() -> io::Result<()> {
+    rustix::process::setsid()?;
+    rustix::process::chdir("/")?;
+    nix::unistd::dup2_stdin(null()?)?;
+    Ok(())
+}
+
+/// Sends what is printed from now on to `/dev/null`.
+///
+/// # Errors
+/// If `/dev/null` cannot be opened.
+pub fn silence() -> io::Result<()> {
+    nix::unistd::dup2_stdout(null()?)?;
+    nix::unistd::dup2_stderr(null()?)?;
+    Ok(())
+}
+
+fn null() -> io::Result<OwnedFd> {
+    let flags = rustix::fs::OFlags::RDWR | rustix::fs::OFlags::CLOEXEC;
+    Ok(rustix::fs::open("/dev/null", flags, rustix::fs::Mode::empty())?)
+}
+
+/// Closes every descriptor but the standard three and `kept`.
+///
+/// For a process that has just been forked: whoever owns another descriptor in it must not use it any more.
+///
+/// # Errors
+/// As close_range(2).
+pub fn close_all_but(kept: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let mut numbers: Vec<u32> = kept.iter().filter_map(|d| u32::try_from(d.as_raw_fd()).ok()).collect();
+    numbers.sort_unstable();
+    let mut first = 3;
+    for number in numbers {
+        if number > first {
+            close_range(first, number - 1)?;
+        }
+        first = first.max(number + 1);
+    }
+    close_range(first, u32::MAX)
+}
+
+fn close_range(first: u32, last: u32) -> io::Result<()> {
+    // SAFETY: no memory is touched; that nobody uses what is closed is the contract of the caller.
+    let closed = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0u32) };
+    if closed == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Has the kernel send `signal` to this process when its parent, which must be `parent`, dies.
+///
+/// # Errors
+/// `ESRCH` if the parent is dead already.
+pub fn die_with_parent(parent: Pid, signal: Signal) -> io::Result<()> {
+    set_parent_process_death_signal(Some(signal))?;
+    if rustix::process::getppid() == Some(parent) {
+        Ok(())
+    } else {
+        Err(io::Error::from_raw_os_error(libc::ESRCH))
+    }
+}
+
+/// Makes orphans among the descendants of this process its own children.
+///
+/// # Errors
+/// As prctl(2).
+pub fn adopt_orphans() -> io::Result<()> {
+    // Any pid switches it on (PR_SET_CHILD_SUBREAPER takes a flag).
+    Ok(set_child_subreaper(Some(rustix::process::getpid()))?)
+}
+
+/// The children of this process.
+///
+/// # Errors
+/// If `/proc` cannot be read.
+pub fn children() -> io::Result<Vec<Pid>> {
+    let own = rustix::process::getpid().as_raw_nonzero().get();
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc")? {
+        let name = entry?.file_name();
+        let Some(pid) = name.to_str().and_then(|n| n.parse::<i32>().ok()).and_then(Pid::from_raw) else {
+            continue;
+        };
+        if parent_of(pid) == Some(own) {
+            found.push(pid);
+        }
+    }
+    Ok(found)
+}
+
+/// The pid of the parent of a process; `None` if the process is gone.
+fn parent_of(pid: Pid) -> Option<i32> {
+    // "PID (COMM) STATE PPID …"; COMM may hold anything, also parentheses.
+    let stat = fs::read(format!("/proc/{}/stat", pid.as_raw_nonzero())).ok()?;
+    let end = stat.iter().rposition(|b| *b == b')')?;
+    let rest = std::str::from_utf8(stat.get(end + 1..)?).ok()?;
+    rest.split_ascii_whitespace().nth(1)?.parse().ok()
+}
+
+/// Raises the limit of open files as far as it goes; answers what it is now.
+///
+/// # Errors
+/// If not even the hard limit can be reached.
+pub fn raise_file_limit() -> io::Result<u64> {
+    let now = getrlimit(Resource::Nofile);
+    let most = fs::read_to_string("/proc/sys/fs/nr_open").ok().and_then(|t| t.trim().parse::<u64>().ok());
+    if let Some(most) = most {
+        let all = Rlimit { current: Some(most), maximum: Some(most) };
+        if now.current.is_some_and(|c| c < most) && setrlimit(Resource::Nofile, all).is_ok() {
+            return Ok(most);
+        }
+    }
+    setrlimit(Resource::Nofile, Rlimit { current: now.maximum, maximum: now.maximum })?;
+    Ok(now.maximum.unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "test code")]
+
+    use super::*;
+
+    #[test]
+    fn a_process_with_threads_is_not_forked() {
+        let (stop, wait) = std::sync::mpsc::channel::<()>();
+        let thread = std::thread::spawn(move || wait.recv());
+        assert_eq!(fork().unwrap_err().raw_os_error(), Some(libc::EBUSY));
+        drop(stop);
+        thread.join().unwrap().unwrap_err();
+    }
+
+    #[test]
+    fn children_are_found_and_only_own_ones() {
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let pid = Pid::from_child(&child);
+        let found = children().unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(found.contains(&pid), "{found:?}");
+        assert!(!found.contains(&rustix::process::getpid()));
+    }
+
+    #[test]
+    fn codes_are_those_of_a_shell() {
+        assert_eq!(Ended::Exited(3).shell_code(), 3);
+        assert_eq!(Ended::Killed(9).shell_code(), 137);
+    }
+
+    #[test]
+    fn the_file_limit_is_not_lowered() {
+        let before = getrlimit(Resource::Nofile).current;
+        let after = raise_file_limit().unwrap();
+        assert!(before.is_none_or(|b| after >= b));
+    }
+}
