@@ -1,1 +1,0 @@
-//! A layer in memory, for tests.
