@@ -1,9 +1,113 @@
-//! The command line.
+//! The command line: the only part that prints, reads the environment and knows everybody.
+//!
+//! Each command is one file of [`commands`] with `pub struct Args` (what clap parses, and so what help, completions and
+//! man pages say) and `pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError>`. Answers go to
+//! standard output through [`Output`]; everything else (log, progress, errors) goes to standard error.
+//!
+//! Exit codes: 0 done, 1 failed, 2 wrong usage. A command that runs another program answers with that program's code.
+//! A reader that closed the pipe early (`nixview closure env.lock | head`) is no failure.
 
 use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser};
+
+pub mod commands;
+pub mod error;
+mod log;
+pub mod output;
+pub mod state;
+
+pub use commands::Command;
+pub use error::{CliError, Context as ErrorContext};
+pub use output::Output;
+pub use state::{StateArgs, StateDirs};
+
+/// What `nixview` was asked.
+#[derive(Debug, Parser)]
+#[command(
+    name = "nixview",
+    version,
+    about = "A private, writable /nix for each container, out of one shared Nix store",
+    after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage.\n\
+                  Environment: NIXVIEW_LOG sets what is logged (error, warn, info, debug, trace, or module=level); \
+                  NO_COLOR turns colours off.",
+    max_term_width = 100,
+    propagate_version = true,
+    disable_help_subcommand = true
+)]
+pub struct Cli {
+    /// Say more: -v what is done, -vv details, -vvv everything. NIXVIEW_LOG, if set, decides instead
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+    /// Where state lies.
+    #[command(flatten)]
+    pub state: StateArgs,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What every command gets beside its own arguments.
+#[derive(Debug)]
+pub struct Context {
+    /// Where state and runtime files lie.
+    pub state: StateDirs,
+    /// Where the answer goes.
+    pub output: Output,
+}
 
 /// Runs the program with the arguments of this process.
 #[must_use]
 pub fn main() -> ExitCode {
-    ExitCode::from(2)
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
+    log::start(cli.verbose);
+    let answer = StateDirs::from_args(&cli.state)
+        .and_then(|state| cli.command.run(&Context { state, output: Output::new() }));
+    match answer {
+        Ok(code) => code,
+        Err(error) => error.report(),
+    }
+}
+
+/// The definition of the command line, for completions and man pages.
+#[must_use]
+pub fn definition() -> clap::Command {
+    Cli::command()
+}
+
+/// Prints help or what was wrong with the usage; 0 for help that was asked for, else 2.
+fn usage(error: &clap::Error) -> ExitCode {
+    match error.print() {
+        Ok(()) if error.exit_code() == 0 => ExitCode::SUCCESS,
+        Err(broken) if broken.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        _ => ExitCode::from(2),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_definition_is_sound() {
+        definition().debug_assert();
+    }
+
+    /// Help is the only documentation most people read: no option without, and none that hides its default.
+    #[test]
+    fn every_argument_has_help_and_every_command_an_example() {
+        for command in definition().get_subcommands() {
+            let name = command.get_name();
+            assert!(command.get_about().is_some(), "{name} says what it does");
+            let example = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(example.contains("nixview "), "{name} has an example in after_help");
+            for argument in command.get_arguments() {
+                let id = argument.get_id();
+                assert!(argument.get_help().is_some(), "{name} {id} has help");
+            }
+        }
+    }
 }

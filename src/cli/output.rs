@@ -1,0 +1,129 @@
+//! The answer on standard output: lines, tables, JSON; and progress on standard error.
+
+use std::io::{self, IsTerminal, Write};
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+
+use super::error::{CliError, Context, OUTPUT};
+
+/// Where a command's answer goes.
+///
+/// Colours only on a terminal and without `NO_COLOR`; progress only when standard error is a terminal.
+#[derive(Debug, Default)]
+pub struct Output {
+    progress: bool,
+}
+
+impl Output {
+    /// For this process.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { progress: io::stderr().is_terminal() }
+    }
+
+    /// Writes to standard output, buffered; ANSI styles are removed where they do not belong.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn write(&self, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), CliError> {
+        let mut buffer = io::BufWriter::new(anstream::stdout().lock());
+        fill(&mut buffer).and_then(|()| buffer.flush()).context(OUTPUT)
+    }
+
+    /// One line.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn line(&self, text: &str) -> Result<(), CliError> {
+        self.write(|out| writeln!(out, "{text}"))
+    }
+
+    /// A value as JSON, indented by two spaces.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn json(&self, value: &impl Serialize) -> Result<(), CliError> {
+        let text = serde_json::to_string_pretty(value).context("cannot write the answer as JSON")?;
+        self.line(&text)
+    }
+
+    /// Rows in aligned columns under a header; nothing at all if there are no rows.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn table<const N: usize>(&self, header: [&str; N], rows: &[[String; N]]) -> Result<(), CliError> {
+        if rows.is_empty() {
+            return Ok(());
+        }
+        self.write(|out| {
+            let mut table = tabwriter::TabWriter::new(out).padding(2);
+            writeln!(table, "{}", header.join("\t"))?;
+            for row in rows {
+                writeln!(table, "{}", row.join("\t"))?;
+            }
+            table.flush()
+        })
+    }
+
+    /// A line of news on standard error, for what is not part of the answer.
+    pub fn note(&self, text: &str) {
+        if let Err(error) = writeln!(anstream::stderr(), "{text}") {
+            tracing::debug!(%error, "standard error is closed");
+        }
+    }
+
+    /// Says that something takes its time, until the value is dropped; nothing unless on a terminal.
+    #[must_use]
+    pub fn progress(&self, what: &str) -> Progress {
+        if !self.progress {
+            return Progress(ProgressBar::hidden());
+        }
+        let style = ProgressStyle::with_template("{spinner} {msg} ({elapsed})");
+        let bar = ProgressBar::new_spinner().with_message(what.to_owned());
+        let bar = match style {
+            Ok(style) => bar.with_style(style),
+            Err(_) => bar,
+        };
+        bar.enable_steady_tick(Duration::from_millis(120));
+        Progress(bar)
+    }
+}
+
+/// Something that takes its time; its line goes away when this is dropped.
+#[derive(Debug)]
+pub struct Progress(ProgressBar);
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
+}
+
+/// A number of bytes for people: `1.5 MiB`.
+#[must_use]
+pub fn size(bytes: u64) -> String {
+    ByteSize(bytes).display().iec().to_string()
+}
+
+/// A number with what it counts: `1 path`, `2 paths`.
+#[must_use]
+pub fn count(number: u64, one: &str, many: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { many })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_and_counts_read_well() {
+        assert_eq!(size(0), "0 B");
+        assert_eq!(size(1536), "1.5 KiB");
+        assert_eq!(size(3 << 40), "3.0 TiB");
+        assert_eq!(count(1, "path", "paths"), "1 path");
+        assert_eq!(count(0, "path", "paths"), "0 paths");
+    }
+}
