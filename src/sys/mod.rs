@@ -3,13 +3,21 @@
 //! Thin and total: owned and borrowed descriptors in, `io::Error` with the system's errno out, no policy.
 #![allow(unsafe_code, reason = "this module is where unsafe code is allowed to be")]
 
+pub mod attr;
+pub mod copy;
+pub mod dirent;
+pub mod file;
 pub mod fuse_connection;
 pub mod fusermount;
 pub mod lock;
 pub mod memory;
 pub mod mount;
 pub mod mountinfo;
+pub mod names;
 pub mod namespace;
+pub mod open;
 pub mod process;
 pub mod signals;
 pub mod socket;
+pub mod stat;
+pub mod xattr;

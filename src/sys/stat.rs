@@ -1,0 +1,31 @@
+//! Metadata of inodes and file systems, by descriptor.
+
+use std::io;
+use std::os::fd::BorrowedFd;
+
+use rustix::fs::{AtFlags, StatVfs, Statx, StatxFlags};
+
+/// The metadata of what a descriptor of any kind, `O_PATH` too, refers to.
+///
+/// # Errors
+/// Those of statx(2).
+pub fn stat(fd: BorrowedFd<'_>) -> io::Result<Statx> {
+    let flags = AtFlags::EMPTY_PATH | AtFlags::SYMLINK_NOFOLLOW;
+    Ok(rustix::fs::statx(fd, "", flags, StatxFlags::BASIC_STATS)?)
+}
+
+/// The metadata of a name in a directory; a symbolic link is not followed.
+///
+/// # Errors
+/// Those of statx(2).
+pub fn stat_name(dir: BorrowedFd<'_>, name: &[u8]) -> io::Result<Statx> {
+    Ok(rustix::fs::statx(dir, name, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::BASIC_STATS)?)
+}
+
+/// Sizes of the file system that a descriptor of any kind is on.
+///
+/// # Errors
+/// Those of fstatfs(2).
+pub fn stat_filesystem(fd: BorrowedFd<'_>) -> io::Result<StatVfs> {
+    Ok(rustix::fs::fstatvfs(fd)?)
+}
