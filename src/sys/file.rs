@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::BorrowedFd;
 
-use rustix::fs::{FallocateFlags, FlockOperation, Mode};
+use rustix::fs::{FallocateFlags, Mode};
 
 use super::open::retry;
 
@@ -55,12 +55,4 @@ pub fn allocate(file: BorrowedFd<'_>, mode: i32, offset: u64, length: u64) -> io
     let flags = u32::try_from(mode).ok().and_then(FallocateFlags::from_bits);
     let flags = flags.ok_or(rustix::io::Errno::OPNOTSUPP)?;
     retry(|| rustix::fs::fallocate(file, flags, offset, length))
-}
-
-/// Takes the exclusive lock of a file without waiting; it is held until the last descriptor of this open is closed.
-///
-/// # Errors
-/// Those of flock(2): `EWOULDBLOCK` if somebody else holds it.
-pub fn lock(file: BorrowedFd<'_>) -> io::Result<()> {
-    retry(|| rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive))
 }
