@@ -2,6 +2,7 @@
 //!
 //! Knows the formats of Nix and nothing of views, FUSE and closures.
 
+pub mod gc_root;
 pub mod path;
 pub mod references;
 

@@ -1,0 +1,165 @@
+//! The record of a served view, as the registry keeps it.
+
+use std::io;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::view::ViewName;
+
+/// The version of the record's form.
+pub const VERSION: u32 = 1;
+
+/// What a server tells of its view, and what must go when the server is dead.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Record {
+    /// [`VERSION`].
+    pub version: u32,
+    /// The name of the view.
+    pub name: ViewName,
+    /// Process id of the server; for people and signals, not to tell whether it lives.
+    pub pid: i32,
+    /// When it began to serve, in seconds since 1970.
+    pub since: u64,
+    /// Where the view is.
+    pub place: Place,
+    /// The lock that it was made from.
+    pub lock_file: PathBuf,
+    /// What it shows.
+    pub closure: ClosureRecord,
+    /// The store, where it lies on this machine.
+    pub store: PathBuf,
+    /// How files are read: `passthrough` or `cached`.
+    pub io: String,
+    /// Where changes go.
+    pub upper: UpperRecord,
+    /// User id that everything of the store belongs to.
+    pub uid: u32,
+    /// Group id likewise.
+    pub gid: u32,
+    /// Roots of Nix's garbage collector that were set.
+    pub gc_roots: Option<GcRootsRecord>,
+}
+
+/// Where a view is.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase", tag = "kind")]
+pub enum Place {
+    /// Mounted at a path of the host.
+    Mounted {
+        /// The path, without symbolic links.
+        target: PathBuf,
+        /// Device number of the mount: tells whether what is there now is still this view.
+        device: (u32, u32),
+    },
+    /// At `/nix` in the mount namespace of one command.
+    Private {
+        /// The command.
+        command: String,
+    },
+}
+
+/// The closure of a view.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ClosureRecord {
+    /// Digest as in the lock.
+    pub digest: String,
+    /// How many store paths.
+    pub count: u64,
+}
+
+/// Where the changes of a view go.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "kind")]
+pub enum UpperRecord {
+    /// Into a directory that stays.
+    Directory {
+        /// Which.
+        path: PathBuf,
+    },
+    /// Into a directory that is removed at the end.
+    Temporary {
+        /// Which.
+        path: PathBuf,
+    },
+    /// Nowhere: the view is read-only.
+    ReadOnly,
+}
+
+/// Roots of Nix's garbage collector.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct GcRootsRecord {
+    /// The directory that holds them.
+    pub dir: PathBuf,
+    /// How many.
+    pub count: usize,
+}
+
+/// Reads a record.
+///
+/// # Errors
+/// What is wrong with it, for people.
+pub fn parse(bytes: &[u8]) -> Result<Record, String> {
+    #[derive(Deserialize)]
+    struct Versioned {
+        version: u32,
+    }
+    let versioned: Versioned = serde_json::from_slice(bytes).map_err(|e| e.to_string())?;
+    if versioned.version != VERSION {
+        return Err(format!("its version is {}, this program knows version {VERSION}", versioned.version));
+    }
+    serde_json::from_slice(bytes).map_err(|e| e.to_string())
+}
+
+/// Prints a record.
+///
+/// # Errors
+/// `InvalidData` for a path that is not UTF-8, which JSON cannot hold.
+pub fn print(record: &Record) -> io::Result<Vec<u8>> {
+    let mut text = serde_json::to_vec_pretty(record)?;
+    text.push(b'\n');
+    Ok(text)
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    #![allow(clippy::unwrap_used, reason = "test code")]
+
+    use super::*;
+
+    pub(in super::super) fn example(name: &str) -> Record {
+        Record {
+            version: VERSION,
+            name: name.parse().unwrap(),
+            pid: 4242,
+            since: 1_700_000_000,
+            place: Place::Mounted { target: "/run/views/web".into(), device: (0, 77) },
+            lock_file: "/srv/env.lock".into(),
+            closure: ClosureRecord { digest: "sha256-x".into(), count: 3 },
+            store: "/nix/store".into(),
+            io: "passthrough".into(),
+            upper: UpperRecord::Temporary { path: "/var/lib/nixview/tmp/web".into() },
+            uid: 0,
+            gid: 0,
+            gc_roots: Some(GcRootsRecord { dir: "/nix/var/nix/gcroots/nixview/web".into(), count: 1 }),
+        }
+    }
+
+    #[test]
+    fn printed_records_are_read_again() {
+        let record = example("web");
+        assert_eq!(parse(&print(&record).unwrap()).unwrap(), record);
+    }
+
+    #[test]
+    fn other_versions_and_unknown_fields_are_refused() {
+        let text = String::from_utf8(print(&example("web")).unwrap()).unwrap();
+        let newer = text.replace("\"version\": 1", "\"version\": 2");
+        assert!(parse(newer.as_bytes()).unwrap_err().contains("version is 2"));
+        let more = text.replace("\"pid\"", "\"extra\": 1, \"pid\"");
+        assert!(parse(more.as_bytes()).unwrap_err().contains("extra"));
+    }
+}

@@ -1,0 +1,310 @@
+//! Which views this host serves: one record and one lock a view, in the runtime directory.
+//!
+//! ```text
+//! RUNTIME/views/NAME.lock   held by the server as long as it lives, however it ends
+//! RUNTIME/views/NAME.json   the record: who serves what, where; and what must be cleaned up if the server dies
+//! ```
+//!
+//! The lock, and nothing else, tells whether a server lives: pids are used again. A record without a held lock is what
+//! a dead server left; whoever finds it takes the lock and cleans up.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use crate::sys::lock;
+use crate::view::ViewName;
+
+use super::record::{self, Record};
+
+/// Why the registry could not be used.
+#[derive(Debug, thiserror::Error)]
+pub enum RegistryError {
+    /// A server of this name lives.
+    #[error("a view named '{name}' is being served already{}", .pid.map(|p| format!(", by process {p}")).unwrap_or_default())]
+    Taken {
+        /// The name.
+        name: ViewName,
+        /// Its server, once it has said so.
+        pid: Option<i32>,
+    },
+    /// A file of the registry could not be read or written.
+    #[error("{path}: {source}")]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A record is not of a form that this version understands.
+    #[error("{path} is not a record of a view that this version understands: {problem}")]
+    Malformed {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+}
+
+/// What the registry tells of a name.
+#[derive(Clone, PartialEq, Debug)]
+pub enum State {
+    /// A server lives, and has not said yet what it serves.
+    Starting,
+    /// A server lives and serves this.
+    Served(Box<Record>),
+    /// The server is dead, and has left this behind.
+    Dead(Box<Record>),
+}
+
+/// The views of a host.
+#[derive(Clone, Debug)]
+pub struct Registry {
+    dir: PathBuf,
+}
+
+/// The right to serve under a name: the lock, held. Dropping it without [`Claim::withdraw`] leaves the record.
+#[derive(Debug)]
+pub struct Claim {
+    registry: Registry,
+    name: ViewName,
+    lock: File,
+}
+
+impl Registry {
+    /// The registry in a runtime directory, which is made if it is missing (mode 0700).
+    ///
+    /// # Errors
+    /// [`RegistryError::File`].
+    pub fn open(runtime: &Path) -> Result<Self, RegistryError> {
+        let dir = runtime.join("views");
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(&dir);
+        made.map_err(|source| RegistryError::File { path: dir.clone(), source })?;
+        Ok(Self { dir })
+    }
+
+    /// The registry in a runtime directory, if there is one.
+    #[must_use]
+    pub fn existing(runtime: &Path) -> Option<Self> {
+        let dir = runtime.join("views");
+        dir.is_dir().then_some(Self { dir })
+    }
+
+    fn file(&self, name: &ViewName, extension: &str) -> PathBuf {
+        self.dir.join(format!("{name}.{extension}"))
+    }
+
+    /// Takes a name. What a dead server left under it is answered too: clean that up before anything else.
+    ///
+    /// # Errors
+    /// [`RegistryError::Taken`] if a server of this name lives, else as the files answer.
+    pub fn claim(&self, name: &ViewName) -> Result<(Claim, Option<Record>), RegistryError> {
+        let path = self.file(name, "lock");
+        let fail = |source| RegistryError::File { path: path.clone(), source };
+        // Whoever withdraws removes the file while holding its lock: a lock on a removed file counts for nothing.
+        let lock = loop {
+            let mut options = OpenOptions::new();
+            let file = options.create(true).truncate(false).read(true).write(true).mode(0o600).open(&path);
+            let file = file.map_err(fail)?;
+            if !lock::try_lock(&file).map_err(fail)? {
+                let pid = self.record(name).ok().flatten().map(|r| r.pid);
+                return Err(RegistryError::Taken { name: name.clone(), pid });
+            }
+            match (fs::symlink_metadata(&path), file.metadata()) {
+                (Ok(named), Ok(held)) if (named.dev(), named.ino()) == (held.dev(), held.ino()) => {
+                    break file;
+                }
+                (_, Err(error)) => return Err(fail(error)),
+                (Err(error), _) if error.kind() != io::ErrorKind::NotFound => return Err(fail(error)),
+                _ => {}
+            }
+        };
+        let claim = Claim { registry: self.clone(), name: name.clone(), lock };
+        let left = self.record(name)?;
+        Ok((claim, left))
+    }
+
+    /// The record of a name, whoever wrote it.
+    fn record(&self, name: &ViewName) -> Result<Option<Record>, RegistryError> {
+        let path = self.file(name, "json");
+        let malformed = |problem| RegistryError::Malformed { path: path.clone(), problem };
+        match fs::read(&path) {
+            Ok(bytes) => record::parse(&bytes).map(Some).map_err(malformed),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(RegistryError::File { path, source }),
+        }
+    }
+
+    /// What there is under a name; `None` if nothing is.
+    ///
+    /// # Errors
+    /// [`RegistryError::File`], [`RegistryError::Malformed`].
+    pub fn state(&self, name: &ViewName) -> Result<Option<State>, RegistryError> {
+        let path = self.file(name, "lock");
+        let held = match File::open(&path) {
+            Ok(file) => lock::is_locked(&file).map_err(|source| RegistryError::File { path, source })?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+            Err(source) => return Err(RegistryError::File { path, source }),
+        };
+        Ok(match (held, self.record(name)?) {
+            (true, Some(record)) => Some(State::Served(Box::new(record))),
+            (true, None) => Some(State::Starting),
+            (false, Some(record)) => Some(State::Dead(Box::new(record))),
+            (false, None) => None,
+        })
+    }
+
+    /// All views, sorted by name.
+    ///
+    /// # Errors
+    /// [`RegistryError::File`] for the directory; each view has its own answer, so that one bad record hides no other.
+    #[allow(clippy::type_complexity, reason = "a name, and what is known of it or why not")]
+    pub fn all(&self) -> Result<Vec<(ViewName, Result<State, RegistryError>)>, RegistryError> {
+        let fail = |source| RegistryError::File { path: self.dir.clone(), source };
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&self.dir).map_err(fail)? {
+            let file = entry.map_err(fail)?.file_name();
+            let name =
+                file.to_str().and_then(|f| f.strip_suffix(".json").or_else(|| f.strip_suffix(".lock")));
+            names.extend(name.and_then(|n| n.parse::<ViewName>().ok()));
+        }
+        names.sort();
+        names.dedup();
+        let mut all = Vec::new();
+        for name in names {
+            match self.state(&name) {
+                Ok(Some(state)) => all.push((name, Ok(state))),
+                Ok(None) => {}
+                Err(error) => all.push((name, Err(error))),
+            }
+        }
+        Ok(all)
+    }
+}
+
+impl Claim {
+    /// The name.
+    #[must_use]
+    pub fn name(&self) -> &ViewName {
+        &self.name
+    }
+
+    /// The descriptor of the lock: the claim lives as long as any process has it.
+    #[must_use]
+    pub fn lock(&self) -> &File {
+        &self.lock
+    }
+
+    /// Writes the record, in one step.
+    ///
+    /// # Errors
+    /// [`RegistryError::File`].
+    pub fn publish(&self, record: &Record) -> Result<(), RegistryError> {
+        let path = self.registry.file(&self.name, "json");
+        let draft = self.registry.file(&self.name, "json~");
+        let write = || -> io::Result<()> {
+            let mut options = OpenOptions::new();
+            let mut file = options.create(true).truncate(true).write(true).mode(0o600).open(&draft)?;
+            file.write_all(&record::print(record)?)?;
+            fs::rename(&draft, &path)
+        };
+        write().map_err(|source| RegistryError::File { path: path.clone(), source })
+    }
+
+    /// Gives the name back: nothing of it is left.
+    ///
+    /// # Errors
+    /// [`RegistryError::File`].
+    pub fn withdraw(self) -> Result<(), RegistryError> {
+        // The lock file last: until then nobody else can claim the name.
+        for extension in ["json~", "json", "lock"] {
+            let path = self.registry.file(&self.name, extension);
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(RegistryError::File { path, source: error });
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "test code")]
+
+    use super::super::record::tests::example;
+    use super::*;
+
+    fn name(text: &str) -> ViewName {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_name_is_served_by_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let registry = Registry::open(dir.path()).unwrap();
+        let (claim, left) = registry.claim(&name("web")).unwrap();
+        assert_eq!(left, None);
+        assert_eq!(registry.state(&name("web")).unwrap(), Some(State::Starting));
+        claim.publish(&example("web")).unwrap();
+        assert_eq!(registry.state(&name("web")).unwrap(), Some(State::Served(Box::new(example("web")))));
+        let error = registry.claim(&name("web")).unwrap_err();
+        assert!(error.to_string().contains(&format!("process {}", example("web").pid)), "{error}");
+        claim.withdraw().unwrap();
+        assert_eq!(registry.state(&name("web")).unwrap(), None);
+        assert_eq!(fs::read_dir(dir.path().join("views")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn what_a_dead_server_left_is_found_and_handed_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let registry = Registry::open(dir.path()).unwrap();
+        let (claim, _) = registry.claim(&name("web")).unwrap();
+        claim.publish(&example("web")).unwrap();
+        drop(claim);
+        assert_eq!(registry.state(&name("web")).unwrap(), Some(State::Dead(Box::new(example("web")))));
+        let (_claim, left) = registry.claim(&name("web")).unwrap();
+        assert_eq!(left, Some(example("web")));
+    }
+
+    #[test]
+    fn one_bad_record_hides_no_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let registry = Registry::open(dir.path()).unwrap();
+        fs::write(dir.path().join("views/bad.json"), "{").unwrap();
+        let (claim, _) = registry.claim(&name("good")).unwrap();
+        claim.publish(&example("good")).unwrap();
+        let all = registry.all().unwrap();
+        assert_eq!(
+            all.iter().map(|(n, s)| (n.as_str(), s.is_ok())).collect::<Vec<_>>(),
+            [("bad", false), ("good", true)]
+        );
+    }
+
+    #[test]
+    fn claims_race_for_a_name_that_is_given_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let registry = Registry::open(dir.path()).unwrap();
+        let held = std::sync::atomic::AtomicU32::new(0);
+        let won = std::sync::atomic::AtomicU32::new(0);
+        let order = std::sync::atomic::Ordering::SeqCst;
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..200 {
+                        if let Ok((claim, _)) = registry.claim(&name("web")) {
+                            assert_eq!(held.fetch_add(1, order), 0, "two hold one name");
+                            won.fetch_add(1, order);
+                            held.fetch_sub(1, order);
+                            claim.withdraw().unwrap();
+                        }
+                    }
+                });
+            }
+        });
+        assert!(won.load(order) > 0);
+    }
+}
