@@ -1,1 +1,3 @@
 //! What the server tells of itself: counters of requests, and spans for `tracing`.
+
+pub mod metrics;

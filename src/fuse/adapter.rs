@@ -1,0 +1,660 @@
+//! Each request of the protocol: convert, ask the [`Vfs`], answer. No logic of the file system is here.
+//!
+//! Two modes ([`Io`]). With passthrough, files are opened by request and handles are the file system's. Cached, the
+//! first open is answered with `ENOSYS`, after which the kernel opens files without asking; requests then carry the
+//! handle 0, and the file system goes by inode alone. Directories are opened without asking in both.
+
+use std::cell::RefCell;
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::SystemTime;
+
+use fuser::{
+    AccessFlags, BackingId, BsdFileFlags, CopyFileRangeFlags, FileHandle, FopenFlags, Generation, INodeNo,
+    InitFlags, IoctlFlags, KernelConfig, LockOwner, PollEvents, PollFlags, PollNotifier, RenameFlags,
+    ReplyAttr, ReplyCreate, ReplyData, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek,
+    ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+};
+
+use crate::telemetry::metrics::{Metrics, Operation};
+use crate::vfs::{self, Entry, OpenFlags, Vfs};
+
+use super::convert::{self, FOREVER, NO_HANDLE};
+use super::invalidate::Invalidator;
+use super::observe::Observer;
+use super::passthrough::{self, Mode, OpenInodes};
+use super::{Io, directory};
+
+/// The most that one request reads or writes, in bytes; the kernel's own limit for unprivileged mounts.
+const MAX_TRANSFER: u32 = 1 << 20;
+
+/// Buffers for reading up to this are kept by each thread; it is the kernel's usual readahead.
+const KEPT_BUFFER: usize = 128 << 10;
+
+thread_local! {
+    static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Serves a file system to `fuser`.
+pub(super) struct Adapter<V> {
+    vfs: Arc<V>,
+    io: Io,
+    /// True if the kernel can go without opening directories.
+    opens_no_directories: bool,
+    open: OpenInodes<BackingId>,
+    refusal_was_told: AtomicBool,
+    observer: Observer,
+    invalidator: Arc<Invalidator>,
+}
+
+impl<V: Vfs> Adapter<V> {
+    pub(super) fn new(vfs: Arc<V>, io: Io, metrics: Arc<Metrics>, invalidator: Arc<Invalidator>) -> Self {
+        Self {
+            vfs,
+            io,
+            opens_no_directories: false,
+            open: OpenInodes::default(),
+            refusal_was_told: AtomicBool::new(false),
+            observer: Observer::new(metrics),
+            invalidator,
+        }
+    }
+
+    /// Runs the logic of a request about `ino`.
+    fn run<T>(
+        &self,
+        operation: Operation,
+        ino: INodeNo,
+        logic: impl FnOnce() -> vfs::Result<T>,
+    ) -> Result<T, fuser::Errno> {
+        self.observer.run(operation, convert::ino(ino), logic)
+    }
+
+    /// Runs the logic of a request about the name `name` in `parent`.
+    fn run_named<T>(
+        &self,
+        operation: Operation,
+        parent: INodeNo,
+        name: &OsStr,
+        logic: impl FnOnce(vfs::Ino, &vfs::Name) -> vfs::Result<T>,
+    ) -> Result<T, fuser::Errno> {
+        self.run(operation, parent, || {
+            let name = convert::name(operation.name(), parent, name)?;
+            logic(convert::ino(parent), &name)
+        })
+    }
+
+    /// Registers a layer's file with the kernel; `None`, told once, if the kernel refuses it.
+    fn register(
+        &self,
+        file: Option<&Arc<OwnedFd>>,
+        register: impl FnOnce(BorrowedFd<'_>) -> io::Result<BackingId>,
+    ) -> Option<BackingId> {
+        let file = file?;
+        match register(file.as_fd()) {
+            Ok(id) => Some(id),
+            Err(error) => {
+                if !self.refusal_was_told.swap(true, Ordering::Relaxed) {
+                    tracing::warn!(%error, "the kernel refuses passthrough for a file; such files are served by requests");
+                }
+                None
+            }
+        }
+    }
+}
+
+fn entry(reply: ReplyEntry, answer: Result<Entry, fuser::Errno>) {
+    match answer {
+        Ok(entry) => reply.entry(&FOREVER, &convert::attr(&entry.attr), Generation(entry.generation.0)),
+        Err(errno) => reply.error(errno),
+    }
+}
+
+fn attributes(reply: ReplyAttr, answer: Result<vfs::Attr, fuser::Errno>) {
+    match answer {
+        Ok(attr) => reply.attr(&FOREVER, &convert::attr(&attr)),
+        Err(errno) => reply.error(errno),
+    }
+}
+
+fn empty(reply: ReplyEmpty, answer: Result<(), fuser::Errno>) {
+    match answer {
+        Ok(()) => reply.ok(),
+        Err(errno) => reply.error(errno),
+    }
+}
+
+/// Answers a question that may have been for the length alone (`size` 0).
+fn xattr(reply: ReplyXattr, size: u32, answer: Result<Vec<u8>, fuser::Errno>) {
+    match answer {
+        Ok(value) => match u32::try_from(value.len()) {
+            Ok(length) if size == 0 => reply.size(length),
+            Ok(length) if length <= size => reply.data(&value),
+            _ => reply.error(fuser::Errno::ERANGE),
+        },
+        Err(errno) => reply.error(errno),
+    }
+}
+
+impl<V: Vfs + 'static> fuser::Filesystem for Adapter<V> {
+    fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> io::Result<()> {
+        let offered = config.capabilities();
+        let mut wanted = InitFlags::FUSE_DO_READDIRPLUS
+            | InitFlags::FUSE_PARALLEL_DIROPS
+            | InitFlags::FUSE_CACHE_SYMLINKS
+            | InitFlags::FUSE_EXPLICIT_INVAL_DATA
+            | InitFlags::FUSE_ASYNC_DIO
+            | InitFlags::FUSE_NO_OPENDIR_SUPPORT;
+        match self.io {
+            Io::Passthrough => {
+                passthrough::negotiate(config)?;
+                // An open that truncates needs no copy of the old content.
+                wanted |= InitFlags::FUSE_ATOMIC_O_TRUNC;
+            }
+            // Not with FUSE_ATOMIC_O_TRUNC: an open without a request would not truncate.
+            Io::Cached => wanted |= InitFlags::FUSE_NO_OPEN_SUPPORT,
+        }
+        let unsupported = |_| io::Error::from_raw_os_error(libc::EOPNOTSUPP);
+        config.add_capabilities(wanted & offered).map_err(unsupported)?;
+        let invalid = |_| io::Error::from_raw_os_error(libc::EINVAL);
+        config.set_max_write(MAX_TRANSFER).map_err(invalid)?;
+        self.opens_no_directories = offered.contains(InitFlags::FUSE_NO_OPENDIR_SUPPORT);
+        tracing::debug!(io = self.io.name(), offered = offered.bits(), "connected to the kernel");
+        Ok(())
+    }
+
+    fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        match self.run_named(Operation::Lookup, parent, name, |parent, name| self.vfs.lookup(parent, name)) {
+            Ok(Some(found)) => entry(reply, Ok(found)),
+            Ok(None) => reply.entry(&FOREVER, &convert::negative(), Generation(0)),
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    fn forget(&self, _request: &Request, ino: INodeNo, count: u64) {
+        self.run(Operation::Forget, ino, || {
+            self.vfs.forget(convert::ino(ino), count);
+            Ok(())
+        })
+        .unwrap_or_default();
+    }
+
+    fn getattr(&self, _request: &Request, ino: INodeNo, handle: Option<FileHandle>, reply: ReplyAttr) {
+        let handle = handle.and_then(convert::handle);
+        attributes(reply, self.run(Operation::Getattr, ino, || self.vfs.getattr(convert::ino(ino), handle)));
+    }
+
+    fn setattr(
+        &self,
+        request: &Request,
+        ino: INodeNo,
+        mode: Option<u32>,
+        uid: Option<u32>,
+        gid: Option<u32>,
+        size: Option<u64>,
+        atime: Option<TimeOrNow>,
+        mtime: Option<TimeOrNow>,
+        _ctime: Option<SystemTime>,
+        handle: Option<FileHandle>,
+        _crtime: Option<SystemTime>,
+        _chgtime: Option<SystemTime>,
+        _bkuptime: Option<SystemTime>,
+        _flags: Option<BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        let changes = convert::changes(mode, uid, gid, size, atime, mtime);
+        let handle = handle.and_then(convert::handle);
+        let caller = convert::caller(request);
+        let answer = self
+            .run(Operation::Setattr, ino, || self.vfs.setattr(caller, convert::ino(ino), handle, &changes));
+        attributes(reply, answer);
+    }
+
+    fn readlink(&self, _request: &Request, ino: INodeNo, reply: ReplyData) {
+        match self.run(Operation::Readlink, ino, || self.vfs.readlink(convert::ino(ino))) {
+            Ok(target) => reply.data(&target),
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    fn mknod(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        _umask: u32,
+        rdev: u32,
+        reply: ReplyEntry,
+    ) {
+        let caller = convert::caller(request);
+        let made = self.run_named(Operation::Mknod, parent, name, |parent, name| {
+            self.vfs.mknod(caller, parent, name, mode, rdev.into())
+        });
+        entry(reply, made);
+    }
+
+    fn mkdir(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        _umask: u32,
+        reply: ReplyEntry,
+    ) {
+        let caller = convert::caller(request);
+        let made = self.run_named(Operation::Mkdir, parent, name, |parent, name| {
+            self.vfs.mkdir(caller, parent, name, convert::permissions(mode))
+        });
+        entry(reply, made);
+    }
+
+    fn symlink(&self, request: &Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
+        let caller = convert::caller(request);
+        let made = self.run_named(Operation::Symlink, parent, name, |parent, name| {
+            self.vfs.symlink(caller, parent, name, target.as_os_str().as_bytes())
+        });
+        entry(reply, made);
+    }
+
+    fn link(&self, _request: &Request, ino: INodeNo, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let made = self.run_named(Operation::Link, parent, name, |parent, name| {
+            self.vfs.link(convert::ino(ino), parent, name)
+        });
+        entry(reply, made);
+    }
+
+    fn unlink(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        empty(
+            reply,
+            self.run_named(Operation::Unlink, parent, name, |parent, name| self.vfs.unlink(parent, name)),
+        );
+    }
+
+    fn rmdir(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        empty(
+            reply,
+            self.run_named(Operation::Rmdir, parent, name, |parent, name| self.vfs.rmdir(parent, name)),
+        );
+    }
+
+    fn rename(
+        &self,
+        _request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        new_parent: INodeNo,
+        new_name: &OsStr,
+        flags: RenameFlags,
+        reply: ReplyEmpty,
+    ) {
+        let moved = self.run_named(Operation::Rename, parent, name, |parent, name| {
+            let new_name = convert::name("rename", new_parent, new_name)?;
+            let mode =
+                convert::rename_mode(flags).map_err(|errno| vfs::Error::new("rename", parent, errno))?;
+            self.vfs.rename((parent, name), (convert::ino(new_parent), &new_name), mode)
+        });
+        empty(reply, moved);
+    }
+
+    fn create(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        _umask: u32,
+        flags: i32,
+        reply: ReplyCreate,
+    ) {
+        let caller = convert::caller(request);
+        let created = self.run_named(Operation::Create, parent, name, |parent, name| {
+            self.vfs.create(caller, parent, name, convert::permissions(mode), OpenFlags(flags))
+        });
+        let (entry, opened) = match created {
+            Ok(created) => created,
+            Err(errno) => return reply.error(errno),
+        };
+        let attr = convert::attr(&entry.attr);
+        let generation = Generation(entry.generation.0);
+        let flags = FopenFlags::FOPEN_NOFLUSH;
+        if self.io == Io::Cached {
+            // No release would follow, once the kernel has learnt to open without asking.
+            self.vfs.release(entry.attr.ino, opened.handle);
+            return reply.created(
+                &FOREVER,
+                &attr,
+                generation,
+                NO_HANDLE,
+                flags | FopenFlags::FOPEN_KEEP_CACHE,
+            );
+        }
+        let handle = FileHandle(opened.handle.0);
+        let backing = opened.backing.as_ref();
+        let mode =
+            self.open.enter(entry.attr.ino, || self.register(backing, |file| reply.open_backing(file)));
+        match mode {
+            Mode::Passthrough(id) => {
+                reply.created_passthrough(&FOREVER, &attr, generation, handle, flags, &id);
+            }
+            Mode::Plain => reply.created(&FOREVER, &attr, generation, handle, flags),
+        }
+    }
+
+    fn open(&self, _request: &Request, ino: INodeNo, flags: fuser::OpenFlags, reply: ReplyOpen) {
+        if self.io == Io::Cached {
+            return reply.error(self.observer.refused(Operation::Open));
+        }
+        let opened =
+            match self.run(Operation::Open, ino, || self.vfs.open(convert::ino(ino), OpenFlags(flags.0))) {
+                Ok(opened) => opened,
+                Err(errno) => return reply.error(errno),
+            };
+        let handle = FileHandle(opened.handle.0);
+        let backing = opened.backing.as_ref();
+        let mode =
+            self.open.enter(convert::ino(ino), || self.register(backing, |file| reply.open_backing(file)));
+        match mode {
+            Mode::Passthrough(id) => reply.opened_passthrough(handle, FopenFlags::FOPEN_NOFLUSH, &id),
+            // Not with FOPEN_KEEP_CACHE: the file may have been written through passthrough since it was cached.
+            Mode::Plain => reply.opened(handle, FopenFlags::FOPEN_NOFLUSH),
+        }
+    }
+
+    fn read(
+        &self,
+        _request: &Request,
+        ino: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        size: u32,
+        _flags: fuser::OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        BUFFER.with_borrow_mut(|buffer| {
+            let size = size.min(MAX_TRANSFER) as usize;
+            if buffer.len() < size {
+                buffer.resize(size, 0);
+            }
+            let into = buffer.get_mut(..size).unwrap_or_default();
+            let read = self.run(Operation::Read, ino, || {
+                self.vfs.read(convert::ino(ino), convert::handle(handle), offset, into)
+            });
+            match read {
+                Ok(length) => reply.data(buffer.get(..length.min(size)).unwrap_or_default()),
+                Err(errno) => reply.error(errno),
+            }
+            buffer.truncate(KEPT_BUFFER);
+            buffer.shrink_to(KEPT_BUFFER);
+        });
+    }
+
+    fn write(
+        &self,
+        _request: &Request,
+        ino: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        data: &[u8],
+        _write_flags: WriteFlags,
+        _flags: fuser::OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        let written = self.run(Operation::Write, ino, || {
+            self.vfs.write(convert::ino(ino), convert::handle(handle), offset, data)
+        });
+        match written {
+            Ok(length) => reply.written(u32::try_from(length.min(data.len())).unwrap_or(u32::MAX)),
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    fn flush(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        _handle: FileHandle,
+        _lock_owner: LockOwner,
+        reply: ReplyEmpty,
+    ) {
+        // Writes are not held back, so a close has nothing to report; the kernel asks no more.
+        reply.error(self.observer.refused(Operation::Flush));
+    }
+
+    fn release(
+        &self,
+        _request: &Request,
+        ino: INodeNo,
+        handle: FileHandle,
+        flags: fuser::OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        _flush: bool,
+        reply: ReplyEmpty,
+    ) {
+        let released = self.run(Operation::Release, ino, || {
+            if let Some(handle) = convert::handle(handle) {
+                self.open.leave(convert::ino(ino));
+                self.vfs.release(convert::ino(ino), handle);
+            }
+            Ok(())
+        });
+        empty(reply, released);
+        if self.io == Io::Passthrough && OpenFlags(flags.0).writes() {
+            // Writes through a shared mapping change times and blocks without the kernel's FUSE side seeing it.
+            self.invalidator.attributes(convert::ino(ino));
+        }
+    }
+
+    fn fsync(
+        &self,
+        _request: &Request,
+        ino: INodeNo,
+        handle: FileHandle,
+        data_only: bool,
+        reply: ReplyEmpty,
+    ) {
+        let synced = self.run(Operation::Fsync, ino, || {
+            self.vfs.fsync(convert::ino(ino), convert::handle(handle), data_only)
+        });
+        empty(reply, synced);
+    }
+
+    fn opendir(&self, _request: &Request, ino: INodeNo, _flags: fuser::OpenFlags, reply: ReplyOpen) {
+        if self.opens_no_directories {
+            return reply.error(self.observer.refused(Operation::Opendir));
+        }
+        match self.run(Operation::Opendir, ino, || Ok(())) {
+            Ok(()) => reply.opened(NO_HANDLE, FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_CACHE_DIR),
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    fn readdirplus(
+        &self,
+        _request: &Request,
+        ino: INodeNo,
+        _handle: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectoryPlus,
+    ) {
+        let filled = self.run(Operation::Readdir, ino, || {
+            directory::fill(&*self.vfs, convert::ino(ino), offset, &mut reply)
+        });
+        match filled {
+            Ok(()) => reply.ok(),
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    fn releasedir(
+        &self,
+        _request: &Request,
+        ino: INodeNo,
+        _handle: FileHandle,
+        _flags: fuser::OpenFlags,
+        reply: ReplyEmpty,
+    ) {
+        empty(reply, self.run(Operation::Releasedir, ino, || Ok(())));
+    }
+
+    fn fsyncdir(
+        &self,
+        _request: &Request,
+        ino: INodeNo,
+        _handle: FileHandle,
+        _data_only: bool,
+        reply: ReplyEmpty,
+    ) {
+        empty(reply, self.run(Operation::Fsyncdir, ino, || self.vfs.fsyncdir(convert::ino(ino))));
+    }
+
+    fn statfs(&self, _request: &Request, ino: INodeNo, reply: ReplyStatfs) {
+        match self.run(Operation::Statfs, ino, || self.vfs.statfs()) {
+            Ok(s) => reply.statfs(
+                s.blocks,
+                s.blocks_free,
+                s.blocks_available,
+                s.files,
+                s.files_free,
+                s.block_size,
+                s.name_max,
+                s.block_size,
+            ),
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    fn setxattr(
+        &self,
+        _request: &Request,
+        ino: INodeNo,
+        name: &OsStr,
+        value: &[u8],
+        flags: i32,
+        _position: u32,
+        reply: ReplyEmpty,
+    ) {
+        let set = self.run(Operation::Setxattr, ino, || {
+            let ino = convert::ino(ino);
+            let mode = convert::xattr_mode(flags).map_err(|errno| vfs::Error::new("setxattr", ino, errno))?;
+            self.vfs.setxattr(ino, name.as_bytes(), value, mode)
+        });
+        empty(reply, set);
+    }
+
+    fn getxattr(&self, _request: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        let value =
+            self.run(Operation::Getxattr, ino, || self.vfs.getxattr(convert::ino(ino), name.as_bytes()));
+        xattr(reply, size, value);
+    }
+
+    fn listxattr(&self, _request: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        let names = self.run(Operation::Listxattr, ino, || self.vfs.listxattr(convert::ino(ino)));
+        let joined = names.map(|names| names.iter().flat_map(|name| [name, &b"\0"[..]].concat()).collect());
+        xattr(reply, size, joined);
+    }
+
+    fn removexattr(&self, _request: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let removed = self
+            .run(Operation::Removexattr, ino, || self.vfs.removexattr(convert::ino(ino), name.as_bytes()));
+        empty(reply, removed);
+    }
+
+    fn access(&self, _request: &Request, _ino: INodeNo, _mask: AccessFlags, reply: ReplyEmpty) {
+        // The kernel checks permissions by itself (`default_permissions`).
+        reply.error(self.observer.refused(Operation::Access));
+    }
+
+    fn fallocate(
+        &self,
+        _request: &Request,
+        ino: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        length: u64,
+        mode: i32,
+        reply: ReplyEmpty,
+    ) {
+        let allocated = self.run(Operation::Fallocate, ino, || {
+            self.vfs.fallocate(convert::ino(ino), convert::handle(handle), mode, offset, length)
+        });
+        empty(reply, allocated);
+    }
+
+    fn lseek(
+        &self,
+        _request: &Request,
+        ino: INodeNo,
+        handle: FileHandle,
+        offset: i64,
+        whence: i32,
+        reply: ReplyLseek,
+    ) {
+        let found = self.run(Operation::Lseek, ino, || {
+            let ino = convert::ino(ino);
+            let refused = |errno| vfs::Error::new("lseek", ino, errno);
+            let target = convert::seek_target(whence).map_err(refused)?;
+            let offset = u64::try_from(offset).map_err(|_| refused(vfs::Errno::ENXIO))?;
+            let found = self.vfs.lseek(ino, convert::handle(handle), offset, target)?;
+            i64::try_from(found).map_err(|_| refused(vfs::Errno::EOVERFLOW))
+        });
+        match found {
+            Ok(offset) => reply.offset(offset),
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    fn copy_file_range(
+        &self,
+        _request: &Request,
+        _ino_in: INodeNo,
+        _handle_in: FileHandle,
+        _offset_in: u64,
+        _ino_out: INodeNo,
+        _handle_out: FileHandle,
+        _offset_out: u64,
+        _length: u64,
+        _flags: CopyFileRangeFlags,
+        reply: ReplyWrite,
+    ) {
+        // The kernel then copies by reading and writing, and asks no more.
+        reply.error(self.observer.refused(Operation::CopyFileRange));
+    }
+
+    fn ioctl(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        _handle: FileHandle,
+        _flags: IoctlFlags,
+        _command: u32,
+        _in_data: &[u8],
+        _out_size: u32,
+        reply: ReplyIoctl,
+    ) {
+        // The caller gets ENOTTY.
+        reply.error(self.observer.refused(Operation::Ioctl));
+    }
+
+    fn poll(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        _handle: FileHandle,
+        _notifier: PollNotifier,
+        _events: PollEvents,
+        _flags: PollFlags,
+        reply: ReplyPoll,
+    ) {
+        // Files are always ready; the kernel asks no more.
+        reply.error(self.observer.refused(Operation::Poll));
+    }
+}
