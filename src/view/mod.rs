@@ -1,5 +1,8 @@
 //! What a view is: its specification, its lower (the closure of a store), its upper. No FUSE.
 
+pub mod members;
 mod name;
+pub mod store_root;
+pub mod upper_dir;
 
 pub use name::{ViewName, ViewNameError};

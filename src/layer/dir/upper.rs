@@ -13,16 +13,16 @@ use crate::layer::{Access, LayerEntry, LayerFile, Lower, NewObject, Presence, St
 use crate::sys;
 use crate::vfs::{Errno, Name, SetAttr, StatFs, XattrMode};
 
-/// A directory tree that is read and changed.
+/// A directory tree that is read and changed; a clone of it is the same tree.
 ///
 /// Nobody else may change it meanwhile, nor use the work directory; who opens it makes sure of that by a lock of his
 /// own. Names from the tree are never trusted: see the head of the module for how they are opened.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct DirUpper {
     root: DirObject,
     pub(super) work: Arc<Work>,
     pub(super) format: Format,
-    copies: fill::Counters,
+    copies: Arc<fill::Counters>,
 }
 
 impl DirUpper {
@@ -53,7 +53,7 @@ impl DirUpper {
                 return Err(io::Error::new(io::ErrorKind::Unsupported, why));
             }
         };
-        Ok(Self { root, work, format, copies: fill::Counters::default() })
+        Ok(Self { root, work, format, copies: Arc::default() })
     }
 
     /// How this upper stores its marks.

@@ -1,0 +1,58 @@
+//! The file `lock`: who serves an upper.
+
+use std::fs::File;
+use std::io::{self, Read, Seek, Write};
+use std::os::fd::BorrowedFd;
+use std::os::unix::fs::MetadataExt;
+
+use rustix::fs::OFlags;
+
+use crate::sys;
+
+/// The file's name.
+pub(super) const FILE: &[u8] = b"lock";
+
+/// What an attempt to hold an upper comes to.
+pub(super) enum Attempt {
+    /// It is ours, as long as this descriptor or a copy in another process is open.
+    Held(File),
+    /// Somebody else has it; who, as far as the file says.
+    Busy(Option<u32>),
+    /// Somebody removed the upper at this moment.
+    Gone,
+}
+
+/// Takes the lock of an upper without waiting.
+pub(super) fn hold(dir: BorrowedFd<'_>) -> io::Result<Attempt> {
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NONBLOCK;
+    let file = File::from(sys::open::open_beneath(dir, FILE, flags, 0o600)?);
+    if !sys::lock::try_lock(&file)? {
+        return Ok(Attempt::Busy(pid(file)?));
+    }
+    if file.metadata()?.nlink() == 0 {
+        return Ok(Attempt::Gone);
+    }
+    Ok(Attempt::Held(file))
+}
+
+/// Who holds an upper, without disturbing anybody: `None` if nobody does, else the process if the file says it.
+pub(super) fn ask(dir: BorrowedFd<'_>) -> io::Result<Option<Option<u32>>> {
+    let file = match sys::open::open_beneath(dir, FILE, OFlags::RDWR | OFlags::NONBLOCK, 0) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        answer => File::from(answer?),
+    };
+    if sys::lock::is_locked(&file)? { pid(file).map(Some) } else { Ok(None) }
+}
+
+/// Writes who holds the upper into the file.
+pub(super) fn write(mut lock: &File, pid: u32) -> io::Result<()> {
+    lock.set_len(0)?;
+    lock.rewind()?;
+    lock.write_all(format!("{pid}\n").as_bytes())
+}
+
+fn pid(file: File) -> io::Result<Option<u32>> {
+    let mut text = Vec::new();
+    file.take(16).read_to_end(&mut text)?;
+    Ok(std::str::from_utf8(&text).ok().and_then(|text| text.trim_end().parse().ok()))
+}

@@ -1,0 +1,118 @@
+//! `meta.json`: what an upper is.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
+
+use rustix::fs::{OFlags, RenameFlags};
+use serde::{Deserialize, Serialize};
+
+use super::error::{Tried, UpperError};
+use crate::layer::dir::Format;
+use crate::store::path::StoreDir;
+use crate::sys;
+use crate::vfs::Errno;
+
+/// The version that is written, and the only one that is read.
+const VERSION: u32 = 1;
+
+/// The file, and where it is before it is whole.
+pub(super) const FILE: &[u8] = b"meta.json";
+pub(super) const NEW_FILE: &[u8] = b"meta.json.new";
+
+/// More than any of our files is long, in bytes.
+const MAX_LENGTH: u64 = 64 * 1024;
+
+/// What an upper is.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Meta {
+    /// Version of the format of an upper: of this file, and of what `data` and `work` hold.
+    version: u32,
+    /// How whiteouts and marks are stored in `data`.
+    #[serde(with = "format_name")]
+    pub format: Format,
+    /// The store directory it lies over.
+    pub store_dir: StoreDir,
+    /// The view that used it last.
+    pub view: String,
+    /// Made for one mount, to be removed after it.
+    #[serde(default)]
+    pub temporary: bool,
+}
+
+/// What all versions have in common.
+#[derive(Deserialize)]
+struct Versioned {
+    version: u32,
+}
+
+mod format_name {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    use crate::layer::dir::Format;
+
+    pub(super) fn serialize<S: Serializer>(format: &Format, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(format.as_str())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Format, D::Error> {
+        let name = String::deserialize(from)?;
+        Format::from_name(&name)
+            .ok_or_else(|| D::Error::custom(format!("unknown format '{}'", name.escape_debug())))
+    }
+}
+
+impl Meta {
+    pub(super) fn new(format: Format, store_dir: &StoreDir, view: &str, temporary: bool) -> Self {
+        Self { version: VERSION, format, store_dir: store_dir.clone(), view: view.to_owned(), temporary }
+    }
+
+    /// Reads the file of an upper; `None` if there is none.
+    pub(super) fn read(dir: BorrowedFd<'_>, path: &Path) -> Result<Option<Self>, UpperError> {
+        const ACTION: &str = "read 'meta.json'";
+        let refuse = |why: String| UpperError::Meta { path: path.to_owned(), why };
+        let file = match sys::open::open_beneath(dir, FILE, OFlags::RDONLY | OFlags::NONBLOCK, 0) {
+            Err(error) if Errno::of(&error) == Errno::ENOENT => return Ok(None),
+            answer => File::from(answer.tried(ACTION, path)?),
+        };
+        if !file.metadata().tried(ACTION, path)?.is_file() {
+            return Err(refuse("it is no regular file".to_owned()));
+        }
+        let mut text = Vec::new();
+        file.take(MAX_LENGTH + 1).read_to_end(&mut text).tried(ACTION, path)?;
+        if text.len() as u64 > MAX_LENGTH {
+            return Err(refuse(format!("it is longer than {MAX_LENGTH} bytes")));
+        }
+        match serde_json::from_slice::<Versioned>(&text) {
+            Ok(Versioned { version: VERSION }) => {}
+            Ok(Versioned { version }) => {
+                return Err(refuse(format!(
+                    "its version is {version}, and this nixview knows {VERSION} alone"
+                )));
+            }
+            Err(error) => return Err(refuse(error.to_string())),
+        }
+        serde_json::from_slice(&text).map(Some).map_err(|error| refuse(error.to_string()))
+    }
+
+    /// Writes the file of an upper: whole and durable, or not at all.
+    pub(super) fn write(&self, dir: BorrowedFd<'_>, path: &Path) -> Result<(), UpperError> {
+        self.replace(dir).tried("write 'meta.json'", path)
+    }
+
+    fn replace(&self, dir: BorrowedFd<'_>) -> std::io::Result<()> {
+        let mut text = serde_json::to_vec_pretty(self)?;
+        text.push(b'\n');
+        match sys::names::unlink(dir, NEW_FILE) {
+            Err(error) if Errno::of(&error) != Errno::ENOENT => return Err(error),
+            _ => {}
+        }
+        let mut file = File::from(sys::names::create_file(dir, NEW_FILE, 0o600)?);
+        file.write_all(&text)?;
+        file.sync_all()?;
+        sys::names::rename((dir, NEW_FILE), (dir, FILE), RenameFlags::empty())?;
+        sys::file::sync(sys::open::open_listing(dir)?.as_fd(), false)
+    }
+}

@@ -1,0 +1,302 @@
+//! The upper of a view on disk: `{data,work,meta.json,lock}` under one directory that only its owner can enter.
+//!
+//! `data` is the view's own tree and `work` its work directory, both in the format that `meta.json` names; `lock` is
+//! locked, and holds the process id of its holder, as long as somebody serves the view. The lock goes with the last
+//! process that has it, however that dies.
+
+use std::fs::{self, DirBuilder, File};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags};
+
+mod error;
+mod holder;
+mod list;
+mod meta;
+
+pub use error::UpperError;
+pub use list::{UpperInfo, list, remove_stale};
+pub use meta::Meta;
+
+use crate::layer::dir::{self, DirUpper, Format};
+use crate::store::path::StoreDir;
+use crate::sys;
+use crate::vfs::Errno;
+use error::Tried;
+use holder::Attempt;
+
+const DATA: &[u8] = b"data";
+const WORK: &[u8] = b"work";
+
+/// What an upper is opened for.
+#[derive(Clone, Debug)]
+pub struct UpperSpec<'a> {
+    /// The store directory of the closure it lies over; an upper that was made over another is refused.
+    pub store_dir: &'a StoreDir,
+    /// The name of the view, for people.
+    pub view: &'a str,
+    /// Owner and group of the root of a new upper.
+    pub owner: (u32, u32),
+    /// The format of a new upper; `None` takes the best that works.
+    pub format: Option<Format>,
+}
+
+/// An upper that is held: nobody else can open it until this, and every copy of it that a fork made, is gone.
+///
+/// A temporary upper is removed when this is dropped by the process that holds it
+/// ([`record_holder`](Self::record_holder)); not by another process that merely inherited it.
+#[derive(Debug)]
+pub struct UpperDir {
+    path: PathBuf,
+    dir: OwnedFd,
+    lock: File,
+    holder: u32,
+    meta: Meta,
+    layer: DirUpper,
+    removed: bool,
+}
+
+impl UpperDir {
+    /// Opens and holds the upper at `path`; with `create`, makes it if there is none or the directory is empty.
+    ///
+    /// A directory with `data` and `work` but without `meta.json` is taken over if all that is in it can be read
+    /// rightly (it may have been overlayfs's): that reads all of it, once.
+    ///
+    /// # Errors
+    /// Each kind of [`UpperError`]; nothing is left behind that was not there before, except empty directories.
+    pub fn open(path: &Path, create: bool, spec: &UpperSpec<'_>) -> Result<Self, UpperError> {
+        Self::open_as(path, create, spec, false)
+    }
+
+    /// Makes an upper for one mount, in a directory of its own below `parent`; it is removed when it is dropped.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn temporary(parent: &Path, spec: &UpperSpec<'_>) -> Result<Self, UpperError> {
+        DirBuilder::new().recursive(true).create(parent).tried("make the directory for it", parent)?;
+        for attempt in 0_u32.. {
+            let path = parent.join(format!("tmp-{}-{attempt}", std::process::id()));
+            match DirBuilder::new().mode(0o700).create(&path) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                answer => {
+                    answer.tried("make the directory", &path)?;
+                    let opened = Self::open_as(&path, true, spec, true);
+                    if opened.is_err() {
+                        remove(&path)?;
+                    }
+                    return opened;
+                }
+            }
+        }
+        Err(UpperError::Missing { path: parent.to_owned() })
+    }
+
+    fn open_as(path: &Path, create: bool, spec: &UpperSpec<'_>, temporary: bool) -> Result<Self, UpperError> {
+        if create {
+            make_directory(path).tried("make the directory", path)?;
+        }
+        let dir = open_top(path)?;
+        let names = check_top(dir.as_fd(), path)?;
+        if !create && !names.iter().any(|name| name == DATA) {
+            let why = "it has no directory 'data'".to_owned();
+            return Err(UpperError::NotAnUpper { path: path.to_owned(), why });
+        }
+        let lock = hold(dir.as_fd(), path)?;
+        let found = Meta::read(dir.as_fd(), path)?;
+        if let Some(meta) = found.as_ref().filter(|meta| meta.store_dir != *spec.store_dir) {
+            return Err(UpperError::OtherStore {
+                path: path.to_owned(),
+                was: meta.store_dir.to_string(),
+                wanted: spec.store_dir.to_string(),
+            });
+        }
+        let data = tree(dir.as_fd(), DATA, Some(spec.owner)).tried("make 'data'", path)?;
+        let work = tree(dir.as_fd(), WORK, None).tried("make 'work'", path)?;
+        let format = match &found {
+            Some(meta) => Some(meta.format),
+            None => survey(data.as_fd(), work.as_fd(), path)?.or(spec.format),
+        };
+        let layer = DirUpper::open(&data, &work, format).map_err(|error| match error.kind() {
+            io::ErrorKind::Unsupported => {
+                UpperError::Unsupported { path: path.to_owned(), why: error.to_string() }
+            }
+            _ => UpperError::Io { action: "open 'data' and 'work'", path: path.to_owned(), source: error },
+        })?;
+        let temporary = found.as_ref().map_or(temporary, |meta| meta.temporary);
+        let meta = Meta::new(layer.format(), spec.store_dir, spec.view, temporary);
+        if found.as_ref() != Some(&meta) {
+            meta.write(dir.as_fd(), path)?;
+        }
+        let mut upper = Self { path: path.to_owned(), dir, lock, holder: 0, meta, layer, removed: false };
+        upper.record_holder()?;
+        Ok(upper)
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What it is.
+    #[must_use]
+    pub fn meta(&self) -> &Meta {
+        &self.meta
+    }
+
+    /// Its tree; a clone of it is the same.
+    #[must_use]
+    pub fn layer(&self) -> &DirUpper {
+        &self.layer
+    }
+
+    /// Notes in the file `lock` that this process holds the upper; to be called by the one that serves, after a fork.
+    ///
+    /// # Errors
+    /// [`UpperError::Io`].
+    pub fn record_holder(&mut self) -> Result<(), UpperError> {
+        self.holder = std::process::id();
+        holder::write(&self.lock, self.holder).tried("write 'lock'", &self.path)
+    }
+
+    /// Removes it and all that is in it.
+    ///
+    /// # Errors
+    /// [`UpperError::Io`]; what is left is still an upper that can be removed.
+    pub fn remove(mut self) -> Result<(), UpperError> {
+        self.removed = true;
+        remove_all(self.dir.as_fd(), &self.path).tried("remove", &self.path)
+    }
+}
+
+impl Drop for UpperDir {
+    fn drop(&mut self) {
+        let ours = self.meta.temporary && !self.removed && self.holder == std::process::id();
+        if ours && let Err(error) = remove_all(self.dir.as_fd(), &self.path) {
+            tracing::warn!(%error, path = %self.path.display(), "could not remove a temporary upper");
+        }
+    }
+}
+
+/// Removes the upper at `path` and all that is in it, if nobody serves it.
+///
+/// # Errors
+/// Each kind of [`UpperError`]; nothing is removed of a directory that is not an upper.
+pub fn remove(path: &Path) -> Result<(), UpperError> {
+    let dir = open_top(path)?;
+    check_top(dir.as_fd(), path)?;
+    let lock = hold(dir.as_fd(), path)?;
+    let removed = remove_all(dir.as_fd(), path).tried("remove", path);
+    drop(lock);
+    removed
+}
+
+/// `meta.json` and `lock` go last: until then it is an upper, and ours.
+fn remove_all(dir: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
+    let present = |answer: io::Result<()>| match answer {
+        Err(error) if Errno::of(&error) != Errno::ENOENT => Err(error),
+        _ => Ok(()),
+    };
+    for name in [DATA, WORK] {
+        match sys::open::open_directory(dir, name) {
+            Err(error) if Errno::of(&error) == Errno::ENOENT => continue,
+            tree => dir::clear(tree?.as_fd())?,
+        }
+        present(sys::names::remove_directory(dir, name))?;
+    }
+    for name in [meta::NEW_FILE, meta::FILE, holder::FILE] {
+        present(sys::names::unlink(dir, name))?;
+    }
+    fs::remove_dir(path)
+}
+
+fn make_directory(path: &Path) -> io::Result<()> {
+    if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        fs::create_dir_all(parent)?;
+    }
+    match DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        answer => answer,
+    }
+}
+
+fn open_top(path: &Path) -> Result<OwnedFd, UpperError> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    match rustix::fs::open(path, flags, Mode::empty()) {
+        Err(rustix::io::Errno::NOENT) => Err(UpperError::Missing { path: path.to_owned() }),
+        Err(rustix::io::Errno::NOTDIR) => {
+            Err(UpperError::NotAnUpper { path: path.to_owned(), why: "it is no directory".to_owned() })
+        }
+        answer => answer.map_err(io::Error::from).tried("open the directory", path),
+    }
+}
+
+/// Makes sure that a directory is an upper or empty, and private; answers the names in it.
+fn check_top(dir: BorrowedFd<'_>, path: &Path) -> Result<Vec<Vec<u8>>, UpperError> {
+    let not_an_upper = |why: String| UpperError::NotAnUpper { path: path.to_owned(), why };
+    let top = fs::File::from(dir.try_clone_to_owned().tried("open the directory", path)?);
+    let top_meta = top.metadata().tried("look at the directory", path)?;
+    let mut names: Vec<Vec<u8>> = Vec::new();
+    let listing = sys::open::open_listing(dir).tried("list the directory", path)?;
+    sys::dirent::for_each_name(listing.as_fd(), |name, _, _| {
+        names.push(name.to_vec());
+        Ok(())
+    })
+    .tried("list the directory", path)?;
+    let ours = [DATA, WORK, meta::FILE, meta::NEW_FILE, holder::FILE];
+    if let Some(other) = names.iter().find(|name| !ours.contains(&name.as_slice())) {
+        return Err(not_an_upper(format!("it holds '{}'", other.escape_ascii())));
+    }
+    let not_private = |why: String| UpperError::NotPrivate { path: path.to_owned(), why };
+    let us = rustix::process::geteuid().as_raw();
+    if top_meta.uid() != us {
+        return Err(not_private(format!("it belongs to user {}, and this is user {us}", top_meta.uid())));
+    }
+    if top_meta.mode() & 0o077 != 0 {
+        if !names.is_empty() {
+            return Err(not_private(format!("run 'chmod 700 {}'", path.display())));
+        }
+        top.set_permissions(fs::Permissions::from_mode(0o700)).tried("set the mode", path)?;
+    }
+    Ok(names)
+}
+
+fn hold(dir: BorrowedFd<'_>, path: &Path) -> Result<File, UpperError> {
+    match holder::hold(dir).tried("take 'lock'", path)? {
+        Attempt::Held(file) => Ok(file),
+        Attempt::Busy(pid) => Err(UpperError::Busy { path: path.to_owned(), pid }),
+        Attempt::Gone => Err(UpperError::Missing { path: path.to_owned() }),
+    }
+}
+
+/// Opens one of the two trees; a new one gets this owner and mode 0755, without an owner it stays private.
+fn tree(dir: BorrowedFd<'_>, name: &[u8], owner: Option<(u32, u32)>) -> io::Result<OwnedFd> {
+    let made = match sys::names::create_directory(dir, name, 0o700) {
+        Err(error) if Errno::of(&error) == Errno::EEXIST => false,
+        answer => answer.map(|()| true)?,
+    };
+    let tree = sys::open::open_directory(dir, name)?;
+    if let Some(owner) = owner.filter(|_| made) {
+        let now = sys::stat::stat(tree.as_fd())?;
+        if (now.stx_uid, now.stx_gid) != owner {
+            sys::attr::set_owner(tree.as_fd(), Some(owner.0), Some(owner.1))?;
+        }
+        sys::attr::set_permissions(tree.as_fd(), 0o755)?;
+    }
+    Ok(tree)
+}
+
+/// Looks at a tree that has no `meta.json`; answers the format that it has, if it has any.
+fn survey(data: BorrowedFd<'_>, work: BorrowedFd<'_>, path: &Path) -> Result<Option<Format>, UpperError> {
+    let survey = dir::survey(data, work).tried("read what is there", path)?;
+    match survey.unsupported {
+        Some(why) => Err(UpperError::Unsupported { path: path.to_owned(), why }),
+        None => Ok(survey.format),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,143 @@
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "test code")]
+use super::*;
+use crate::layer::{Lower, NewObject, Upper};
+use crate::vfs::Name;
+
+fn spec(store_dir: &StoreDir) -> UpperSpec<'_> {
+    let owner = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    UpperSpec { store_dir, view: "web", owner, format: None }
+}
+
+fn name(text: &str) -> Name {
+    Name::new(text.as_bytes()).unwrap()
+}
+
+#[test]
+fn an_upper_is_made_held_and_found_again() {
+    let temp = tempfile::tempdir().unwrap();
+    let path = temp.path().join("state/uppers/web");
+    let store = StoreDir::default();
+    assert!(matches!(UpperDir::open(&path, false, &spec(&store)), Err(UpperError::Missing { .. })));
+    let upper = UpperDir::open(&path, true, &spec(&store)).unwrap();
+    assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o700);
+    assert_eq!(fs::metadata(path.join("data")).unwrap().mode() & 0o7777, 0o755);
+    assert_eq!(fs::metadata(path.join("work")).unwrap().mode() & 0o7777, 0o700);
+    let layer = upper.layer().clone();
+    let draft = layer.draft(&NewObject::File, 0o644, spec(&store).owner.0, spec(&store).owner.1).unwrap();
+    layer.publish(draft, &layer.root().unwrap(), &name("kept")).unwrap();
+
+    match UpperDir::open(&path, true, &spec(&store)) {
+        Err(UpperError::Busy { pid, .. }) => assert_eq!(pid, Some(std::process::id())),
+        other => panic!("opened twice: {other:?}"),
+    }
+    assert!(matches!(remove(&path), Err(UpperError::Busy { .. })));
+    let listed = list(&temp.path().join("state/uppers")).unwrap();
+    let info = listed[0].as_ref().unwrap();
+    assert_eq!((info.held, info.pid, info.meta.view.as_str()), (true, Some(std::process::id()), "web"));
+
+    let format = upper.meta().format;
+    drop(upper);
+    fs::write(path.join("work/left"), "by a crash").unwrap();
+    let again = UpperDir::open(&path, false, &spec(&store)).unwrap();
+    assert_eq!(again.meta().format, format);
+    assert!(fs::exists(path.join("data/kept")).unwrap());
+    assert!(!fs::exists(path.join("work/left")).unwrap());
+    again.remove().unwrap();
+    assert!(!fs::exists(&path).unwrap());
+    assert!(list(&temp.path().join("state/uppers")).unwrap().is_empty());
+}
+
+#[test]
+fn what_is_no_upper_is_left_alone() {
+    let temp = tempfile::tempdir().unwrap();
+    let store = StoreDir::default();
+    fs::write(temp.path().join("file"), "mine").unwrap();
+    for create in [false, true] {
+        let error = UpperDir::open(temp.path(), create, &spec(&store)).unwrap_err();
+        assert!(matches!(error, UpperError::NotAnUpper { .. }), "{error}");
+        assert!(error.to_string().contains("'file'"), "{error}");
+    }
+    assert!(matches!(remove(temp.path()), Err(UpperError::NotAnUpper { .. })));
+    assert_eq!(fs::read(temp.path().join("file")).unwrap(), b"mine");
+    let error = UpperDir::open(&temp.path().join("file"), true, &spec(&store)).unwrap_err();
+    assert!(error.to_string().contains("no directory"), "{error}");
+}
+
+#[test]
+fn an_upper_that_others_can_enter_is_refused() {
+    let temp = tempfile::tempdir().unwrap();
+    let path = temp.path().join("upper");
+    let store = StoreDir::default();
+    fs::create_dir(&path).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    drop(UpperDir::open(&path, true, &spec(&store)).unwrap());
+    assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o700, "an empty one is made private");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o750)).unwrap();
+    let error = UpperDir::open(&path, true, &spec(&store)).unwrap_err();
+    assert!(error.to_string().contains("chmod 700"), "{error}");
+}
+
+#[test]
+fn meta_json_is_checked() {
+    let temp = tempfile::tempdir().unwrap();
+    let path = temp.path().join("upper");
+    let store = StoreDir::default();
+    drop(UpperDir::open(&path, true, &spec(&store)).unwrap());
+    let other = StoreDir::new("/gnu/store").unwrap();
+    let error = UpperDir::open(&path, true, &spec(&other)).unwrap_err();
+    assert!(error.to_string().contains("/gnu/store") && error.to_string().contains("/nix/store"), "{error}");
+
+    let good = fs::read_to_string(path.join("meta.json")).unwrap();
+    let cases = [
+        (good.replace("\"version\": 1", "\"version\": 2"), "version is 2"),
+        (good.replace("\"version\"", "\"extra\": 1, \"version\""), "unknown field"),
+        (good.replace("overlay-", "under-").replace("whiteout-", "under-"), "unknown format"),
+        (String::new(), "EOF"),
+        (" ".repeat(70_000), "longer"),
+    ];
+    for (text, expected) in cases {
+        fs::write(path.join("meta.json"), &text).unwrap();
+        let error = UpperDir::open(&path, true, &spec(&store)).unwrap_err();
+        assert!(error.to_string().contains(expected), "{error}");
+        assert!(list(temp.path()).unwrap()[0].is_err());
+    }
+    fs::remove_file(path.join("meta.json")).unwrap();
+    std::os::unix::fs::symlink("/etc/passwd", path.join("meta.json")).unwrap();
+    assert!(UpperDir::open(&path, true, &spec(&store)).is_err(), "a link is not followed");
+}
+
+#[test]
+fn an_interrupted_start_is_taken_up() {
+    let temp = tempfile::tempdir().unwrap();
+    let path = temp.path().join("upper");
+    let store = StoreDir::default();
+    drop(UpperDir::open(&path, true, &spec(&store)).unwrap());
+    fs::remove_file(path.join("meta.json")).unwrap();
+    fs::write(path.join("meta.json.new"), "{").unwrap();
+    fs::write(path.join("data/file"), "kept").unwrap();
+    drop(UpperDir::open(&path, false, &spec(&store)).unwrap());
+    assert_eq!(fs::read(path.join("data/file")).unwrap(), b"kept");
+    assert!(!fs::exists(path.join("meta.json.new")).unwrap());
+}
+
+#[test]
+fn temporary_uppers_go_and_stale_ones_are_found() {
+    let temp = tempfile::tempdir().unwrap();
+    let parent = temp.path().join("tmp");
+    let store = StoreDir::default();
+    let first = UpperDir::temporary(&parent, &spec(&store)).unwrap();
+    let second = UpperDir::temporary(&parent, &spec(&store)).unwrap();
+    fs::create_dir_all(second.path().join("data/a/b/c")).unwrap();
+    let (first_path, second_path) = (first.path().to_owned(), second.path().to_owned());
+    assert_ne!(first_path, second_path);
+    drop(first);
+    assert!(!fs::exists(&first_path).unwrap());
+    assert!(remove_stale(&parent).unwrap().is_empty(), "it is held");
+    // As if its server had been killed: the lock is gone, the directory is not.
+    let mut killed = second;
+    killed.holder = 0;
+    drop(killed);
+    assert!(fs::exists(&second_path).unwrap());
+    assert_eq!(remove_stale(&parent).unwrap(), [second_path]);
+    assert_eq!(fs::read_dir(&parent).unwrap().count(), 0);
+}
