@@ -2,3 +2,219 @@
 //!
 //! Computed as Nix computes them, out of any [`crate::store::References`], and cached in SQLite. Knows nothing of
 //! views and FUSE.
+
+pub mod cache;
+mod resolve;
+mod schema;
+mod why;
+
+use std::fmt;
+use std::str::FromStr;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::store::{ReferenceError, StorePath};
+
+pub use cache::Cache;
+pub use resolve::{outputs, resolve};
+pub use why::why;
+
+/// What a closure is to be good for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// Running: exactly `nix-store -qR ROOTS`.
+    #[default]
+    Runtime,
+    /// Building: exactly `nix-store -qR --include-outputs ROOTS`; depends on what is valid at the moment.
+    Build,
+    /// Developing a derivation: exactly `nix-store -qR` over the outputs that it uses of each input derivation, and over
+    /// its input sources.
+    Dev,
+}
+
+/// A text that names no mode.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("'{0}' is no mode of a closure: use runtime, build or dev")]
+pub struct ModeError(String);
+
+impl FromStr for Mode {
+    type Err = ModeError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "runtime" => Ok(Self::Runtime),
+            "build" => Ok(Self::Build),
+            "dev" => Ok(Self::Dev),
+            _ => Err(ModeError(text.chars().take(100).flat_map(char::escape_debug).collect())),
+        }
+    }
+}
+
+impl Mode {
+    /// The name, as it is written in locks and on the command line.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Runtime => "runtime",
+            Self::Build => "build",
+            Self::Dev => "dev",
+        }
+    }
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// Why a closure could not be told.
+#[derive(Debug, thiserror::Error)]
+pub enum ClosureError {
+    /// The source of references failed, or a root is not valid in it.
+    #[error(transparent)]
+    Source(#[from] ReferenceError),
+    /// A path is referred to and not valid.
+    #[error("{referrer} refers to {path}, which is not known to {origin}")]
+    Missing {
+        /// The missing path.
+        path: StorePath,
+        /// Who refers to it.
+        referrer: StorePath,
+        /// The source of references, for people.
+        origin: String,
+    },
+    /// A root that must be a derivation is none.
+    #[error("{0} is not a derivation: a closure for developing needs a .drv")]
+    NotADerivation(StorePath),
+    /// A derivation has no such output.
+    #[error("{derivation} has no output '{output}'; it has {known}")]
+    NoSuchOutput {
+        /// The derivation.
+        derivation: StorePath,
+        /// The output.
+        output: String,
+        /// The outputs it has, for people.
+        known: String,
+    },
+    /// An output that is needed is not in the store.
+    #[error("the output '{output}' of {derivation} is not built: build it with `nix-store --realise`")]
+    NotBuilt {
+        /// The derivation.
+        derivation: StorePath,
+        /// The output.
+        output: String,
+        /// Its path, where that is known before it is built.
+        path: Option<StorePath>,
+    },
+    /// More paths than a closure may have.
+    #[error("the closure has more than {limit} paths")]
+    TooLarge {
+        /// The most it may have.
+        limit: usize,
+    },
+}
+
+/// The paths of a closure, sorted bytewise, each once.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Closure {
+    paths: Vec<StorePath>,
+    nar_size: Option<u64>,
+}
+
+impl Closure {
+    /// Makes a closure of paths in any order; `nar_size` is the sum of their NARs in bytes, where it is known.
+    #[must_use]
+    pub fn new(mut paths: Vec<StorePath>, nar_size: Option<u64>) -> Self {
+        paths.sort_unstable();
+        paths.dedup();
+        Self { paths, nar_size }
+    }
+
+    /// The members, sorted bytewise.
+    #[must_use]
+    pub fn paths(&self) -> &[StorePath] {
+        &self.paths
+    }
+
+    /// The members, taken out.
+    #[must_use]
+    pub fn into_paths(self) -> Vec<StorePath> {
+        self.paths
+    }
+
+    /// The number of members.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.paths.len()
+    }
+
+    /// True if it has no member.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.paths.is_empty()
+    }
+
+    /// True if `path` is a member.
+    #[must_use]
+    pub fn contains(&self, path: &StorePath) -> bool {
+        self.paths.binary_search(path).is_ok()
+    }
+
+    /// The sum of the members' NARs in bytes, if all are known.
+    #[must_use]
+    pub fn nar_size(&self) -> Option<u64> {
+        self.nar_size
+    }
+
+    /// The digest of the members' names: `sha256-BASE64` over the sorted base names, each followed by a newline.
+    ///
+    /// Covers names, not contents.
+    #[must_use]
+    pub fn digest(&self) -> String {
+        let mut hash = Sha256::new();
+        for path in &self.paths {
+            hash.update(path.as_str());
+            hash.update("\n");
+        }
+        format!("sha256-{}", STANDARD.encode(hash.finalize()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "test code")]
+    use super::*;
+
+    fn path(letter: char) -> StorePath {
+        format!("{}-{letter}", String::from(letter).repeat(32)).parse().unwrap()
+    }
+
+    #[test]
+    fn modes_are_written_and_read_alike() {
+        for mode in [Mode::Runtime, Mode::Build, Mode::Dev] {
+            assert_eq!(mode.to_string().parse::<Mode>().unwrap(), mode);
+            assert_eq!(serde_json::to_string(&mode).unwrap(), format!("\"{mode}\""));
+        }
+        assert!("Runtime".parse::<Mode>().unwrap_err().to_string().contains("dev"));
+    }
+
+    #[test]
+    fn the_digest_is_of_sorted_unique_names() {
+        let closure = Closure::new(vec![path('b'), path('a'), path('b')], Some(3));
+        assert_eq!(closure.paths(), [path('a'), path('b')]);
+        assert!(closure.contains(&path('a')) && !closure.contains(&path('c')));
+        // printf '%s\n' aaa…-a bbb…-b | sha256sum | xxd -r -p | base64
+        let text = format!("{}\n{}\n", path('a'), path('b'));
+        assert_eq!(closure.digest(), format!("sha256-{}", STANDARD.encode(Sha256::digest(text))));
+        assert_eq!(
+            Closure::default().digest(),
+            "sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=",
+            "the SHA-256 of nothing"
+        );
+    }
+}

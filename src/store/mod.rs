@@ -2,9 +2,15 @@
 //!
 //! Knows the formats of Nix and nothing of views, FUSE and closures.
 
+pub mod database;
+pub mod derivation;
 pub mod gc_root;
+pub mod location;
 pub mod path;
 pub mod references;
 
+pub use database::Database;
+pub use derivation::Derivation;
+pub use location::{Location, LocationError};
 pub use path::{StoreDir, StorePath, StorePathError};
-pub use references::{ReferenceError, References};
+pub use references::{OutputPath, Reached, ReferenceError, References};

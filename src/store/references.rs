@@ -1,5 +1,6 @@
 //! Where references are recorded, behind one trait.
 
+use super::derivation::Derivation;
 use super::path::StorePath;
 
 /// Why references could not be told.
@@ -40,6 +41,15 @@ pub struct OutputPath {
     pub path: Option<StorePath>,
 }
 
+/// A closure as a source computed it by itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reached {
+    /// All paths that were reached, the roots among them; sorted, each once.
+    pub paths: Vec<StorePath>,
+    /// Sum of the sizes of their NARs in bytes, if the source knows them all.
+    pub nar_size: Option<u64>,
+}
+
 /// A source that knows which store paths a store path refers to.
 pub trait References: Send + Sync {
     /// The source, for people.
@@ -57,13 +67,24 @@ pub trait References: Send + Sync {
     /// The outputs of a derivation, sorted by name.
     fn outputs(&self, derivation: &StorePath) -> Result<Vec<OutputPath>, ReferenceError>;
 
+    /// What the `.drv` file of a derivation says.
+    ///
+    /// # Errors
+    /// [`ReferenceError::NotRecorded`] where a source has no such files.
+    fn derivation(&self, derivation: &StorePath) -> Result<Derivation, ReferenceError> {
+        let _ = derivation;
+        Err(ReferenceError::NotRecorded { origin: self.origin(), what: "what is in derivations" })
+    }
+
+    /// The size of the path's NAR in bytes, if it is recorded.
+    fn nar_size(&self, path: &StorePath) -> Result<Option<u64>, ReferenceError> {
+        let _ = path;
+        Ok(None)
+    }
+
     /// Everything reachable from `roots`, sorted, where the source can tell it faster than step by step; with
     /// `include_outputs` also through the valid outputs of each derivation. `None` if it cannot.
-    fn closure(
-        &self,
-        roots: &[StorePath],
-        include_outputs: bool,
-    ) -> Result<Option<Vec<StorePath>>, ReferenceError> {
+    fn closure(&self, roots: &[StorePath], include_outputs: bool) -> Result<Option<Reached>, ReferenceError> {
         let _ = (roots, include_outputs);
         Ok(None)
     }

@@ -1,0 +1,250 @@
+//! Nix's own database (`db.sqlite`, schema 10), read-only.
+//!
+//! | the database | how it is read ([`Access`]) | what stays behind |
+//! |---|---|---|
+//! | closed by its last writer: no log, or an empty one | the file alone (`immutable=1`) | nothing |
+//! | a writer has it open, or was killed, and its log can be used | `mode=ro` | at most the `-shm` and `-wal` that were there |
+//! | the same on a read-only disk or without the right to write beside it | a private copy with its log | nothing |
+//!
+//! Without locks a writer is not kept out: every answer is given only if the [`Stamp`] is the same before and after the
+//! query; else the database is opened again, and at last copied.
+
+mod open;
+mod query;
+mod stamp;
+
+use std::path::{Path, PathBuf};
+
+use parking_lot::Mutex;
+use rusqlite::Connection;
+
+use super::derivation::Derivation;
+use super::location::Location;
+use super::path::StorePath;
+use super::references::{OutputPath, Reached, ReferenceError, References};
+
+pub use open::Access;
+pub use stamp::Stamp;
+
+use open::{OpenError, Opened};
+
+/// What the database says of a valid path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PathInfo {
+    /// `ValidPaths.id`: never given again, so a path that was collected and registered again has another one.
+    pub id: i64,
+    /// The size of its NAR in bytes.
+    pub nar_size: Option<u64>,
+    /// The derivation that it was built from, as far as it is known; it need not be valid.
+    pub deriver: Option<StorePath>,
+}
+
+/// A valid path and its row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Registered {
+    /// The path.
+    pub path: StorePath,
+    /// `ValidPaths.id`.
+    pub id: i64,
+    /// The size of its NAR in bytes.
+    pub nar_size: Option<u64>,
+}
+
+/// Nix's database of a store.
+pub struct Database {
+    location: Location,
+    file: PathBuf,
+    opened: Mutex<Opened>,
+}
+
+/// How often a query is tried that a writer disturbed, before the database is copied.
+const ATTEMPTS: usize = 3;
+
+impl Database {
+    /// Opens the database of a store.
+    ///
+    /// # Errors
+    /// [`ReferenceError::Broken`] if there is none, it cannot be read in any way, or is not of the known schema.
+    pub fn open(location: &Location) -> Result<Self, ReferenceError> {
+        let Some(file) = location.database_file() else {
+            return Err(ReferenceError::Broken {
+                origin: format!("the store {}", location.real.display()),
+                problem: "it has no Nix database (no ../var/nix beside it)".to_owned(),
+            });
+        };
+        let opened = open::open(&file).map_err(|error| broken(&file, &error))?;
+        let database = Self { location: location.clone(), file, opened: Mutex::new(opened) };
+        database.read(query::check_schema)?;
+        Ok(database)
+    }
+
+    /// The store it belongs to.
+    #[must_use]
+    pub fn location(&self) -> &Location {
+        &self.location
+    }
+
+    /// The file.
+    #[must_use]
+    pub fn file(&self) -> &Path {
+        &self.file
+    }
+
+    /// How it is read at the moment.
+    #[must_use]
+    pub fn access(&self) -> Access {
+        self.opened.lock().access
+    }
+
+    /// The identity of the database's files now.
+    ///
+    /// # Errors
+    /// [`ReferenceError::Broken`] if they cannot be looked at.
+    pub fn stamp(&self) -> Result<Stamp, ReferenceError> {
+        Stamp::take(&self.file).map_err(|error| broken(&self.file, &error.into()))
+    }
+
+    /// What is recorded of a path; `None` if it is not valid.
+    ///
+    /// # Errors
+    /// If the database cannot be read.
+    pub fn info(&self, path: &StorePath) -> Result<Option<PathInfo>, ReferenceError> {
+        self.read(|c| query::info(c, &self.location.dir, path))
+    }
+
+    /// The rows of those of `paths` that are valid, sorted by path, in one query.
+    ///
+    /// # Errors
+    /// If the database cannot be read.
+    pub fn registered(&self, paths: &[StorePath]) -> Result<Vec<Registered>, ReferenceError> {
+        self.read(|c| query::registered(c, &self.location.dir, paths))
+    }
+
+    /// True if each row `ids` is still there with the path that stands at the same place in `paths`, in one query.
+    ///
+    /// # Errors
+    /// If the database cannot be read.
+    pub fn still_registered(&self, paths: &[StorePath], ids: &[i64]) -> Result<bool, ReferenceError> {
+        self.read(|c| query::still_registered(c, &self.location.dir, paths, ids))
+    }
+
+    /// Everything reachable from `roots` with its rows, sorted by path; with `include_outputs` also through the valid
+    /// outputs of each derivation, as `nix-store -qR --include-outputs`.
+    ///
+    /// # Errors
+    /// [`ReferenceError::Unknown`] for a root that is not valid; [`ReferenceError::Broken`] for a reference to a row
+    /// that does not exist, naming the referrer.
+    pub fn reach(
+        &self,
+        roots: &[StorePath],
+        include_outputs: bool,
+    ) -> Result<Vec<Registered>, ReferenceError> {
+        self.read(|c| query::reach(c, &self.location.dir, roots, include_outputs))
+    }
+
+    /// All valid paths, sorted.
+    ///
+    /// # Errors
+    /// If the database cannot be read.
+    pub fn valid_paths(&self) -> Result<Vec<StorePath>, ReferenceError> {
+        self.read(|c| query::valid_paths(c, &self.location.dir))
+    }
+
+    /// Answers from one state of the database.
+    fn read<T>(
+        &self,
+        ask: impl Fn(&Connection) -> Result<T, query::QueryError>,
+    ) -> Result<T, ReferenceError> {
+        let mut opened = self.opened.lock();
+        for attempt in 0.. {
+            let disturbed = match opened.access {
+                Access::Immutable => !self.stamp()?.is_same(&opened.stamp),
+                Access::Copied => attempt == 0 && !self.stamp()?.is_same(&opened.stamp),
+                Access::Shared => false,
+            };
+            if !disturbed {
+                let answer = consistent(&opened.connection, &ask);
+                let trusted = match opened.access {
+                    Access::Immutable => self.stamp()?.is_same(&opened.stamp),
+                    Access::Shared | Access::Copied => true,
+                };
+                if trusted {
+                    return answer.map_err(|error| error.told(self.origin()));
+                }
+            }
+            *opened = match attempt {
+                ..ATTEMPTS => open::open(&self.file),
+                _ => open::copied(&self.file),
+            }
+            .map_err(|error| broken(&self.file, &error))?;
+        }
+        Err(broken(&self.file, &OpenError::Busy))
+    }
+}
+
+/// Asks inside one read transaction, so that all statements see the same commit.
+fn consistent<T>(
+    connection: &Connection,
+    ask: impl Fn(&Connection) -> Result<T, query::QueryError>,
+) -> Result<T, query::QueryError> {
+    let transaction = connection.unchecked_transaction()?;
+    let answer = ask(&transaction);
+    transaction.finish()?;
+    answer
+}
+
+fn origin_of(file: &Path) -> String {
+    format!("the Nix database {}", file.display())
+}
+
+fn broken(file: &Path, error: &OpenError) -> ReferenceError {
+    ReferenceError::Broken { origin: origin_of(file), problem: format!("it cannot be read: {error}") }
+}
+
+impl References for Database {
+    fn origin(&self) -> String {
+        origin_of(&self.file)
+    }
+
+    fn references(&self, path: &StorePath) -> Result<Vec<StorePath>, ReferenceError> {
+        let unknown = || ReferenceError::Unknown { path: path.clone(), origin: self.origin() };
+        self.read(|c| query::references(c, &self.location.dir, path))?.ok_or_else(unknown)
+    }
+
+    fn is_valid(&self, path: &StorePath) -> Result<bool, ReferenceError> {
+        Ok(self.info(path)?.is_some())
+    }
+
+    fn outputs(&self, derivation: &StorePath) -> Result<Vec<OutputPath>, ReferenceError> {
+        let recorded = self.read(|c| query::outputs(c, &self.location.dir, derivation))?;
+        // The file, too: it names the outputs that have no path before they are built.
+        let mut outputs = match self.derivation(derivation) {
+            Ok(file) => file.output_paths(),
+            Err(_) if !recorded.is_empty() => Vec::new(),
+            Err(error) => return Err(error),
+        };
+        for (name, path) in recorded {
+            match outputs.iter_mut().find(|output| output.name == name) {
+                Some(output) => output.path = Some(path),
+                None => outputs.push(OutputPath { name, path: Some(path) }),
+            }
+        }
+        outputs.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(outputs)
+    }
+
+    fn derivation(&self, derivation: &StorePath) -> Result<Derivation, ReferenceError> {
+        Derivation::read(&self.location, derivation)
+            .map_err(|error| error.into_reference_error(&self.location))
+    }
+
+    fn nar_size(&self, path: &StorePath) -> Result<Option<u64>, ReferenceError> {
+        Ok(self.info(path)?.and_then(|info| info.nar_size))
+    }
+
+    fn closure(&self, roots: &[StorePath], include_outputs: bool) -> Result<Option<Reached>, ReferenceError> {
+        let members = self.reach(roots, include_outputs)?;
+        let nar_size = members.iter().map(|m| m.nar_size).sum();
+        Ok(Some(Reached { paths: members.into_iter().map(|m| m.path).collect(), nar_size }))
+    }
+}

@@ -1,0 +1,256 @@
+//! The questions to the database, one function each, all inside one read transaction.
+
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, OptionalExtension, Row};
+
+use super::{PathInfo, Registered};
+use crate::store::path::{StoreDir, StorePath};
+use crate::store::references::ReferenceError;
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub(super) enum QueryError {
+    Sqlite(rusqlite::Error),
+    Unknown(StorePath),
+    Malformed(String),
+}
+
+impl From<rusqlite::Error> for QueryError {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Sqlite(error)
+    }
+}
+
+impl QueryError {
+    pub(super) fn told(self, origin: String) -> ReferenceError {
+        match self {
+            Self::Unknown(path) => ReferenceError::Unknown { path, origin },
+            Self::Malformed(problem) => ReferenceError::Broken { origin, problem },
+            Self::Sqlite(error) => {
+                ReferenceError::Broken { origin, problem: format!("it cannot be queried: {error}") }
+            }
+        }
+    }
+}
+
+/// The closure in one statement. `?1`: ids of the roots as a JSON list.
+const REACH: &str = "WITH RECURSIVE reached(id) AS (
+        SELECT value FROM json_each(?1)
+        UNION SELECT Refs.reference FROM reached CROSS JOIN Refs ON Refs.referrer = reached.id
+    )
+    SELECT reached.id, path, narSize FROM reached LEFT JOIN ValidPaths ON ValidPaths.id = reached.id";
+
+/// The same through the valid outputs of derivations.
+const REACH_WITH_OUTPUTS: &str = "WITH RECURSIVE reached(id) AS (
+        SELECT value FROM json_each(?1)
+        UNION SELECT Refs.reference FROM reached CROSS JOIN Refs ON Refs.referrer = reached.id
+        UNION SELECT ValidPaths.id FROM reached
+            CROSS JOIN DerivationOutputs ON DerivationOutputs.drv = reached.id
+            CROSS JOIN ValidPaths ON ValidPaths.path = DerivationOutputs.path
+    )
+    SELECT reached.id, path, narSize FROM reached LEFT JOIN ValidPaths ON ValidPaths.id = reached.id";
+
+pub(super) fn check_schema(c: &Connection) -> Result<(), QueryError> {
+    for statement in [
+        "SELECT id, path, narSize, deriver FROM ValidPaths LIMIT 0",
+        "SELECT referrer, reference FROM Refs LIMIT 0",
+        "SELECT drv, id, path FROM DerivationOutputs LIMIT 0",
+    ] {
+        if let Err(error) = c.prepare(statement) {
+            return Err(QueryError::Malformed(format!("it is not of Nix's schema 10: {error}")));
+        }
+    }
+    Ok(())
+}
+
+/// A store path in a column; the database's text is not trusted.
+fn path_at(row: &Row<'_>, column: usize, dir: &StoreDir) -> Result<StorePath, QueryError> {
+    match row.get_ref(column)? {
+        ValueRef::Text(text) => dir.parse(text).map_err(|error| QueryError::Malformed(error.to_string())),
+        _ => Err(QueryError::Malformed("a path is not a text".to_owned())),
+    }
+}
+
+fn size_at(row: &Row<'_>, column: usize) -> Result<Option<u64>, QueryError> {
+    // 0 is what Nix stores for an unknown size.
+    Ok(row.get::<_, Option<i64>>(column)?.and_then(|size| u64::try_from(size).ok()).filter(|size| *size > 0))
+}
+
+fn full(dir: &StoreDir, path: &StorePath) -> String {
+    format!("{dir}/{path}")
+}
+
+fn json<T: serde::Serialize>(all: &[T]) -> Result<String, QueryError> {
+    serde_json::to_string(all).map_err(|error| QueryError::Malformed(error.to_string()))
+}
+
+pub(super) fn info(c: &Connection, dir: &StoreDir, path: &StorePath) -> Result<Option<PathInfo>, QueryError> {
+    let mut statement = c.prepare_cached("SELECT id, narSize, deriver FROM ValidPaths WHERE path = ?1")?;
+    let mut rows = statement.query([full(dir, path)])?;
+    let Some(row) = rows.next()? else { return Ok(None) };
+    let deriver = match row.get_ref(2)? {
+        ValueRef::Null | ValueRef::Text(b"") => None,
+        _ => Some(path_at(row, 2, dir)?),
+    };
+    Ok(Some(PathInfo { id: row.get(0)?, nar_size: size_at(row, 1)?, deriver }))
+}
+
+fn collect(rows: &mut rusqlite::Rows<'_>, dir: &StoreDir) -> Result<Vec<Registered>, QueryError> {
+    let mut all = Vec::new();
+    while let Some(row) = rows.next()? {
+        all.push(Registered { id: row.get(0)?, path: path_at(row, 1, dir)?, nar_size: size_at(row, 2)? });
+    }
+    all.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+    Ok(all)
+}
+
+pub(super) fn registered(
+    c: &Connection,
+    dir: &StoreDir,
+    paths: &[StorePath],
+) -> Result<Vec<Registered>, QueryError> {
+    let list: Vec<String> = paths.iter().map(|path| full(dir, path)).collect();
+    let mut statement = c.prepare_cached(
+        "SELECT id, path, narSize FROM ValidPaths WHERE path IN (SELECT value FROM json_each(?1))",
+    )?;
+    collect(&mut statement.query([json(&list)?])?, dir)
+}
+
+pub(super) fn still_registered(
+    c: &Connection,
+    dir: &StoreDir,
+    paths: &[StorePath],
+    ids: &[i64],
+) -> Result<bool, QueryError> {
+    if paths.len() != ids.len() {
+        return Ok(false);
+    }
+    let mut wanted: Vec<(i64, &StorePath)> = ids.iter().copied().zip(paths).collect();
+    wanted.sort_unstable();
+    let sorted: Vec<i64> = wanted.iter().map(|(id, _)| *id).collect();
+    let mut statement = c.prepare_cached(
+        "SELECT ValidPaths.id, path FROM json_each(?1) CROSS JOIN ValidPaths ON ValidPaths.id = value ORDER BY key",
+    )?;
+    let mut rows = statement.query([json(&sorted)?])?;
+    for (id, path) in wanted {
+        let Some(row) = rows.next()? else { return Ok(false) };
+        let ValueRef::Text(text) = row.get_ref(1)? else { return Ok(false) };
+        let same = text
+            .strip_prefix(dir.as_str().as_bytes())
+            .and_then(|rest| rest.strip_prefix(b"/"))
+            .is_some_and(|base| base == path.as_str().as_bytes());
+        if row.get::<_, i64>(0)? != id || !same {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+pub(super) fn references(
+    c: &Connection,
+    dir: &StoreDir,
+    path: &StorePath,
+) -> Result<Option<Vec<StorePath>>, QueryError> {
+    let Some(info) = info(c, dir, path)? else { return Ok(None) };
+    let mut statement = c.prepare_cached(
+        "SELECT reference, path, narSize FROM Refs LEFT JOIN ValidPaths ON id = reference WHERE referrer = ?1",
+    )?;
+    let mut rows = statement.query([info.id])?;
+    let mut all = Vec::new();
+    while let Some(row) = rows.next()? {
+        if matches!(row.get_ref(1)?, ValueRef::Null) {
+            return Err(dangling(dir, path, row.get(0)?));
+        }
+        all.push(path_at(row, 1, dir)?);
+    }
+    all.sort_unstable();
+    Ok(Some(all))
+}
+
+fn dangling(dir: &StoreDir, referrer: &StorePath, id: i64) -> QueryError {
+    QueryError::Malformed(format!(
+        "{dir}/{referrer} refers to row {id}, which does not exist; `nix-store --verify` repairs it"
+    ))
+}
+
+pub(super) fn reach(
+    c: &Connection,
+    dir: &StoreDir,
+    roots: &[StorePath],
+    include_outputs: bool,
+) -> Result<Vec<Registered>, QueryError> {
+    let found = registered(c, dir, roots)?;
+    for root in roots {
+        if found.binary_search_by(|row| row.path.cmp(root)).is_err() {
+            return Err(QueryError::Unknown(root.clone()));
+        }
+    }
+    let ids: Vec<i64> = found.iter().map(|row| row.id).collect();
+    let mut statement = c.prepare_cached(if include_outputs { REACH_WITH_OUTPUTS } else { REACH })?;
+    let mut rows = statement.query([json(&ids)?])?;
+    let mut all = Vec::new();
+    while let Some(row) = rows.next()? {
+        let id = row.get(0)?;
+        if matches!(row.get_ref(1)?, ValueRef::Null) {
+            return Err(referrer_of(c, dir, id)?);
+        }
+        all.push(Registered { id, path: path_at(row, 1, dir)?, nar_size: size_at(row, 2)? });
+    }
+    all.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+    Ok(all)
+}
+
+/// The error for a row that is referred to and missing.
+fn referrer_of(c: &Connection, dir: &StoreDir, id: i64) -> Result<QueryError, QueryError> {
+    let mut statement = c.prepare(
+        "SELECT path FROM Refs JOIN ValidPaths ON id = referrer WHERE reference = ?1 ORDER BY path LIMIT 1",
+    )?;
+    let mut rows = statement.query([id])?;
+    match rows.next()? {
+        Some(row) => Ok(dangling(dir, &path_at(row, 0, dir)?, id)),
+        None => Ok(QueryError::Malformed(format!("row {id} is referred to and does not exist"))),
+    }
+}
+
+pub(super) fn outputs(
+    c: &Connection,
+    dir: &StoreDir,
+    derivation: &StorePath,
+) -> Result<Vec<(String, StorePath)>, QueryError> {
+    let mut statement = c.prepare_cached(
+        "SELECT DerivationOutputs.id, DerivationOutputs.path FROM ValidPaths
+         JOIN DerivationOutputs ON drv = ValidPaths.id WHERE ValidPaths.path = ?1",
+    )?;
+    let mut rows = statement.query([full(dir, derivation)])?;
+    let mut all = Vec::new();
+    while let Some(row) = rows.next()? {
+        all.push((row.get(0)?, path_at(row, 1, dir)?));
+    }
+    Ok(all)
+}
+
+/// The path of a realised output of a content-addressed derivation; `id` is `sha256:HASH` of the derivation.
+#[expect(dead_code, reason = "used by realisations")]
+pub(super) fn realisation(
+    c: &Connection,
+    dir: &StoreDir,
+    id: &str,
+    output: &str,
+) -> Result<Option<StorePath>, QueryError> {
+    let mut statement = c.prepare_cached(
+        "SELECT path FROM Realisations JOIN ValidPaths ON ValidPaths.id = outputPath
+         WHERE drvPath = ?1 AND outputName = ?2",
+    )?;
+    let text: Option<String> = statement.query_row([id, output], |row| row.get(0)).optional()?;
+    text.map(|t| dir.parse(t.as_bytes()).map_err(|e| QueryError::Malformed(e.to_string()))).transpose()
+}
+
+pub(super) fn valid_paths(c: &Connection, dir: &StoreDir) -> Result<Vec<StorePath>, QueryError> {
+    let mut statement = c.prepare("SELECT path FROM ValidPaths ORDER BY path")?;
+    let mut rows = statement.query([])?;
+    let mut all = Vec::new();
+    while let Some(row) = rows.next()? {
+        all.push(path_at(row, 0, dir)?);
+    }
+    Ok(all)
+}
