@@ -7,9 +7,9 @@ use std::sync::Arc;
 use nixview::layer::{Access, LayerFile, NewObject, Stat, Upper};
 use nixview::vfs::{Errno, SeekTarget, SetAttr};
 
-use super::{Bench, errno, name};
+use super::{Bench, Test, errno, name};
 
-pub(crate) fn tests<U: Upper>() -> Vec<(&'static str, fn(&Bench<U>))> {
+pub(crate) fn tests<U: Upper>() -> Vec<Test<U>> {
     vec![
         ("reads_and_writes", reads_and_writes),
         ("copies_of_every_length", copies_of_every_length),

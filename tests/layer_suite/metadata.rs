@@ -3,9 +3,9 @@
 use nixview::layer::{Access, LayerFile, NewObject, Upper};
 use nixview::vfs::{Errno, FileKind, SetAttr, SetTime, Timespec, XattrMode};
 
-use super::{Bench, Thing, errno, name};
+use super::{Bench, Test, Thing, errno, name};
 
-pub(crate) fn tests<U: Upper>() -> Vec<(&'static str, fn(&Bench<U>))> {
+pub(crate) fn tests<U: Upper>() -> Vec<Test<U>> {
     vec![
         ("attributes_change_one_by_one", attributes_change_one_by_one),
         ("a_link_is_not_its_target", a_link_is_not_its_target),

@@ -30,9 +30,12 @@ pub(crate) struct Bench<U> {
     pub(crate) _keep: Box<dyn std::any::Any>,
 }
 
+/// A test of the suite and its name.
+pub(crate) type Test<U> = (&'static str, fn(&Bench<U>));
+
 /// Runs the suite; `make` answers a new upper for each test.
 pub(crate) fn run<U: Upper>(layer: &str, make: impl Fn() -> Bench<U>) {
-    let tests: Vec<(&str, fn(&Bench<U>))> =
+    let tests: Vec<Test<U>> =
         [objects::tests(), names::tests(), metadata::tests(), content::tests()].concat();
     for (name, test) in tests {
         let bench = make();

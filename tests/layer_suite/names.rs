@@ -3,9 +3,9 @@
 use nixview::layer::{NewObject, Upper};
 use nixview::vfs::Errno;
 
-use super::{Bench, Thing, errno, name};
+use super::{Bench, Test, Thing, errno, name};
 
-pub(crate) fn tests<U: Upper>() -> Vec<(&'static str, fn(&Bench<U>))> {
+pub(crate) fn tests<U: Upper>() -> Vec<Test<U>> {
     vec![
         ("publish_over_everything", publish_over_everything),
         ("remove_everything", remove_everything),

@@ -3,9 +3,9 @@
 use nixview::layer::{Access, LayerFile, NewObject, Upper};
 use nixview::vfs::{Errno, FileKind, Name};
 
-use super::{Bench, Thing, errno, name};
+use super::{Bench, Test, Thing, errno, name};
 
-pub(crate) fn tests<U: Upper>() -> Vec<(&'static str, fn(&Bench<U>))> {
+pub(crate) fn tests<U: Upper>() -> Vec<Test<U>> {
     vec![
         ("drafts_are_seen_once_published", drafts_are_seen_once_published),
         ("a_crash_leaves_drafts_that_the_next_start_removes", a_crash_leaves_drafts),
