@@ -1,0 +1,374 @@
+//! All inodes that the kernel knows: number ↔ node, names, lookup counts.
+//!
+//! Plain data under one lock, which is a leaf: nothing here does I/O. A node stays while it has lookups, open
+//! handles, or children that stay. Everything in it except held objects can be written down and restored.
+
+use std::collections::HashMap;
+
+use super::node::{Held, Identity, Node, Source};
+use super::number;
+use crate::vfs::{Errno, FileKind, Generation, Ino, Name};
+
+/// The nodes of a view.
+#[derive(Debug)]
+pub(super) struct Table<LO, UO> {
+    nodes: HashMap<u64, Node<LO, UO>>,
+    /// Numbers of the nodes whose source is the upper alone, by the upper's numbers: authoritative.
+    by_upper: HashMap<u64, u64>,
+    /// Nodes of the lower that did not get the number of their path, because it was taken.
+    displaced: HashMap<(Ino, Name), u64>,
+    generations: u64,
+}
+
+impl<LO, UO> Table<LO, UO> {
+    /// A table with the root, which is never forgotten.
+    pub(super) fn new(root: Source) -> Self {
+        let mut node = Node::new(FileKind::Directory, root, Generation(0), Ino::ROOT.0);
+        node.lookups = 1;
+        Self {
+            nodes: HashMap::from([(Ino::ROOT.0, node)]),
+            by_upper: HashMap::new(),
+            displaced: HashMap::new(),
+            generations: 0,
+        }
+    }
+
+    pub(super) fn get(&self, ino: Ino) -> Result<&Node<LO, UO>, Errno> {
+        self.nodes.get(&ino.0).ok_or(Errno::ESTALE)
+    }
+
+    pub(super) fn get_mut(&mut self, ino: Ino) -> Result<&mut Node<LO, UO>, Errno> {
+        self.nodes.get_mut(&ino.0).ok_or(Errno::ESTALE)
+    }
+
+    /// True if a name leads to the inode.
+    pub(super) fn is_linked(&self, ino: Ino) -> bool {
+        ino == Ino::ROOT || self.nodes.get(&ino.0).is_some_and(|n| n.links.first().is_some())
+    }
+
+    /// The names from the root to an inode; `None` if one of them is gone.
+    pub(super) fn path(&self, ino: Ino) -> Option<Vec<Name>> {
+        let mut path = Vec::new();
+        let mut at = ino;
+        while at != Ino::ROOT {
+            let (parent, name) = self.nodes.get(&at.0)?.links.first()?;
+            path.push(name.clone());
+            at = *parent;
+        }
+        path.reverse();
+        Some(path)
+    }
+
+    /// The directories above an inode, nearest first, the root last; ends where a name is gone.
+    pub(super) fn ancestors(&self, ino: Ino) -> Vec<Ino> {
+        let mut found = Vec::new();
+        let mut at = ino;
+        while let Some((parent, _)) = self.nodes.get(&at.0).and_then(|n| n.links.first()) {
+            found.push(*parent);
+            at = *parent;
+        }
+        found
+    }
+
+    fn path_hash(&self, parent: Ino, name: &Name) -> u64 {
+        self.nodes.get(&parent.0).map_or(0, |dir| number::of_path(dir.path_hash, name))
+    }
+
+    /// The number of the known node that stands for what was found under a name.
+    pub(super) fn identify(&self, parent: Ino, name: &Name, found: &Identity) -> Option<Ino> {
+        if let Source::Upper(ino) = found.source {
+            return self.by_upper.get(&ino).copied().map(Ino);
+        }
+        let displaced = if self.displaced.is_empty() {
+            None
+        } else {
+            self.displaced.get(&(parent, name.clone())).copied()
+        };
+        let number = displaced.unwrap_or_else(|| self.path_hash(parent, name));
+        let node = self.nodes.get(&number)?;
+        node.links.contains(parent, name).then_some(Ino(number))
+    }
+
+    /// The node for what was found under a name, made if it is not known. Adds `lookups` to its count.
+    pub(super) fn intern(&mut self, parent: Ino, name: &Name, found: &Identity, lookups: u64) -> Ino {
+        let known = self.identify(parent, name, found);
+        let ino = known.unwrap_or_else(|| self.insert(parent, name, found));
+        let node = self.nodes.get_mut(&ino.0);
+        let new_link = node.is_some_and(|node| {
+            node.lookups += lookups;
+            if found.source.has_lower() {
+                node.source = found.source;
+            }
+            !node.links.contains(parent, name)
+        });
+        if new_link {
+            self.add_link(ino, parent, name);
+        }
+        ino
+    }
+
+    fn insert(&mut self, parent: Ino, name: &Name, found: &Identity) -> Ino {
+        let path_hash = self.path_hash(parent, name);
+        let first = found.number(path_hash);
+        let mut free = first;
+        let upper = found.source.upper().map(number::of_upper);
+        if let Some(own) = upper.filter(|_| self.nodes.contains_key(&first)) {
+            free = own;
+        }
+        let mut n = 0;
+        while self.nodes.contains_key(&free) {
+            n += 1;
+            free = number::probe(first, n);
+        }
+        let generation = if Some(free) == upper {
+            self.generations += 1;
+            Generation(self.generations)
+        } else {
+            Generation(0)
+        };
+        match found.source {
+            Source::Upper(ino) => drop(self.by_upper.insert(ino, free)),
+            Source::Lower | Source::Both(_) if free != path_hash => {
+                self.displaced.insert((parent, name.clone()), free);
+            }
+            Source::Lower | Source::Both(_) => {}
+        }
+        self.nodes.insert(free, Node::new(found.kind, found.source, generation, path_hash));
+        Ino(free)
+    }
+
+    /// Gives a node a further name; a name leads to it again, so what is held for the lack of one is let go.
+    pub(super) fn add_link(&mut self, ino: Ino, parent: Ino, name: &Name) {
+        if let Some(node) = self.nodes.get_mut(&ino.0) {
+            node.links.add((parent, name.clone()));
+            if node.held.as_ref().is_some_and(|held| held.lower.is_none()) {
+                node.held = None;
+            }
+            if let Some(dir) = self.nodes.get_mut(&parent.0) {
+                dir.children += 1;
+            }
+        }
+    }
+
+    /// Takes a name from a node. If it was the last, the node keeps `held` as long as it is known.
+    pub(super) fn remove_link(&mut self, ino: Ino, parent: Ino, name: &Name, held: Held<LO, UO>) -> Dropped {
+        let mut dropped = Dropped::default();
+        let Some(node) = self.nodes.get_mut(&ino.0) else { return dropped };
+        if !node.links.remove(parent, name) {
+            return dropped;
+        }
+        if node.links.first().is_none() {
+            let lower = node.held.take().and_then(|old| old.lower);
+            node.held = Some(Box::new(Held { lower: lower.or(held.lower), upper: held.upper }));
+        }
+        self.displaced.remove(&(parent, name.clone()));
+        if let Some(dir) = self.nodes.get_mut(&parent.0) {
+            dir.children = dir.children.saturating_sub(1);
+        }
+        self.prune(ino, &mut dropped);
+        self.prune(parent, &mut dropped);
+        dropped
+    }
+
+    /// Moves a name of a node.
+    pub(super) fn move_link(&mut self, ino: Ino, from: (Ino, &Name), to: (Ino, &Name)) {
+        let Some(node) = self.nodes.get_mut(&ino.0) else { return };
+        if node.links.remove(from.0, from.1) {
+            node.links.add((to.0, to.1.clone()));
+            if let Some(dir) = self.nodes.get_mut(&from.0.0) {
+                dir.children = dir.children.saturating_sub(1);
+            }
+            if let Some(dir) = self.nodes.get_mut(&to.0.0) {
+                dir.children += 1;
+            }
+        }
+    }
+
+    /// An inode of the lower is one of the upper from now on, under the same number.
+    pub(super) fn copied_up(&mut self, ino: Ino, upper: u64) {
+        if let Some(node) = self.nodes.get_mut(&ino.0) {
+            if node.kind == FileKind::Directory && node.links.first().is_some() {
+                node.source = Source::Both(upper);
+            } else {
+                node.source = Source::Upper(upper);
+                self.by_upper.insert(upper, ino.0);
+                if let Some(link) = node.links.first() {
+                    self.displaced.remove(link);
+                }
+            }
+        }
+    }
+
+    /// The upper's inode `upper` belongs to another node from now on.
+    pub(super) fn disown(&mut self, upper: u64) {
+        self.by_upper.remove(&upper);
+    }
+
+    /// Takes from a lookup count.
+    pub(super) fn forget(&mut self, ino: Ino, count: u64) -> Dropped {
+        let mut dropped = Dropped::default();
+        if ino != Ino::ROOT
+            && let Some(node) = self.nodes.get_mut(&ino.0)
+        {
+            node.lookups = node.lookups.saturating_sub(count);
+            self.prune(ino, &mut dropped);
+        }
+        dropped
+    }
+
+    /// An open handle is gone.
+    pub(super) fn closed(&mut self, ino: Ino, lower: bool) -> Dropped {
+        let mut dropped = Dropped::default();
+        if let Some(node) = self.nodes.get_mut(&ino.0) {
+            node.opens = node.opens.saturating_sub(1);
+            if lower {
+                node.lower_opens = node.lower_opens.saturating_sub(1);
+            }
+            if node.lower_opens == 0
+                && node.source != Source::Lower
+                && let Some(held) = &mut node.held
+            {
+                held.lower = None;
+                if held.upper.is_none() {
+                    node.held = None;
+                }
+            }
+            self.prune(ino, &mut dropped);
+        }
+        dropped
+    }
+
+    /// Drops a node that nobody can ask for, and the directories that only it kept.
+    fn prune(&mut self, ino: Ino, dropped: &mut Dropped) {
+        let mut next = Some(ino);
+        while let Some(ino) = next.take() {
+            if !self.nodes.get(&ino.0).is_some_and(Node::is_unused) {
+                return;
+            }
+            let Some(node) = self.nodes.remove(&ino.0) else { return };
+            dropped.0.push(ino);
+            if let Source::Upper(upper) = node.source
+                && self.by_upper.get(&upper) == Some(&ino.0)
+            {
+                self.by_upper.remove(&upper);
+            }
+            for (parent, name) in node.links.all() {
+                if !self.displaced.is_empty() {
+                    self.displaced.remove(&(parent, name));
+                }
+                if let Some(dir) = self.nodes.get_mut(&parent.0) {
+                    dir.children = dir.children.saturating_sub(1);
+                    if dir.is_unused() {
+                        match next {
+                            None => next = Some(parent),
+                            Some(_) => self.prune(parent, dropped),
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// How many nodes are known.
+    pub(super) fn len(&self) -> usize {
+        self.nodes.len()
+    }
+}
+
+/// Numbers that mean nothing any more: what is cached for them goes.
+#[derive(Debug, Default)]
+#[must_use = "caches keep objects of these"]
+pub(super) struct Dropped(pub(super) Vec<Ino>);
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "test code")]
+
+    use super::*;
+
+    type Nodes = Table<(), ()>;
+
+    fn name(text: &str) -> Name {
+        Name::new(text.as_bytes()).unwrap()
+    }
+
+    fn file(source: Source) -> Identity {
+        Identity { kind: FileKind::Regular, source, origin: None }
+    }
+
+    fn dir(source: Source) -> Identity {
+        Identity { kind: FileKind::Directory, source, origin: None }
+    }
+
+    const GONE: Held<(), ()> = Held { lower: Some(()), upper: None };
+
+    #[test]
+    fn a_child_keeps_the_directories_above_it() {
+        let mut table = Nodes::new(Source::Lower);
+        let store = table.intern(Ino::ROOT, &name("store"), &dir(Source::Lower), 1);
+        let pkg = table.intern(store, &name("pkg"), &dir(Source::Lower), 1);
+        let leaf = table.intern(pkg, &name("leaf"), &file(Source::Lower), 2);
+        assert_eq!(table.forget(store, 1).0, []);
+        assert_eq!(table.forget(pkg, 1).0, []);
+        assert_eq!(table.path(leaf).unwrap(), [name("store"), name("pkg"), name("leaf")]);
+        assert_eq!(table.forget(leaf, 1).0, []);
+        assert_eq!(table.forget(leaf, 1).0, [leaf, pkg, store]);
+        assert_eq!(table.len(), 1);
+        assert_eq!(table.forget(Ino::ROOT, 99).0, [], "the root stays");
+        assert_eq!(table.forget(leaf, 1).0, [], "an unknown inode is ignored");
+    }
+
+    #[test]
+    fn an_origin_that_is_taken_changes_the_number_and_nothing_else() {
+        let mut table = Nodes::new(Source::Both(2));
+        let a = table.intern(Ino::ROOT, &name("a"), &file(Source::Lower), 1);
+        let stale = Identity { origin: Some(a.0), ..file(Source::Upper(7)) };
+        let b = table.intern(Ino::ROOT, &name("b"), &stale, 1);
+        assert_eq!(b, Ino(number::of_upper(7)));
+        assert_eq!(table.get(a).unwrap().source, Source::Lower);
+        let again = table.intern(Ino::ROOT, &name("b"), &stale, 1);
+        assert_eq!(again, b);
+        assert_eq!(table.forget(a, 1).0, [a]);
+        assert_eq!(
+            table.intern(Ino::ROOT, &name("b"), &stale, 1),
+            b,
+            "a live inode never changes its number"
+        );
+        for bad in [0, 1, number::of_upper(9)] {
+            let lying = Identity { origin: Some(bad), ..file(Source::Upper(20 + bad % 8)) };
+            let ino = table.intern(Ino::ROOT, &name(&format!("bad{bad}")), &lying, 1);
+            assert_eq!(ino, Ino(number::of_upper(20 + bad % 8)));
+        }
+    }
+
+    #[test]
+    fn colliding_path_numbers_get_a_second_probe() {
+        let mut table = Nodes::new(Source::Lower);
+        let wanted = number::of_path(1, &name("b"));
+        // Something else sits at the number of /b already.
+        let squatter = Identity { origin: Some(wanted), ..file(Source::Upper(5)) };
+        assert_eq!(table.intern(Ino::ROOT, &name("a"), &squatter, 1), Ino(wanted));
+        let b = table.intern(Ino::ROOT, &name("b"), &file(Source::Lower), 1);
+        assert_ne!(b, Ino(wanted));
+        assert_eq!(table.intern(Ino::ROOT, &name("b"), &file(Source::Lower), 1), b);
+        assert_eq!(table.forget(Ino(wanted), 1).0, [Ino(wanted)]);
+        assert_eq!(table.intern(Ino::ROOT, &name("b"), &file(Source::Lower), 1), b, "found again by name");
+        assert_eq!(table.forget(b, 3).0, [b]);
+        assert!(table.displaced.is_empty());
+    }
+
+    #[test]
+    fn hard_links_are_one_node_and_generations_tell_reused_numbers_apart() {
+        let mut table = Nodes::new(Source::Both(2));
+        let a = table.intern(Ino::ROOT, &name("a"), &file(Source::Upper(7)), 1);
+        assert_eq!(table.intern(Ino::ROOT, &name("b"), &file(Source::Upper(7)), 1), a);
+        let first = table.get(a).unwrap().generation;
+        assert_eq!(table.remove_link(a, Ino::ROOT, &name("a"), GONE).0, []);
+        assert!(table.is_linked(a));
+        assert_eq!(table.remove_link(a, Ino::ROOT, &name("b"), GONE).0, []);
+        assert!(table.get(a).unwrap().held.is_some());
+        assert_eq!(table.forget(a, 2).0, [a]);
+        assert_eq!(table.intern(Ino::ROOT, &name("c"), &file(Source::Upper(7)), 1), a);
+        assert_ne!(table.get(a).unwrap().generation, first);
+    }
+}

@@ -1,0 +1,212 @@
+//! An inode of the view, as long as the kernel knows it.
+
+use super::number;
+use crate::vfs::{FileKind, Generation, Ino, Name};
+
+/// Which layers have an inode.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Source {
+    /// The lower, at the path that it has in the view.
+    Lower,
+    /// The upper, as this inode number of the layer.
+    Upper(u64),
+    /// A directory of the lower that shows through one of the upper.
+    Both(u64),
+}
+
+impl Source {
+    /// The number within the upper, if the upper has it.
+    pub(super) fn upper(self) -> Option<u64> {
+        match self {
+            Self::Lower => None,
+            Self::Upper(ino) | Self::Both(ino) => Some(ino),
+        }
+    }
+
+    /// True if the lower shows.
+    pub(super) fn has_lower(self) -> bool {
+        matches!(self, Self::Lower | Self::Both(_))
+    }
+}
+
+/// A name of an inode: the directory and the name in it.
+pub(super) type Link = (Ino, Name);
+
+/// The names that are known of an inode; none once it was removed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Links {
+    None,
+    One(Link),
+    #[allow(clippy::box_collection, reason = "hard links are rare, and every node pays for the size")]
+    Many(Box<Vec<Link>>),
+}
+
+impl Links {
+    pub(super) fn first(&self) -> Option<&Link> {
+        match self {
+            Self::None => None,
+            Self::One(link) => Some(link),
+            Self::Many(links) => links.first(),
+        }
+    }
+
+    pub(super) fn all(&self) -> Vec<Link> {
+        match self {
+            Self::None => Vec::new(),
+            Self::One(link) => vec![link.clone()],
+            Self::Many(links) => links.to_vec(),
+        }
+    }
+
+    pub(super) fn contains(&self, parent: Ino, name: &Name) -> bool {
+        match self {
+            Self::None => false,
+            Self::One((p, n)) => *p == parent && n == name,
+            Self::Many(links) => links.iter().any(|(p, n)| *p == parent && n == name),
+        }
+    }
+
+    pub(super) fn add(&mut self, link: Link) {
+        *self = match std::mem::replace(self, Self::None) {
+            Self::None => Self::One(link),
+            Self::One(first) => Self::Many(Box::new(vec![first, link])),
+            Self::Many(mut links) => {
+                links.push(link);
+                Self::Many(links)
+            }
+        };
+    }
+
+    /// Takes a name away; false if it was none of them.
+    pub(super) fn remove(&mut self, parent: Ino, name: &Name) -> bool {
+        if !self.contains(parent, name) {
+            return false;
+        }
+        *self = match std::mem::replace(self, Self::None) {
+            Self::Many(mut links) => {
+                links.retain(|(p, n)| *p != parent || n != name);
+                match (links.pop(), links.is_empty()) {
+                    (None, _) => Self::None,
+                    (Some(last), true) => Self::One(last),
+                    (Some(last), false) => {
+                        links.push(last);
+                        Self::Many(links)
+                    }
+                }
+            }
+            _ => Self::None,
+        };
+        true
+    }
+}
+
+/// Objects that a node keeps because no path leads to them.
+#[derive(Clone, Debug)]
+pub(super) struct Held<LO, UO> {
+    /// Given: the content is the lower's, also if the metadata is the upper's already.
+    pub(super) lower: Option<LO>,
+    /// The upper's inode.
+    pub(super) upper: Option<UO>,
+}
+
+/// An inode of the view. About 130 bytes and its name; objects of the layers are not kept with it.
+#[derive(Debug)]
+pub(super) struct Node<LO, UO> {
+    pub(super) kind: FileKind,
+    pub(super) source: Source,
+    pub(super) generation: Generation,
+    /// Hash of the path, of directories in which the lower shows; the base of their children's numbers.
+    pub(super) path_hash: u64,
+    pub(super) links: Links,
+    /// How often the kernel was told of it and has not forgotten it.
+    pub(super) lookups: u64,
+    /// Links of known nodes that name this directory.
+    pub(super) children: u32,
+    /// Open handles.
+    pub(super) opens: u32,
+    /// Open handles through which the kernel reads the lower's file by itself.
+    pub(super) lower_opens: u32,
+    /// Changes of a directory's names; odd while one is being made.
+    pub(super) changes: u64,
+    /// A copy is being given its name: the lower's file must not be opened for passthrough now.
+    pub(super) publishing: bool,
+    pub(super) held: Option<Box<Held<LO, UO>>>,
+}
+
+impl<LO, UO> Node<LO, UO> {
+    pub(super) fn new(kind: FileKind, source: Source, generation: Generation, path_hash: u64) -> Self {
+        Self {
+            kind,
+            source,
+            generation,
+            path_hash,
+            links: Links::None,
+            lookups: 0,
+            children: 0,
+            opens: 0,
+            lower_opens: 0,
+            changes: 0,
+            publishing: false,
+            held: None,
+        }
+    }
+
+    /// True if reads are to be answered by the lower.
+    pub(super) fn reads_lower(&self) -> bool {
+        self.source == Source::Lower || self.held.as_ref().is_some_and(|h| h.lower.is_some())
+    }
+
+    /// True if nobody can ask for it any more.
+    pub(super) fn is_unused(&self) -> bool {
+        self.lookups == 0 && self.children == 0 && self.opens == 0
+    }
+}
+
+/// What decides the number of an inode that was found under a name.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Identity {
+    pub(super) kind: FileKind,
+    pub(super) source: Source,
+    /// The number that was stored with the upper's inode.
+    pub(super) origin: Option<u64>,
+}
+
+impl Identity {
+    /// The number to try first.
+    pub(super) fn number(&self, path_hash: u64) -> u64 {
+        match self.source {
+            Source::Lower | Source::Both(_) => path_hash,
+            Source::Upper(ino) => {
+                self.origin.filter(|n| number::is_origin(*n, ino)).unwrap_or(number::of_upper(ino))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "test code")]
+
+    use super::*;
+
+    #[test]
+    fn a_node_is_small() {
+        assert!(size_of::<Node<[u8; 8], [u8; 8]>>() <= 144, "{}", size_of::<Node<[u8; 8], [u8; 8]>>());
+    }
+
+    #[test]
+    fn links_come_and_go() {
+        let name = |n: u8| Name::new(&[n]).unwrap();
+        let mut links = Links::None;
+        for n in b'a'..=b'c' {
+            links.add((Ino(1), name(n)));
+        }
+        assert!(!links.remove(Ino(2), &name(b'a')));
+        assert!(links.remove(Ino(1), &name(b'a')));
+        assert!(links.contains(Ino(1), &name(b'c')) && !links.contains(Ino(1), &name(b'a')));
+        assert!(links.remove(Ino(1), &name(b'c')));
+        assert_eq!(links, Links::One((Ino(1), name(b'b'))));
+        assert!(links.remove(Ino(1), &name(b'b')));
+        assert_eq!(links, Links::None);
+    }
+}

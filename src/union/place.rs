@@ -1,0 +1,296 @@
+//! From inode numbers to objects of the layers: by path, checked, with small caches.
+
+use parking_lot::Mutex;
+
+use super::lru::Lru;
+use super::merge::{Above, Below, Shows, merge};
+use super::node::{Identity, Source};
+use super::{AnyFile, Outcome, UnionFs};
+use crate::layer::{Access, Lower, Presence, Stat, Upper};
+use crate::vfs::{Errno, FileKind, Ino, Name};
+
+/// How often a path is walked again because something on it was moved meanwhile.
+const WALKS: usize = 16;
+
+/// Which layer a file was opened on.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(super) enum Side {
+    Lower,
+    Upper,
+}
+
+/// Which file a cached one is: of an inode, on a layer, for reading or both.
+pub(super) type FileKey = (Ino, Side, bool);
+
+/// Objects and files that were used lately. Losing any of them costs time alone.
+pub(super) struct Caches<LO, UO> {
+    lower: Mutex<Lru<Ino, LO>>,
+    /// With the upper's inode number, which must still be the node's.
+    upper: Mutex<Lru<Ino, (u64, UO)>>,
+    pub(super) files: Mutex<Lru<FileKey, AnyFile>>,
+}
+
+impl<LO: Clone, UO: Clone> Caches<LO, UO> {
+    pub(super) fn new(objects: usize, files: usize) -> Self {
+        Self {
+            lower: Mutex::new(Lru::new(objects)),
+            upper: Mutex::new(Lru::new(objects)),
+            files: Mutex::new(Lru::new(files)),
+        }
+    }
+
+    /// Lets go of all that is kept for an inode. What is dropped is dropped after its lock is freed.
+    pub(super) fn purge(&self, ino: Ino) {
+        let lower = self.lower.lock().remove(&ino);
+        let upper = self.upper.lock().remove(&ino);
+        drop((lower, upper));
+        for key in [(Side::Lower, false), (Side::Upper, false), (Side::Upper, true)] {
+            let file = self.files.lock().remove(&(ino, key.0, key.1));
+            drop(file);
+        }
+    }
+
+    pub(super) fn keep_upper(&self, ino: Ino, number: u64, object: &UO) {
+        let displaced = self.upper.lock().put(ino, (number, object.clone()));
+        drop(displaced);
+    }
+
+    pub(super) fn keep_lower(&self, ino: Ino, object: &LO) {
+        let displaced = self.lower.lock().put(ino, object.clone());
+        drop(displaced);
+    }
+}
+
+/// A directory of the view, ready for names to be looked up in it.
+#[derive(Clone, Debug)]
+pub(super) struct Place<LO, UO> {
+    pub(super) ino: Ino,
+    /// The number of changes that had been made; nothing that is found in the place is older.
+    pub(super) changes: u64,
+    pub(super) source: Source,
+    /// False for a directory that was removed: nothing is in it, nothing can be made in it.
+    pub(super) linked: bool,
+    pub(super) upper: Option<UO>,
+    /// Present if the lower shows in it.
+    pub(super) lower: Option<LO>,
+}
+
+/// What a name stands for.
+#[derive(Clone, Debug)]
+pub(super) struct Found<LO, UO> {
+    pub(super) identity: Identity,
+    /// Of the layer that decides.
+    pub(super) stat: Stat,
+    pub(super) upper: Option<UO>,
+    pub(super) lower: Option<LO>,
+}
+
+impl<LO, UO> Found<LO, UO> {
+    pub(super) fn is_directory(&self) -> bool {
+        self.identity.kind == FileKind::Directory
+    }
+
+    pub(super) fn source(&self) -> Source {
+        self.identity.source
+    }
+}
+
+pub(super) type PlaceOf<L, U> = Place<<L as Lower>::Object, <U as Lower>::Object>;
+pub(super) type FoundOf<L, U> = Found<<L as Lower>::Object, <U as Lower>::Object>;
+
+/// `Ok(None)` for a name that is not there.
+pub(super) fn present<T>(result: std::io::Result<T>) -> Outcome<Option<T>> {
+    match result.map_err(Errno::from) {
+        Ok(value) => Ok(Some(value)),
+        Err(Errno::ENOENT) => Ok(None),
+        Err(errno) => Err(errno),
+    }
+}
+
+impl<L: Lower, U: Upper> UnionFs<L, U> {
+    /// The upper's object of an inode; the caller holds no lock of a directory.
+    pub(super) fn upper_object(&self, ino: Ino) -> Outcome<U::Object> {
+        let upper = self.upper()?;
+        for _ in 0..WALKS {
+            let (number, path) = {
+                let table = self.table.lock();
+                let node = table.get(ino)?;
+                if let Some(object) = node.held.as_ref().and_then(|h| h.upper.as_ref()) {
+                    return Ok(object.clone());
+                }
+                (node.source.upper().ok_or(Errno::ESTALE)?, table.path(ino))
+            };
+            if let Some(root) = self.upper_root.as_ref().filter(|_| ino == Ino::ROOT) {
+                return Ok(root.clone());
+            }
+            if let Some((known, object)) = self.caches.upper.lock().get(&ino)
+                && known == number
+            {
+                return Ok(object);
+            }
+            if let Some(path) = path
+                && let Some(object) = walked(upper.resolve(&path))?
+                && upper.stat(&object)?.ino == number
+            {
+                self.caches.keep_upper(ino, number, &object);
+                return Ok(object);
+            }
+            self.settle(ino);
+        }
+        Err(Errno::ESTALE)
+    }
+
+    /// The lower's object of an inode; the caller holds no lock of a directory.
+    pub(super) fn lower_object(&self, ino: Ino) -> Outcome<L::Object> {
+        for _ in 0..WALKS {
+            let path = {
+                let table = self.table.lock();
+                let node = table.get(ino)?;
+                if let Some(object) = node.held.as_ref().and_then(|h| h.lower.as_ref()) {
+                    return Ok(object.clone());
+                }
+                table.path(ino)
+            };
+            if ino == Ino::ROOT {
+                return Ok(self.lower_root.clone());
+            }
+            if let Some(object) = self.caches.lower.lock().get(&ino) {
+                return Ok(object);
+            }
+            if let Some(path) = path
+                && let Some(object) = walked(self.lower.resolve(&path))?
+            {
+                self.caches.keep_lower(ino, &object);
+                return Ok(object);
+            }
+            self.settle(ino);
+        }
+        Err(Errno::ESTALE)
+    }
+
+    /// Waits until a rename that is under way is done.
+    fn settle(&self, ino: Ino) {
+        drop(self.topology.lock());
+        let parent = self.table.lock().ancestors(ino).first().copied();
+        if let Some(parent) = parent {
+            drop(self.directories.lock(&[parent]));
+        }
+    }
+
+    /// A directory as it is now; the caller holds no lock of a directory.
+    pub(super) fn place(&self, ino: Ino) -> Outcome<PlaceOf<L, U>> {
+        let (source, changes, linked) = {
+            let table = self.table.lock();
+            let node = table.get(ino)?;
+            if node.kind != FileKind::Directory {
+                return Err(Errno::ENOTDIR);
+            }
+            (node.source, node.changes, table.is_linked(ino))
+        };
+        let upper = source.upper().map(|_| self.upper_object(ino)).transpose()?;
+        let lower = source.has_lower().then(|| self.lower_object(ino)).transpose()?;
+        Ok(Place { ino, changes, source, linked, upper, lower })
+    }
+
+    /// True if a place, with its lock held, is still what it was, and names can be made in it.
+    pub(super) fn is_current(&self, place: &PlaceOf<L, U>) -> Outcome<bool> {
+        let table = self.table.lock();
+        Ok(table.get(place.ino)?.source == place.source && table.is_linked(place.ino))
+    }
+
+    /// What shows under a name; reads the layers, and takes no lock.
+    pub(super) fn find(&self, place: &PlaceOf<L, U>, name: &Name) -> Outcome<Option<FoundOf<L, U>>> {
+        if !place.linked {
+            return Ok(None);
+        }
+        let mut above = Above::Absent;
+        let mut object = None;
+        if let (Some(upper), Some(dir)) = (&self.upper, &place.upper) {
+            match upper.presence(dir, name)? {
+                Presence::Absent => {}
+                Presence::Whiteout => above = Above::Whiteout,
+                Presence::Present(found) => {
+                    let stat = upper.stat(&found)?;
+                    above = match stat.kind {
+                        FileKind::Directory => Above::Directory { opaque: upper.is_opaque(&found)? },
+                        _ => Above::Other,
+                    };
+                    object = Some((found, stat));
+                }
+            }
+        }
+        let below = match &place.lower {
+            Some(dir) if above.lets_through() => self.find_lower(dir, name)?,
+            _ => None,
+        };
+        let shows = merge(above, below.as_ref().map_or(Below::Absent, |(_, stat)| Below::of(stat.kind)));
+        match (shows, object, below) {
+            (Shows::Lower, _, Some((lower, stat))) => {
+                let identity = Identity { kind: stat.kind, source: Source::Lower, origin: None };
+                Ok(Some(Found { identity, stat, upper: None, lower: Some(lower) }))
+            }
+            (Shows::Upper, Some((object, stat)), _) => {
+                let origin = self.upper()?.origin(&object)?;
+                let identity = Identity { kind: stat.kind, source: Source::Upper(stat.ino), origin };
+                Ok(Some(Found { identity, stat, upper: Some(object), lower: None }))
+            }
+            (Shows::Both, Some((object, stat)), Some((lower, _))) => {
+                let identity = Identity { kind: stat.kind, source: Source::Both(stat.ino), origin: None };
+                Ok(Some(Found { identity, stat, upper: Some(object), lower: Some(lower) }))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    fn find_lower(&self, dir: &L::Object, name: &Name) -> Outcome<Option<(L::Object, Stat)>> {
+        match present(self.lower.lookup(dir, name))? {
+            Some(object) => {
+                let stat = self.lower.stat(&object)?;
+                Ok(Some((object, stat)))
+            }
+            None => Ok(None),
+        }
+    }
+
+    /// True if removing what the upper has under a name would bring a name of the lower to light.
+    pub(super) fn lower_has(&self, place: &PlaceOf<L, U>, name: &Name) -> Outcome<bool> {
+        match &place.lower {
+            Some(dir) => Ok(present(self.lower.lookup(dir, name))?.is_some()),
+            None => Ok(false),
+        }
+    }
+
+    /// A file of an inode for reads and writes without a handle.
+    pub(super) fn cached_file(&self, ino: Ino, side: Side, access: Access) -> Outcome<AnyFile> {
+        let key = (ino, side, access == Access::ReadWrite);
+        if let Some(file) = self.caches.files.lock().get(&key) {
+            return Ok(file);
+        }
+        let file = self.fresh_file(ino, side, access)?;
+        let displaced = self.caches.files.lock().put(key, file.clone());
+        drop(displaced);
+        Ok(file)
+    }
+
+    /// Opens a file of an inode.
+    pub(super) fn fresh_file(&self, ino: Ino, side: Side, access: Access) -> Outcome<AnyFile> {
+        Ok(match side {
+            Side::Lower => {
+                AnyFile::from(Box::new(self.lower.open(&self.lower_object(ino)?, access)?) as Box<_>)
+            }
+            Side::Upper => {
+                let object = self.upper_object(ino)?;
+                AnyFile::from(Box::new(self.upper()?.open(&object, access)?) as Box<_>)
+            }
+        })
+    }
+}
+
+/// `Ok(None)` if the path led elsewhere, because something on it was moved or removed.
+fn walked<T>(result: std::io::Result<T>) -> Outcome<Option<T>> {
+    match result.map_err(Errno::from) {
+        Ok(object) => Ok(Some(object)),
+        Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => Ok(None),
+        Err(errno) => Err(errno),
+    }
+}

@@ -1,0 +1,163 @@
+//! Listings of directories: both layers as one, in the order of cookies.
+//!
+//! There is no open directory: a request says after which cookie it goes on, and any listing of the directory can
+//! answer it, since a name has the same cookie in all of them. A listing is kept so that n names cost one reading
+//! and one sort, however many requests they take. A listing from the start is always a new one if names have changed;
+//! going on from a kept one may show names as they were when that was made, as POSIX allows; a name that is gone is
+//! left out, since each is looked up as it is handed out.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::lru::Lru;
+use super::merge::{Above, Below, Shows, merge};
+use super::place::PlaceOf;
+use super::{Outcome, UnionFs, number};
+use crate::layer::{EntryKind, Lower, Upper};
+use crate::vfs::{DirEntry, FileKind, Flow, Ino, Name};
+
+/// How many directories are being listed at one time without being read again.
+const LISTINGS: usize = 8;
+
+/// A listing of more names than this is not kept once it was handed out to its end.
+const KEPT_NAMES: usize = 4096;
+
+/// The names of a directory, by cookie.
+#[derive(Debug)]
+struct Listing {
+    changes: u64,
+    names: Vec<(u64, Name)>,
+}
+
+/// Listings that were used lately.
+#[derive(Debug)]
+pub(super) struct Listings {
+    recent: Mutex<Lru<Ino, Arc<Listing>>>,
+}
+
+impl Default for Listings {
+    fn default() -> Self {
+        Self { recent: Mutex::new(Lru::new(LISTINGS)) }
+    }
+}
+
+impl Listings {
+    pub(super) fn purge(&self, ino: Ino) {
+        let old = self.recent.lock().remove(&ino);
+        drop(old);
+    }
+}
+
+/// Gives each name its place: the hash of the name, or where two are equal, the next free number, in name order.
+fn in_order(names: Vec<Name>) -> Vec<(u64, Name)> {
+    let mut listed: Vec<(u64, Name)> = names.into_iter().map(|n| (number::cookie(&n), n)).collect();
+    listed.sort_unstable();
+    let mut last = 0;
+    for (cookie, _) in &mut listed {
+        *cookie = (*cookie).max(last + 1);
+        last = *cookie;
+    }
+    listed
+}
+
+impl<L: Lower, U: Upper> UnionFs<L, U> {
+    /// All names that show in a directory.
+    pub(super) fn names(&self, place: &PlaceOf<L, U>) -> Outcome<Vec<Name>> {
+        if !place.linked {
+            return Ok(Vec::new());
+        }
+        let mut shown = Vec::new();
+        let mut decided = HashSet::new();
+        if let (Some(upper), Some(dir)) = (&self.upper, &place.upper) {
+            for entry in upper.read_dir(dir)? {
+                let above = match entry.kind {
+                    EntryKind::Whiteout => Above::Whiteout,
+                    // Opaque or not does not change whether the name shows.
+                    EntryKind::Object(FileKind::Directory) => Above::Directory { opaque: true },
+                    EntryKind::Object(_) => Above::Other,
+                };
+                if merge(above, Below::Absent) != Shows::Nothing {
+                    shown.push(entry.name.clone());
+                }
+                if place.lower.is_some() {
+                    decided.insert(entry.name);
+                }
+            }
+        }
+        if let Some(dir) = &place.lower {
+            let lower = self.lower.read_dir(dir)?;
+            shown.extend(lower.into_iter().map(|e| e.name).filter(|name| !decided.contains(name)));
+        }
+        Ok(shown)
+    }
+
+    fn listing(&self, place: &PlaceOf<L, U>, after: u64) -> Outcome<Arc<Listing>> {
+        if let Some(kept) = self.listings.recent.lock().get(&place.ino)
+            && (after > 0 || kept.changes == place.changes)
+        {
+            return Ok(kept);
+        }
+        let listing = Arc::new(Listing { changes: place.changes, names: in_order(self.names(place)?) });
+        let displaced = self.listings.recent.lock().put(place.ino, listing.clone());
+        drop(displaced);
+        Ok(listing)
+    }
+
+    pub(super) fn list(
+        &self,
+        ino: Ino,
+        after: u64,
+        lookups: bool,
+        sink: &mut dyn FnMut(&DirEntry) -> Flow,
+    ) -> Outcome<()> {
+        let mut place = self.place(ino)?;
+        while place.changes % 2 == 1 {
+            drop(self.directories.lock(&[ino]));
+            place = self.place(ino)?;
+        }
+        let listing = self.listing(&place, after)?;
+        let start = listing.names.partition_point(|(cookie, _)| *cookie <= after);
+        let mut taken = false;
+        for (cookie, name) in listing.names.get(start..).unwrap_or_default() {
+            let entry = match self.find_entry_in(place.clone(), name) {
+                Ok(Some(entry)) => entry,
+                Ok(None) => continue,
+                // What was taken is answered; the next request starts here and gets the error.
+                Err(_) if taken => return Ok(()),
+                Err(errno) => return Err(errno),
+            };
+            let flow = sink(&DirEntry { name: name.clone(), cookie: *cookie, entry });
+            if flow == Flow::Full || !lookups {
+                let dropped = self.table.lock().forget(entry.attr.ino, 1);
+                self.purge(dropped);
+            }
+            if flow == Flow::Full {
+                return Ok(());
+            }
+            taken = true;
+        }
+        if listing.names.len() > KEPT_NAMES {
+            self.listings.purge(ino);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "test code")]
+
+    use super::*;
+
+    #[test]
+    fn cookies_are_distinct_and_do_not_depend_on_others() {
+        let names: Vec<Name> = (0..1000).map(|n| Name::new(format!("f{n}").as_bytes()).unwrap()).collect();
+        let all = in_order(names.clone());
+        let few = in_order(names.into_iter().step_by(7).collect());
+        assert!(all.windows(2).all(|w| w.first().unwrap().0 < w.last().unwrap().0));
+        assert!(all.first().unwrap().0 > 2);
+        assert!(few.iter().all(|entry| all.contains(entry)));
+    }
+}
