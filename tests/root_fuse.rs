@@ -13,6 +13,7 @@ mod fuse_tree;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::process::Command;
@@ -22,6 +23,7 @@ use fuse_tree::{Backing, Mounted, Tree, has_passthrough, private_namespace, sess
 use nixview::fuse::Io;
 use nixview::sys::mount::{self, Unmount};
 use nixview::sys::mountinfo;
+use rustix::fs::{Mode, OFlags};
 use tempfile::{TempDir, tempdir};
 
 /// A directory with some files, and a place to mount it.
@@ -394,4 +396,47 @@ fn a_dead_server_leaves_a_mount_that_says_so_and_can_be_taken_away() {
     assert!(mountinfo::mount_at(view.path()).unwrap().is_some());
     mount::unmount(view.path(), Unmount::Now).unwrap();
     assert_eq!(fs::read_dir(view.path()).unwrap().count(), 0);
+}
+
+/// What [`inside_a_user_namespace`] is started with.
+const INSIDE: &str = "NIXVIEW_TEST_INSIDE_USER_NAMESPACE";
+
+#[test]
+#[ignore = "needs root and /dev/fuse"]
+fn a_user_namespace_has_its_own_mounts_in_cached_mode() {
+    let inside = Command::new("unshare")
+        .args(["--user", "--map-root-user", "--mount", "--"])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--ignored", "--exact", "inside_a_user_namespace"])
+        .env(INSIDE, "1")
+        .output()
+        .unwrap();
+    let said = [inside.stdout, inside.stderr].concat();
+    if said.starts_with(b"unshare: unshare failed") {
+        return eprintln!("skipped: user namespaces: {}", said.escape_ascii());
+    }
+    assert!(inside.status.success(), "{}", String::from_utf8(said).unwrap());
+}
+
+#[test]
+#[ignore = "started by the test above"]
+fn inside_a_user_namespace() {
+    if std::env::var_os(INSIDE).is_none() || !private_namespace() {
+        return;
+    }
+    // All mounts below / are locked to their places here.
+    let clone = mount::clone_read_only(Path::new("/")).unwrap();
+    let proc = rustix::fs::openat(&clone, "proc/self/status", OFlags::RDONLY, Mode::empty());
+    assert!(proc.is_ok(), "what cannot be left out is part of the clone");
+    let new = rustix::fs::openat(&clone, "tmp/new", OFlags::WRONLY | OFlags::CREATE, Mode::empty());
+    assert_eq!(new.err(), Some(rustix::io::Errno::ROFS));
+
+    let (store, view) = places();
+    let file = File::open(store.path().join("file")).unwrap();
+    assert_eq!(errno(nixview::fuse::probe_passthrough(file.as_fd())), Some(libc::EPERM));
+    let m = Mounted::new(Tree::new(store.path(), Backing::AsAsked), view.path(), Io::Cached, false);
+    assert_eq!(fs::read_to_string(m.path.join("file")).unwrap(), "content of the file");
+    fs::write(m.path.join("new"), "born here").unwrap();
+    assert_eq!(fs::read_to_string(store.path().join("new")).unwrap(), "born here");
+    m.unmount();
 }
