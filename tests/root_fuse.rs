@@ -17,10 +17,12 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, UNIX_EPOCH};
+use std::sync::Arc;
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use fuse_tree::{Backing, Mounted, Tree, has_passthrough, private_namespace, session};
 use nixview::fuse::Io;
+use nixview::sys::fuse_connection::FuseConnection;
 use nixview::sys::mount::{self, Unmount};
 use nixview::sys::mountinfo;
 use rustix::fs::{Mode, OFlags};
@@ -228,13 +230,16 @@ fn files_are_written_created_truncated_and_removed_in_both_modes() {
         if io == Io::Passthrough && !has_passthrough(store.path()) {
             continue;
         }
-        let m = Mounted::new(Tree::new(store.path(), Backing::AsAsked), view.path(), io, false);
+        let tree = Tree::new(store.path(), Backing::AsAsked);
+        let m = Mounted::new(Arc::clone(&tree), view.path(), io, false);
         let (path, there) = (m.path.join("file"), store.path().join("file"));
 
         let mut file = OpenOptions::new().append(true).open(&path).unwrap();
         let writes = m.requests(|| (0..10).for_each(|_| file.write_all(b"+").unwrap()));
         let count = |name| writes.iter().find(|(n, _)| *n == name).map_or(0, |(_, count)| *count);
         assert_eq!(count("write"), if io == Io::Passthrough { 0 } else { 10 }, "{io:?}: {writes:?}");
+        assert!(count("getxattr") <= 10, "the kernel asks for file capabilities: {writes:?}");
+        assert!(writes.iter().all(|(name, _)| ["write", "getxattr"].contains(name)), "{io:?}: {writes:?}");
         assert_eq!(fs::metadata(&path).unwrap().len(), 29, "{io:?}: the new size is known at once");
         file.sync_all().unwrap();
         assert_eq!(fs::read_to_string(&there).unwrap(), "content of the file++++++++++");
@@ -272,6 +277,7 @@ fn files_are_written_created_truncated_and_removed_in_both_modes() {
         assert_eq!(fs::metadata(&there).unwrap().mode() & 0o7777, 0o600);
         drop(file);
         m.unmount();
+        assert_eq!(tree.open_files(), 0, "{io:?}: every open was released");
     }
 }
 
@@ -396,6 +402,87 @@ fn a_dead_server_leaves_a_mount_that_says_so_and_can_be_taken_away() {
     assert!(mountinfo::mount_at(view.path()).unwrap().is_some());
     mount::unmount(view.path(), Unmount::Now).unwrap();
     assert_eq!(fs::read_dir(view.path()).unwrap().count(), 0);
+}
+
+#[test]
+#[ignore = "needs root and /dev/fuse"]
+fn writes_through_a_mapping_are_seen_after_the_close() {
+    if !private_namespace() {
+        return;
+    }
+    let (store, view) = places();
+    if !has_passthrough(store.path()) {
+        return;
+    }
+    // Between the two writes the kernel learns times that the second makes wrong.
+    let program = "import mmap, os, sys, time\n\
+        f = open(sys.argv[1], 'r+b')\n\
+        m = mmap.mmap(f.fileno(), 0)\n\
+        m[0:7] = b'written'\n\
+        m.flush()\n\
+        os.stat(sys.argv[1])\n\
+        time.sleep(0.05)\n\
+        m[0:7] = b'WRITTEN'\n\
+        m.close()\n";
+    let m = Mounted::new(Tree::new(store.path(), Backing::AsAsked), view.path(), Io::Passthrough, false);
+    let (path, there) = (m.path.join("file"), store.path().join("file"));
+    match Command::new("python3").args(["-c", program]).arg(&path).status() {
+        Err(error) => return eprintln!("skipped: python3: {error}"),
+        Ok(status) => assert!(status.success()),
+    }
+    assert_eq!(fs::read_to_string(&there).unwrap(), "WRITTEN of the file");
+    let modified = |path: &Path| fs::metadata(path).unwrap().modified().unwrap();
+    // The release, which makes the kernel ask again, is not waited for by a close.
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while modified(&path) != modified(&there) {
+        assert!(Instant::now() < deadline, "the view shows an old time of change");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let stats = m.requests(|| (0..10).for_each(|_| assert!(fs::metadata(&path).is_ok())));
+    assert_eq!(stats, []);
+    m.unmount();
+}
+
+#[test]
+#[ignore = "needs root and /dev/fuse"]
+fn a_client_of_a_hanging_server_is_freed_by_an_abort() {
+    if !private_namespace() {
+        return;
+    }
+    for by_connection in [true, false] {
+        let (store, view) = places();
+        let tree = Tree::new(store.path(), Backing::AsAsked);
+        let m = Mounted::new(Arc::clone(&tree), view.path(), Io::Cached, true);
+        fs::metadata(&m.path).unwrap();
+        let waits = m.path.join("hang");
+        let client = std::thread::spawn(move || errno(fs::metadata(waits)));
+        let connection = {
+            let control = "/sys/fs/fuse/connections";
+            if mountinfo::mount_at(Path::new(control)).unwrap().is_none() {
+                let flags = rustix::mount::MountFlags::empty();
+                rustix::mount::mount("fusectl", control, "fusectl", flags, None).unwrap();
+            }
+            FuseConnection::of_device(mountinfo::mount_at(&m.path).unwrap().unwrap().device)
+        };
+        while connection.waiting().unwrap() == 0 {
+            std::thread::yield_now();
+        }
+        assert!(!client.is_finished());
+        if by_connection {
+            connection.abort().unwrap();
+        } else {
+            mount::unmount(&m.path, Unmount::Abort).unwrap();
+        }
+        let answer = client.join().unwrap();
+        assert!([Some(libc::ECONNABORTED), Some(libc::ENOTCONN)].contains(&answer), "{answer:?}");
+        tree.wake();
+        if by_connection {
+            assert_eq!(errno(fs::metadata(m.path.join("file"))), Some(libc::ENOTCONN));
+            m.unmount();
+        } else {
+            assert_eq!(errno(fs::metadata(m.path.join("file"))), Some(libc::ENOENT), "the path is free");
+        }
+    }
 }
 
 /// What [`inside_a_user_namespace`] is started with.

@@ -10,7 +10,7 @@ use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -39,7 +39,7 @@ pub(crate) enum Backing {
     ReadOnlyDescriptor,
 }
 
-/// Serves a directory as it is. The name `panic` makes it panic.
+/// Serves a directory as it is. Looking up `panic` panics, and `hang` waits until [`Tree::wake`].
 pub(crate) struct Tree {
     root: PathBuf,
     clone: OwnedFd,
@@ -47,6 +47,7 @@ pub(crate) struct Tree {
     paths: Mutex<HashMap<Ino, PathBuf>>,
     files: Mutex<HashMap<Handle, Arc<File>>>,
     next: AtomicU64,
+    awake: (Mutex<bool>, Condvar),
 }
 
 fn failed(operation: &'static str, ino: Ino) -> impl Fn(io::Error) -> Error {
@@ -54,15 +55,27 @@ fn failed(operation: &'static str, ino: Ino) -> impl Fn(io::Error) -> Error {
 }
 
 impl Tree {
-    pub(crate) fn new(root: &Path, backing: Backing) -> Self {
-        Self {
+    pub(crate) fn new(root: &Path, backing: Backing) -> Arc<Self> {
+        Arc::new(Self {
             root: root.to_owned(),
             clone: mount::clone_read_only(root).unwrap(),
             backing,
             paths: Mutex::new(HashMap::from([(Ino::ROOT, PathBuf::new())])),
             files: Mutex::default(),
             next: AtomicU64::new(1),
-        }
+            awake: (Mutex::new(false), Condvar::new()),
+        })
+    }
+
+    /// Ends all lookups that hang.
+    pub(crate) fn wake(&self) {
+        *self.awake.0.lock().unwrap() = true;
+        self.awake.1.notify_all();
+    }
+
+    /// How many opens were not released.
+    pub(crate) fn open_files(&self) -> usize {
+        self.files.lock().unwrap().len()
     }
 
     fn path(&self, ino: Ino) -> PathBuf {
@@ -128,6 +141,9 @@ fn errno(number: i32) -> io::Error {
 impl Vfs for Tree {
     fn lookup(&self, parent: Ino, name: &Name) -> Result<Option<Entry>> {
         assert_ne!(name.as_bytes(), b"panic", "asked to panic");
+        if name.as_bytes() == b"hang" {
+            drop(self.awake.1.wait_while(self.awake.0.lock().unwrap(), |awake| !*awake).unwrap());
+        }
         match self.entry(&self.child(parent, name)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             answer => answer.map(Some).map_err(failed("lookup", parent)),
@@ -362,7 +378,7 @@ pub(crate) struct Mounted {
 }
 
 impl Mounted {
-    pub(crate) fn new<V: Vfs + 'static>(vfs: V, path: &Path, io: Io, read_only: bool) -> Self {
+    pub(crate) fn new<V: Vfs + 'static>(vfs: Arc<V>, path: &Path, io: Io, read_only: bool) -> Self {
         let (session, _) = session(vfs, path, io, read_only);
         let metrics = session.metrics();
         let server = std::thread::spawn(|| session.run());
@@ -416,7 +432,7 @@ impl Drop for Mounted {
 
 /// A session on a mount at `path`, not yet served; and the mount.
 pub(crate) fn session<V: Vfs + 'static>(
-    vfs: V,
+    vfs: Arc<V>,
     path: &Path,
     io: Io,
     read_only: bool,
@@ -425,7 +441,7 @@ pub(crate) fn session<V: Vfs + 'static>(
     let options = FuseOptions { read_only, allow_other: true, no_exec: false };
     let detached = mount::new_fuse(device.as_fd(), options).unwrap();
     let threads = NonZeroUsize::new(2).unwrap();
-    let session = Session::new(Arc::new(vfs), device, fuse::Options { io, threads }).unwrap();
+    let session = Session::new(vfs, device, fuse::Options { io, threads }).unwrap();
     let target = mount::open_target(path).unwrap();
     mount::attach(detached.as_fd(), target.as_fd()).unwrap();
     (session, detached)
