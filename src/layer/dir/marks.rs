@@ -58,7 +58,8 @@ impl Format {
         }
     }
 
-    fn opaque_name(self) -> String {
+    /// The attribute of opaque directories.
+    pub(super) fn opaque_name(self) -> String {
         self.overlay_prefix().to_owned() + "opaque"
     }
 }

@@ -11,7 +11,7 @@ use crate::vfs::{Errno, FileKind, Name};
 /// What a tree that is to become an upper holds.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Survey {
-    /// The format that its marks are in; `None` if it has none.
+    /// The format that its opaque directories are marked in; `None` if there are none, and any would do.
     pub format: Option<Format>,
     /// Why it cannot be read rightly, for people; `None` if it can.
     pub unsupported: Option<String>,
@@ -77,14 +77,14 @@ impl Survey {
         let names = sys::xattr::list(object)?;
         for format in [Format::Trusted, Format::User] {
             let prefix = format.overlay_prefix();
-            if !names.iter().any(|name| name.starts_with(prefix.as_bytes())) {
-                continue;
+            // Other marks that are supported mean the same in every format: nothing.
+            if names.iter().any(|name| name == format.opaque_name().as_bytes()) {
+                if self.format.is_some_and(|other| other != format) {
+                    self.unsupported =
+                        Some(format!("it has both trusted.overlay and user.overlay marks, at '{}'", shown()));
+                }
+                self.format = Some(format);
             }
-            if self.format.is_some_and(|other| other != format) {
-                self.unsupported =
-                    Some(format!("it has both trusted.overlay and user.overlay marks, at '{}'", shown()));
-            }
-            self.format = Some(format);
             if let Some(mark) = marks::unknown(object, &names, prefix)? {
                 self.unsupported = Some(format!(
                     "'{}' has the attribute {}, which is not supported",
