@@ -96,3 +96,48 @@ fn some_names(dir: BorrowedFd<'_>) -> io::Result<Vec<Vec<u8>>> {
         _ => Ok(names),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "test code")]
+    use super::*;
+    use std::fs::{self, File, Permissions};
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    #[test]
+    fn removes_deep_closed_and_odd_trees_and_nothing_behind_links() {
+        let temp = tempfile::tempdir().unwrap();
+        let canary = temp.path().join("canary");
+        fs::create_dir(&canary).unwrap();
+        fs::write(canary.join("file"), "alive").unwrap();
+        let doomed = temp.path().join("doomed");
+        fs::create_dir(&doomed).unwrap();
+        let dir = File::open(&doomed).unwrap();
+
+        // Deeper than any path can be long, and than descriptors could be held.
+        let mut at: std::os::fd::OwnedFd = dir.try_clone().unwrap().into();
+        for _ in 0..3000 {
+            sys::names::create_directory(at.as_fd(), b"deep", 0o755).unwrap();
+            sys::names::create_directory(at.as_fd(), b"#removed-1", 0o755).unwrap();
+            sys::names::create_symlink(at.as_fd(), b"link", canary.as_os_str().as_encoded_bytes()).unwrap();
+            at = sys::open::open_directory(at.as_fd(), b"deep").unwrap();
+        }
+        for closed in ["closed", "closed/inner"] {
+            fs::create_dir(doomed.join(closed)).unwrap();
+        }
+        fs::write(doomed.join("closed/inner/file"), "").unwrap();
+        symlink(&canary, doomed.join("closed/inner/link")).unwrap();
+        for closed in ["closed/inner", "closed"] {
+            fs::set_permissions(doomed.join(closed), Permissions::from_mode(0o000)).unwrap();
+        }
+        fs::create_dir(doomed.join("many")).unwrap();
+        for i in 0..5000 {
+            fs::write(doomed.join(format!("many/{i}")), "").unwrap();
+        }
+
+        clear(dir.as_fd()).unwrap();
+        assert_eq!(fs::read_dir(&doomed).unwrap().count(), 0);
+        assert_eq!(fs::read(canary.join("file")).unwrap(), b"alive");
+        clear(dir.as_fd()).unwrap();
+    }
+}

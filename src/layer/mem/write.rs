@@ -130,6 +130,9 @@ impl Upper for MemLayer {
             }
             data.extend_from_slice(buffer.get(..got).unwrap_or_default());
         }
+        if data.len() as u64 != source.stat()?.size {
+            return Err(Errno::EIO.into());
+        }
         draft.object.0.body.lock().content = Content::File(data);
         Ok(())
     }
