@@ -326,7 +326,9 @@ fn we_read_what_overlayfs_writes() {
 #[test]
 #[ignore = "needs root"]
 fn what_overlayfs_writes_and_we_do_not_read_is_refused() {
-    let cases: [(&str, fn(&Path), &str); 3] = [
+    /// Options of the mount, what is done in it, and a word of the refusal.
+    type Case = (&'static str, fn(&Path), &'static str);
+    let cases: [Case; 3] = [
         (
             "metacopy=on,redirect_dir=on",
             |merged| {
