@@ -11,6 +11,7 @@
 
 mod open;
 mod query;
+mod realised;
 mod stamp;
 
 use std::path::{Path, PathBuf};
@@ -18,7 +19,7 @@ use std::path::{Path, PathBuf};
 use parking_lot::Mutex;
 use rusqlite::Connection;
 
-use super::derivation::Derivation;
+use super::derivation::{Derivation, Modulo};
 use super::location::Location;
 use super::path::StorePath;
 use super::references::{OutputPath, Reached, ReferenceError, References};
@@ -139,7 +140,13 @@ impl Database {
         roots: &[StorePath],
         include_outputs: bool,
     ) -> Result<Vec<Registered>, ReferenceError> {
-        self.read(|c| query::reach(c, &self.location.dir, roots, include_outputs))
+        self.read(|c| {
+            if include_outputs {
+                realised::reach(c, &self.location, roots)
+            } else {
+                query::reach(c, &self.location.dir, roots, false)
+            }
+        })
     }
 
     /// All valid paths, sorted.
@@ -227,6 +234,21 @@ impl References for Database {
             match outputs.iter_mut().find(|output| output.name == name) {
                 Some(output) => output.path = Some(path),
                 None => outputs.push(OutputPath { name, path: Some(path) }),
+            }
+        }
+        if outputs.iter().any(|output| output.path.is_none()) {
+            let realised = self.read(|c| {
+                if query::has_realisations(c)? {
+                    realised::outputs(c, &self.location, &mut Modulo::new(&self.location), derivation)
+                } else {
+                    Ok(Vec::new())
+                }
+            })?;
+            for (name, path) in realised {
+                for output in outputs.iter_mut().filter(|output| output.name == name && output.path.is_none())
+                {
+                    output.path = Some(path.clone());
+                }
             }
         }
         outputs.sort_by(|a, b| a.name.cmp(&b.name));

@@ -230,7 +230,6 @@ pub(super) fn outputs(
 }
 
 /// The path of a realised output of a content-addressed derivation; `id` is `sha256:HASH` of the derivation.
-#[expect(dead_code, reason = "used by realisations")]
 pub(super) fn realisation(
     c: &Connection,
     dir: &StoreDir,
@@ -243,6 +242,22 @@ pub(super) fn realisation(
     )?;
     let text: Option<String> = statement.query_row([id, output], |row| row.get(0)).optional()?;
     text.map(|t| dir.parse(t.as_bytes()).map_err(|e| QueryError::Malformed(e.to_string()))).transpose()
+}
+
+/// True if the store has content-addressed derivations that were built; older databases have no such table.
+pub(super) fn has_realisations(c: &Connection) -> Result<bool, QueryError> {
+    let tables = "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = 'Realisations'";
+    let tables: i64 = c.query_row(tables, [], |row| row.get(0))?;
+    if tables == 0 {
+        return Ok(false);
+    }
+    Ok(c.query_row("SELECT EXISTS (SELECT 1 FROM Realisations)", [], |row| row.get(0))?)
+}
+
+/// True if the paths of a derivation's outputs are known from its `.drv` file.
+pub(super) fn has_outputs(c: &Connection, derivation: i64) -> Result<bool, QueryError> {
+    let mut statement = c.prepare_cached("SELECT EXISTS (SELECT 1 FROM DerivationOutputs WHERE drv = ?1)")?;
+    Ok(statement.query_row([derivation], |row| row.get(0))?)
 }
 
 pub(super) fn valid_paths(c: &Connection, dir: &StoreDir) -> Result<Vec<StorePath>, QueryError> {

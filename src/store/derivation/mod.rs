@@ -1,6 +1,8 @@
 //! Derivations: what a `.drv` file says.
 
+mod modulo;
 mod parse;
+mod write;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
@@ -11,6 +13,7 @@ use super::location::Location;
 use super::path::{StoreDir, StorePath};
 use super::references::{OutputPath, ReferenceError};
 
+pub use modulo::Modulo;
 pub use parse::ParseError;
 
 /// The longest `.drv` file that is read, in bytes; the largest of nixpkgs has 1.1 MB.
