@@ -108,7 +108,7 @@ pub fn parse(dir: &StoreDir, text: &[u8], origin: &str) -> Result<Recorded, Regi
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "test code")]
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "test code")]
     use super::*;
     use crate::store::References;
 
