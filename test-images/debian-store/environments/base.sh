@@ -1,0 +1,2 @@
+# packages: 
+link_programs

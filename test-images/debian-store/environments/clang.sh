@@ -1,0 +1,2 @@
+# packages: clang-14 lld-14 libc6-dev
+link_programs

@@ -1,0 +1,3 @@
+# packages: ffmpeg imagemagick graphviz
+# shellcheck disable=SC2086
+link_programs $closure

@@ -1,0 +1,3 @@
+# packages: perl
+link_programs
+perl

@@ -1,0 +1,3 @@
+# packages: python3.11 python3.11-minimal
+link_programs
+python

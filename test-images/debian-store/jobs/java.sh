@@ -1,0 +1,1 @@
+java -version 2>&1 | grep 'openjdk version "17'
