@@ -129,7 +129,7 @@ pub(super) fn still_registered(
     wanted.sort_unstable();
     let sorted: Vec<i64> = wanted.iter().map(|(id, _)| *id).collect();
     let mut statement = c.prepare_cached(
-        "SELECT ValidPaths.id, path FROM json_each(?1) CROSS JOIN ValidPaths ON ValidPaths.id = value ORDER BY key",
+        "SELECT ValidPaths.id, ValidPaths.path FROM json_each(?1) CROSS JOIN ValidPaths ON ValidPaths.id = value ORDER BY key",
     )?;
     let mut rows = statement.query([json(&sorted)?])?;
     for (id, path) in wanted {
