@@ -57,6 +57,16 @@ pub fn unmount(target: &Path, lazy: bool) -> io::Result<()> {
     succeeded(&command.arg("--").arg(target).stdin(Stdio::null()).output()?)
 }
 
+/// The version of the program, in its words.
+///
+/// # Errors
+/// `ENOENT` if it is not installed.
+pub fn version() -> io::Result<String> {
+    let output = Command::new(PROGRAM).arg("--version").stdin(Stdio::null()).output()?;
+    succeeded(&output)?;
+    Ok(String::from_utf8(output.stdout).map_err(io::Error::other)?.trim().to_owned())
+}
+
 fn succeeded(output: &Output) -> io::Result<()> {
     if output.status.success() {
         return Ok(());

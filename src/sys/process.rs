@@ -3,6 +3,7 @@
 use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 
 use nix::unistd::ForkResult;
 use rustix::process::{
@@ -93,6 +94,76 @@ pub fn reap() -> io::Result<Option<(Pid, Ended)>> {
     }
 }
 
+/// Takes one child if it has ended, without waiting; `true` if it has, now or before.
+///
+/// # Errors
+/// As waitpid(2).
+pub fn reap_one(child: Pid) -> io::Result<bool> {
+    match rustix::process::waitpid(Some(child), WaitOptions::NOHANG) {
+        Ok(Some((_, status))) => Ok(ended(status).is_some()),
+        Ok(None) | Err(rustix::io::Errno::INTR) => Ok(false),
+        Err(rustix::io::Errno::CHILD) => Ok(true),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Sends a signal; `false` if the process has ended.
+///
+/// # Errors
+/// `EPERM` for a process of another user.
+pub fn send_signal(pid: Pid, signal: Signal) -> io::Result<bool> {
+    match rustix::process::kill_process(pid, signal) {
+        Ok(()) => Ok(true),
+        Err(rustix::io::Errno::SRCH) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Ends this process at once: no destructor runs, nothing is flushed. For a forked process whose memory still holds
+/// what its parent is to clean up.
+pub fn end_now(code: u8) -> ! {
+    // SAFETY: _exit takes a number and does not come back.
+    unsafe { libc::_exit(code.into()) }
+}
+
+/// The number of the mount namespace that a process is in; `None` if the process is gone or may not be asked.
+///
+/// # Errors
+/// If `/proc` cannot be read.
+pub fn mount_namespace_of(pid: Pid) -> io::Result<Option<u64>> {
+    match fs::metadata(format!("/proc/{}/ns/mnt", pid.as_raw_nonzero())) {
+        Ok(found) => Ok(Some(found.ino())),
+        Err(error) => match error.raw_os_error() {
+            Some(libc::ENOENT | libc::ESRCH | libc::EACCES | libc::EPERM) => Ok(None),
+            _ => Err(error),
+        },
+    }
+}
+
+/// All processes in a mount namespace.
+///
+/// # Errors
+/// If `/proc` cannot be read.
+pub fn in_mount_namespace(namespace: u64) -> io::Result<Vec<Pid>> {
+    let mut found = Vec::new();
+    for pid in all()? {
+        if mount_namespace_of(pid)? == Some(namespace) {
+            found.push(pid);
+        }
+    }
+    Ok(found)
+}
+
+/// All processes that can be seen.
+fn all() -> io::Result<Vec<Pid>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc")? {
+        let name = entry?.file_name();
+        found.extend(name.to_str().and_then(|n| n.parse::<i32>().ok()).and_then(Pid::from_raw));
+    }
+    Ok(found)
+}
+
 fn ended(status: rustix::process::WaitStatus) -> Option<Ended> {
     if let Some(code) = status.exit_status() {
         return Some(Ended::Exited(u8::try_from(code & 0xff).unwrap_or(u8::MAX)));
@@ -179,17 +250,7 @@ pub fn adopt_orphans() -> io::Result<()> {
 /// If `/proc` cannot be read.
 pub fn children() -> io::Result<Vec<Pid>> {
     let own = rustix::process::getpid().as_raw_nonzero().get();
-    let mut found = Vec::new();
-    for entry in fs::read_dir("/proc")? {
-        let name = entry?.file_name();
-        let Some(pid) = name.to_str().and_then(|n| n.parse::<i32>().ok()).and_then(Pid::from_raw) else {
-            continue;
-        };
-        if parent_of(pid) == Some(own) {
-            found.push(pid);
-        }
-    }
-    Ok(found)
+    Ok(all()?.into_iter().filter(|pid| parent_of(*pid) == Some(own)).collect())
 }
 
 /// The pid of the parent of a process; `None` if the process is gone.
@@ -199,6 +260,15 @@ fn parent_of(pid: Pid) -> Option<i32> {
     let end = stat.iter().rposition(|b| *b == b')')?;
     let rest = std::str::from_utf8(stat.get(end + 1..)?).ok()?;
     rest.split_ascii_whitespace().nth(1)?.parse().ok()
+}
+
+/// True if this process has CAP_SYS_ADMIN, with which it may mount.
+///
+/// # Errors
+/// As capget(2).
+pub fn may_mount() -> io::Result<bool> {
+    let held = rustix::thread::capabilities(None)?;
+    Ok(held.effective.contains(rustix::thread::CapabilitySet::SYS_ADMIN))
 }
 
 /// Raises the limit of open files as far as it goes; answers what it is now.
