@@ -1,7 +1,9 @@
 //! What a view is: its specification, its lower (the closure of a store), its upper. No FUSE.
 
+pub mod build;
 pub mod members;
 mod name;
+pub mod spec;
 pub mod store_root;
 pub mod upper_dir;
 

@@ -1,0 +1,71 @@
+//! Puts the two layers of a view together.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use super::members::Members;
+use super::spec::{UpperChoice, ViewSpec};
+use super::store_root::ClosureLower;
+use super::upper_dir::{UpperDir, UpperError, UpperSpec};
+use crate::closure::Closure;
+use crate::layer::dir::{DirLower, DirUpper};
+use crate::union::{Options, UnionFs};
+
+/// The tree of a view.
+pub type Tree = UnionFs<ClosureLower<DirLower>, DirUpper>;
+
+/// Why the tree of a view could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// A layer could not be read.
+    #[error("cannot read the layers of the view: {0}")]
+    Layers(#[from] io::Error),
+    /// The upper could not be had.
+    #[error(transparent)]
+    Upper(#[from] UpperError),
+    /// The names of the closure take more memory than a view may have.
+    #[error("the names of the closure are {0} bytes long; a view holds at most 4 GiB of them")]
+    TooManyNames(usize),
+}
+
+/// Opens the upper that a view asks for, and holds it; `None` for a read-only view.
+///
+/// # Errors
+/// [`UpperError`], among them that another server holds it.
+pub fn open_upper(spec: &ViewSpec) -> Result<Option<UpperDir>, UpperError> {
+    let what = UpperSpec {
+        store_dir: &spec.lock.store_dir,
+        view: spec.name.as_str(),
+        owner: spec.owner,
+        format: None,
+    };
+    match &spec.upper {
+        UpperChoice::Directory(path) => UpperDir::open(path, true, &what).map(Some),
+        UpperChoice::Temporary { parent } => UpperDir::temporary(parent, &what).map(Some),
+        UpperChoice::ReadOnly => Ok(None),
+    }
+}
+
+/// The tree that shows `closure` of the store behind `store` (a directory on a read-only clone of its mount), with the
+/// changes that `upper` holds.
+///
+/// # Errors
+/// [`BuildError`].
+pub fn build(
+    spec: &ViewSpec,
+    closure: &Closure,
+    store: &OwnedFd,
+    upper: Option<&UpperDir>,
+    passthrough: bool,
+) -> Result<Tree, BuildError> {
+    let members = Members::new(closure.paths()).map_err(BuildError::TooManyNames)?;
+    let lower = ClosureLower::new(DirLower::new(store)?, Arc::new(members));
+    let options = Options {
+        owner: Some(spec.owner),
+        io: if passthrough { crate::union::Io::Passthrough } else { crate::union::Io::Cached },
+        durable: !matches!(spec.upper, UpperChoice::Temporary { .. }),
+        ..Options::default()
+    };
+    Ok(UnionFs::new(lower, upper.map(|u| u.layer().clone()), options)?)
+}
