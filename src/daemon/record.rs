@@ -20,6 +20,8 @@ pub struct Record {
     pub name: ViewName,
     /// Process id of the server; for people and signals, not to tell whether it lives.
     pub pid: i32,
+    /// False until the view can be used: then the record only says what a killed server leaves.
+    pub usable: bool,
     /// When it began to serve, in seconds since 1970.
     pub since: u64,
     /// Where the view is.
@@ -50,8 +52,8 @@ pub enum Place {
     Mounted {
         /// The path, without symbolic links.
         target: PathBuf,
-        /// Device number of the mount: tells whether what is there now is still this view.
-        device: (u32, u32),
+        /// Number of its FUSE connection: tells whether what is there now is still this view.
+        connection: u64,
     },
     /// At `/nix` in the mount namespace of one command.
     Private {
@@ -135,8 +137,9 @@ pub(super) mod tests {
             version: VERSION,
             name: name.parse().unwrap(),
             pid: 4242,
+            usable: true,
             since: 1_700_000_000,
-            place: Place::Mounted { target: "/run/views/web".into(), device: (0, 77) },
+            place: Place::Mounted { target: "/run/views/web".into(), connection: 77 },
             lock_file: "/srv/env.lock".into(),
             closure: ClosureRecord { digest: "sha256-x".into(), count: 3 },
             store: "/nix/store".into(),

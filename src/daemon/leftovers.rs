@@ -1,0 +1,119 @@
+//! What a view leaves when its server ends: taken away by the server itself, or by whoever finds that it was killed.
+
+use std::io;
+use std::path::Path;
+
+use super::error::{Attempt, Failure};
+use super::record::{Place, Record, UpperRecord};
+use super::registry::{Claim, Registry, RegistryError, State};
+use crate::store::gc_root;
+use crate::sys::fuse_connection::FuseConnection;
+use crate::sys::mount::{SUBTYPE, Unmount};
+use crate::sys::mountinfo::{self, MountInfo};
+use crate::sys::{fusermount, mount};
+use crate::view::ViewName;
+use crate::view::upper_dir::{self, UpperError};
+
+/// True if a mount is a view of nixview.
+#[must_use]
+pub fn is_view(mount: &MountInfo) -> bool {
+    mount.file_system.strip_prefix(b"fuse.").is_some_and(|subtype| subtype == SUBTYPE.as_bytes())
+}
+
+/// The mount at `target`, if it is the view with this connection. Asks the mount table alone, never the mount.
+///
+/// # Errors
+/// If the mount table cannot be read.
+pub fn view_at(target: &Path, connection: u64) -> io::Result<Option<MountInfo>> {
+    let found = mountinfo::mount_at(target)?;
+    Ok(found.filter(|m| is_view(m) && FuseConnection::of_device(m.device).number() == connection))
+}
+
+/// Takes a view's mount away, with fusermount3 where this process may not.
+///
+/// # Errors
+/// As [`mount::unmount`]; for a user without privilege, what fusermount3 says.
+pub fn unmount(target: &Path, how: Unmount) -> io::Result<()> {
+    match mount::unmount(target, how) {
+        Err(error) if error.raw_os_error() == Some(libc::EPERM) => {
+            fusermount::unmount(target, how != Unmount::Now)
+        }
+        answer => answer,
+    }
+}
+
+/// Takes away all that a dead server's record names, and then the record.
+///
+/// # Errors
+/// The first thing that could not be taken away; the others are, and the record stays.
+pub fn clean(claim: Claim, record: &Record) -> Result<(), Failure> {
+    let mut problem = None;
+    let mut note = |what: String, answer: io::Result<()>| {
+        if let Err(error) = answer {
+            problem.get_or_insert(Failure::of(&what, &error));
+        }
+    };
+    if let Place::Mounted { target, connection } = &record.place {
+        let gone = view_at(target, *connection).and_then(|found| match found {
+            Some(_) => unmount(target, Unmount::Lazy),
+            None => Ok(()),
+        });
+        note(format!("cannot unmount {} of the dead view '{}'", target.display(), record.name), gone);
+    }
+    if let Some(roots) = &record.gc_roots {
+        note(format!("cannot remove the roots in {}", roots.dir.display()), gc_root::remove(&roots.dir));
+    }
+    if let UpperRecord::Temporary { path } = &record.upper {
+        let removed = match upper_dir::remove(path) {
+            Err(UpperError::Missing { .. }) | Ok(()) => Ok(()),
+            Err(error) => Err(io::Error::other(error)),
+        };
+        note(format!("cannot remove the temporary upper {}", path.display()), removed);
+    }
+    match problem {
+        Some(failure) => Err(failure),
+        None => withdraw(claim),
+    }
+}
+
+/// Gives a name back.
+pub(super) fn withdraw(claim: Claim) -> Result<(), Failure> {
+    let name = claim.name().clone();
+    claim.withdraw().map_err(|error| Failure::of(&format!("cannot give the name '{name}' back"), &error))
+}
+
+/// Cleans up after the server of a name, if it is dead; `true` if it was.
+///
+/// # Errors
+/// What could not be cleaned up.
+pub fn clean_if_dead(registry: &Registry, name: &ViewName) -> Result<bool, Failure> {
+    let attempt = || format!("cannot clean up after the view '{name}'");
+    if !matches!(registry.state(name).attempt(attempt)?, Some(State::Dead(_))) {
+        return Ok(false);
+    }
+    match registry.claim(name) {
+        Ok((claim, Some(record))) => clean(claim, &record)?,
+        Ok((claim, None)) => withdraw(claim)?,
+        // Somebody else is at it.
+        Err(RegistryError::Taken { .. }) => return Ok(false),
+        Err(error) => return Err(Failure::of(&attempt(), &error)),
+    }
+    Ok(true)
+}
+
+/// Cleans up after every server that is dead. Answers the names of the views that were cleaned up, and what could not
+/// be.
+///
+/// # Errors
+/// If the registry cannot be read.
+pub fn sweep(registry: &Registry) -> Result<(Vec<ViewName>, Vec<Failure>), RegistryError> {
+    let (mut cleaned, mut problems) = (Vec::new(), Vec::new());
+    for (name, _) in registry.all()?.into_iter().filter(|(_, state)| matches!(state, Ok(State::Dead(_)))) {
+        match clean_if_dead(registry, &name) {
+            Ok(true) => cleaned.push(name),
+            Ok(false) => {}
+            Err(problem) => problems.push(problem),
+        }
+    }
+    Ok((cleaned, problems))
+}

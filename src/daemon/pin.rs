@@ -1,0 +1,101 @@
+//! The closure of a view, and the garbage collector kept from it.
+
+use std::io;
+use std::time::Duration;
+
+use super::error::{Attempt, Failure};
+use super::record::GcRootsRecord;
+use super::server::Dirs;
+use crate::closure::{Cache, Closure, Mode};
+use crate::lock;
+use crate::store::StorePath;
+use crate::store::gc_root::{self, CollectorPause, GcRootError, GcRoots};
+use crate::view::spec::ViewSpec;
+
+/// How long a garbage collection that is running is waited for.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Roots that were set for a view.
+#[derive(Debug)]
+pub(super) struct Pinned(GcRoots);
+
+impl Pinned {
+    /// What the registry says of them.
+    #[must_use]
+    pub(super) fn record(&self) -> GcRootsRecord {
+        GcRootsRecord { dir: self.0.dir().to_owned(), count: self.0.count() }
+    }
+
+    /// Removes them.
+    ///
+    /// # Errors
+    /// As [`gc_root::remove`].
+    pub(super) fn remove(self) -> io::Result<()> {
+        gc_root::remove(self.0.dir())
+    }
+}
+
+/// The closure that a view shows: exactly what its lock says, registered, and safe from the collector from here on.
+///
+/// The collector waits from before the closure is looked up until the roots are set, so that nothing of it can go in
+/// between. Where the store's state cannot be written (a foreign or read-only store, a user without privilege) the
+/// answer has a warning instead of roots, unless they are `required`.
+///
+/// # Errors
+/// If the closure cannot be had or is another than the lock says, or required roots cannot be set.
+pub(super) fn closure(
+    spec: &ViewSpec,
+    dirs: &Dirs,
+    required: bool,
+) -> Result<(Closure, Option<Pinned>, Option<String>), Failure> {
+    let pause = spec.store.state.as_deref().map(|state| CollectorPause::take(state, PATIENCE));
+    let (pause, unwritable) = match pause {
+        None => (None, None),
+        Some(Ok(pause)) => (Some(pause), None),
+        Some(Err(error @ GcRootError::Collecting { .. })) => {
+            return Err(Failure::of("cannot protect the closure", &error).hint("try again when it has ended"));
+        }
+        Some(Err(error)) => (None, Some(error)),
+    };
+    let roots: Vec<StorePath> = spec.lock.roots.iter().map(|root| root.path.clone()).collect();
+    let attempt = || format!("cannot find the closure of {}", spec.lock_file.display());
+    let (closure, found) =
+        Cache::open(&dirs.state).closure_at(&spec.store, &roots, spec.lock.mode).attempt(attempt)?;
+    tracing::debug!(?found, paths = closure.count(), "closure");
+    lock::verify(&spec.lock, &closure).map_err(|error| {
+        Failure::of(&format!("the store does not have what {} says", spec.lock_file.display()), &error)
+            .hint("'nixview closure --diff' names the paths; 'nixview lock' makes a new lock")
+    })?;
+    let Some(gcroots) = spec.store.gc_roots_dir() else {
+        let none = "this store has no state of Nix beside it".to_owned();
+        return if required { Err(no_roots(&none)) } else { Ok((closure, None, None)) };
+    };
+    let set = match unwritable {
+        Some(error) => Err(error),
+        None => GcRoots::set(&gcroots, spec.name.as_str(), &spec.store.dir, &to_pin(spec, &closure)),
+    };
+    drop(pause);
+    match set {
+        Ok(roots) => Ok((closure, Some(Pinned(roots)), None)),
+        Err(error) if required => Err(no_roots(&error.to_string())),
+        Err(error) => {
+            let warning = format!("the view is not safe from Nix's garbage collector: {error}");
+            Ok((closure, None, Some(warning)))
+        }
+    }
+}
+
+fn no_roots(why: &str) -> Failure {
+    Failure::new(format!("cannot set roots of the garbage collector, which were asked for: {why}"))
+        .hint("without --require-gc-roots the view is mounted all the same")
+}
+
+/// What must be a root, so that no member goes: in mode `runtime` the roots, whose references are the closure. In the
+/// others the members are not what the collector follows from the roots (it follows no outputs of a derivation, unless
+/// `keep-outputs` is set), so that each is a root of its own.
+fn to_pin(spec: &ViewSpec, closure: &Closure) -> Vec<StorePath> {
+    match spec.lock.mode {
+        Mode::Runtime => spec.lock.roots.iter().map(|root| root.path.clone()).collect(),
+        Mode::Build | Mode::Dev => closure.paths().to_vec(),
+    }
+}

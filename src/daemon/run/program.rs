@@ -1,0 +1,76 @@
+//! The process of the command: enters its namespace, takes the view to `/nix`, becomes the program.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use rustix::process::{Pid, Signal};
+
+use crate::daemon::error::{Attempt, Failure};
+use crate::sys::{mount, namespace, process};
+
+/// Where a view is in the namespace of a command.
+const PLACE: &str = "/nix";
+
+/// What is executed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Program {
+    /// The program: a path, or a name that is looked for in the `PATH` of `environment`.
+    pub program: OsString,
+    /// Its arguments.
+    pub arguments: Vec<OsString>,
+    /// Its environment, all of it.
+    pub environment: Vec<(OsString, OsString)>,
+    /// Its working directory, absolute.
+    pub directory: PathBuf,
+}
+
+/// Why the program did not start, and the exit code that a shell would answer.
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
+pub(super) struct NotStarted {
+    pub(super) failure: Failure,
+    pub(super) code: u8,
+}
+
+impl Program {
+    /// Becomes the program; comes back only if it could not.
+    pub(super) fn become_it(&self, parent: Pid, view: &OwnedFd) -> NotStarted {
+        if let Err(failure) = self.prepare(parent, view) {
+            return NotStarted { failure, code: 126 };
+        }
+        let mut command = Command::new(&self.program);
+        command.args(&self.arguments).env_clear().envs(self.environment.iter().cloned());
+        let error = command.exec();
+        let missing = error.kind() == io::ErrorKind::NotFound;
+        let failure = Failure::of(&format!("cannot execute '{}'", self.program.display()), &error);
+        let failure = if missing {
+            failure.hint("no root of the environment has it in its bin directory, and PATH does not name it")
+        } else {
+            failure
+        };
+        NotStarted { failure, code: if missing { 127 } else { 126 } }
+    }
+
+    fn prepare(&self, parent: Pid, view: &OwnedFd) -> Result<(), Failure> {
+        process::die_with_parent(parent, Signal::KILL).attempt(|| "the caller is gone".to_owned())?;
+        namespace::own_mounts().attempt(|| "cannot have a mount namespace".to_owned())?;
+        let place = Path::new(PLACE);
+        // A symbolic link there would take the view elsewhere, and a missing one must not be made on the host.
+        if !place.symlink_metadata().is_ok_and(|found| found.is_dir()) {
+            namespace::replace_root_with(&["nix"]).attempt(|| {
+                format!("this machine has no directory {PLACE}, and no root that has one could be made")
+            })?;
+        }
+        let target = mount::open_target(place).attempt(|| format!("cannot open {PLACE}"))?;
+        mount::attach(view.as_fd(), target.as_fd())
+            .attempt(|| format!("cannot mount the view at {PLACE}"))?;
+        std::env::set_current_dir(&self.directory).map_err(|error| {
+            let what = format!("cannot work in the directory {}", self.directory.display());
+            Failure::of(&what, &error)
+                .hint("the command sees the view at /nix; start it from a directory that it has")
+        })
+    }
+}

@@ -1,0 +1,133 @@
+//! Starts servers: in the background, in the foreground, and for a command.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+use super::error::{Attempt, Failure};
+use super::launch::{Launched, Report, Reporter, Waiting, launch};
+use super::leftovers;
+use super::record::Record;
+use super::registry::Registry;
+use super::run::{self, Outcome, Program};
+use super::server::{Caller, Destination, Dirs, ServeOptions, serve};
+use crate::sys::{namespace, process};
+use crate::view::spec::ViewSpec;
+
+/// Mounts a view on `target` and comes back when it can be used; a process in the background serves it.
+///
+/// To be called without other threads: the server is a fork of this process.
+///
+/// # Errors
+/// What the server failed with; then nothing is left of it.
+pub fn mount(
+    spec: &ViewSpec,
+    dirs: &Dirs,
+    target: PathBuf,
+    options: ServeOptions,
+) -> Result<Launched, Failure> {
+    background(spec, dirs, &Destination::Directory(target), options)
+        .attempt(|| "cannot start the view's server".to_owned())?
+        .wait()
+}
+
+/// Mounts a view on `target` and serves it until it ends; `usable` is told when it can be used.
+///
+/// # Errors
+/// What failed; then nothing is left of it, or the failure says what.
+pub fn mount_in_foreground(
+    spec: &ViewSpec,
+    dirs: &Dirs,
+    target: PathBuf,
+    options: ServeOptions,
+    usable: &mut dyn FnMut(&Record, &[String]),
+) -> Result<(), Failure> {
+    struct Here<'a>(&'a mut dyn FnMut(&Record, &[String]));
+    impl Caller for Here<'_> {
+        fn usable(&mut self, record: &Record, warnings: Vec<String>, _: Option<&OwnedFd>) -> io::Result<()> {
+            (self.0)(record, &warnings);
+            Ok(())
+        }
+
+        fn socket(&self) -> Option<&OwnedFd> {
+            None
+        }
+    }
+    rustix::process::chdir("/").attempt(|| "cannot leave the working directory".to_owned())?;
+    serve(spec, dirs, &Destination::Directory(target), options, &mut Here(usable))
+}
+
+/// Runs a command with a view at `/nix` in a mount namespace of its own; comes back when nothing of it is left.
+///
+/// A process without CAP_SYS_ADMIN, or with `user_namespace` any, enters a user namespace first, for good. To be
+/// called without other threads.
+///
+/// # Errors
+/// If the view or the namespaces cannot be had.
+pub fn run(
+    spec: &ViewSpec,
+    dirs: &Dirs,
+    program: &Program,
+    options: ServeOptions,
+    user_namespace: bool,
+    usable: &mut dyn FnMut(&Record, &[String]),
+) -> Result<Outcome, Failure> {
+    if user_namespace || !process::may_mount().attempt(|| "cannot ask for privileges".to_owned())? {
+        namespace::own_user_namespace().map_err(|error| {
+            Failure::of("cannot have a user namespace, which 'run' needs without root", &error)
+                .hint("'nixview doctor' says what forbids it; or run it as root")
+        })?;
+        namespace::own_mounts().attempt(|| "cannot have a mount namespace".to_owned())?;
+    }
+    let signals = run::take_signals().attempt(|| "cannot take signals".to_owned())?;
+    let destination = Destination::Private { command: program.program.display().to_string() };
+    let launched = background(spec, dirs, &destination, options)
+        .attempt(|| "cannot start the view's server".to_owned())?
+        .wait()?;
+    usable(&launched.record, &launched.warnings);
+    let outcome = run::supervise(program, launched, &signals);
+    let registry =
+        Registry::open(&dirs.runtime).attempt(|| "cannot open the registry of views".to_owned())?;
+    leftovers::clean_if_dead(&registry, &spec.name)?;
+    outcome
+}
+
+fn background(
+    spec: &ViewSpec,
+    dirs: &Dirs,
+    destination: &Destination,
+    options: ServeOptions,
+) -> io::Result<Waiting> {
+    launch(|reporter| {
+        let private = matches!(destination, Destination::Private { .. });
+        let mut caller = Elsewhere { reporter, private, told: false };
+        match serve(spec, dirs, destination, options, &mut caller) {
+            Ok(()) => 0,
+            Err(failure) if caller.told => {
+                tracing::error!(%failure, "the view ended badly");
+                1
+            }
+            // If the caller is gone nobody is left to be told.
+            Err(failure) => u8::from(caller.reporter.report(&Report::Failed(failure), None).is_err()) + 1,
+        }
+    })
+}
+
+/// The process that asked for the view.
+struct Elsewhere {
+    reporter: Reporter,
+    private: bool,
+    told: bool,
+}
+
+impl Caller for Elsewhere {
+    fn usable(&mut self, record: &Record, warnings: Vec<String>, mount: Option<&OwnedFd>) -> io::Result<()> {
+        self.reporter.report(&Report::Usable { record: Box::new(record.clone()), warnings }, mount)?;
+        self.told = true;
+        process::silence()
+    }
+
+    fn socket(&self) -> Option<&OwnedFd> {
+        self.private.then_some(self.reporter.socket())
+    }
+}

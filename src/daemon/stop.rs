@@ -1,0 +1,140 @@
+//! Ends views from outside: unmounts, and waits until the server has cleaned up.
+
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
+use super::error::{Attempt, Failure};
+use super::leftovers;
+use super::record::{Place, Record};
+use super::registry::{Registry, State};
+use crate::sys::mount::Unmount;
+use crate::sys::mountinfo;
+use crate::sys::signals::wait_readable;
+use crate::view::ViewName;
+
+/// How long a server has to clean up after its view was unmounted.
+const CLEAN_UP: Duration = Duration::from_secs(10);
+
+/// Which view is meant.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Which<'a> {
+    /// The one of this name.
+    Name(ViewName),
+    /// The one that is mounted here (absolute).
+    Path(&'a Path),
+}
+
+/// What came of it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Stopped {
+    /// It was unmounted and its server has ended.
+    Ended(ViewName),
+    /// Its server was dead; what it left was taken away.
+    WasDead(ViewName),
+    /// It is unmounted, but somebody still uses it, in another mount namespace or (with `lazy`) anywhere; its server
+    /// ends when nobody does any more.
+    StillUsed(ViewName),
+}
+
+/// Unmounts a view, with `lazy` also while it is used.
+///
+/// # Errors
+/// If there is no such view, it is used, or it cannot be unmounted.
+pub fn stop(registry: &Registry, which: &Which<'_>, lazy: bool) -> Result<Stopped, Failure> {
+    let (name, state) = find(registry, which)?;
+    let record = match state {
+        State::Served(record) => record,
+        State::Starting => {
+            return Err(Failure::new(format!("the view '{name}' is only being started; try again")));
+        }
+        State::Dead(_) => {
+            leftovers::clean_if_dead(registry, &name)?;
+            return Ok(Stopped::WasDead(name));
+        }
+    };
+    // Opened while the server is known to live: the number cannot be another's.
+    let server = Pid::from_raw(record.pid).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
+    let attempt = || "cannot read the registry of views".to_owned();
+    let is_same = |state: &Option<State>| matches!(state, Some(State::Served(now)) if now.pid == record.pid);
+    if !is_same(&registry.state(&name).attempt(attempt)?) {
+        return Ok(Stopped::Ended(name));
+    }
+    unmount(&record, lazy)?;
+    let patience = if lazy { Duration::from_secs(1) } else { CLEAN_UP };
+    let until = Instant::now() + patience;
+    if let Some(server) = &server {
+        wait_readable(&[server.as_fd()], Some(patience))
+            .attempt(|| "cannot wait for the server".to_owned())?;
+    }
+    loop {
+        let now = registry.state(&name).attempt(attempt)?;
+        if !is_same(&now) && !matches!(now, Some(State::Dead(_))) {
+            return Ok(Stopped::Ended(name));
+        }
+        if Instant::now() >= until {
+            return Ok(Stopped::StillUsed(name));
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn unmount(record: &Record, lazy: bool) -> Result<(), Failure> {
+    let Place::Mounted { target, connection } = &record.place else {
+        return Err(Failure::new(format!("the view '{}' belongs to a command that runs in it", record.name))
+            .hint("it ends with the command"));
+    };
+    let attempt = || format!("cannot unmount {}", target.display());
+    if leftovers::view_at(target, *connection).attempt(attempt)?.is_none() {
+        // Unmounted already, or mounted in another namespace only: the wait tells.
+        return Ok(());
+    }
+    let how = if lazy { Unmount::Lazy } else { Unmount::Now };
+    leftovers::unmount(target, how).map_err(|error| {
+        let failure = Failure::of(&attempt(), &error);
+        if error.raw_os_error() == Some(libc::EBUSY) {
+            failure
+                .hint(format!(
+                    "'fuser -vm {}' or 'lsof +f -- {}' says who uses it",
+                    target.display(),
+                    target.display()
+                ))
+                .hint("'nixview umount --lazy' unmounts it now and lets them finish")
+        } else {
+            failure
+        }
+    })
+}
+
+/// The view that is meant, of those that the registry knows.
+fn find(registry: &Registry, which: &Which<'_>) -> Result<(ViewName, State), Failure> {
+    let attempt = || "cannot read the registry of views".to_owned();
+    match which {
+        Which::Name(name) => match registry.state(name).attempt(attempt)? {
+            Some(state) => Ok((name.clone(), state)),
+            None => Err(Failure::new(format!("there is no view named '{name}'"))
+                .hint("'nixview status' lists the views of this host")),
+        },
+        Which::Path(path) => {
+            for (name, state) in registry.all().attempt(attempt)? {
+                let Ok(state) = state else { continue };
+                let (State::Served(record) | State::Dead(record)) = &state else { continue };
+                if matches!(&record.place, Place::Mounted { target, .. } if target == path) {
+                    return Ok((name, state));
+                }
+            }
+            let failure = Failure::new(format!("no view of this registry is mounted on {}", path.display()));
+            let stray = mountinfo::mount_at(path).attempt(|| "cannot read the mount table".to_owned())?;
+            Err(if stray.is_some_and(|m| leftovers::is_view(&m)) {
+                failure.hint(format!(
+                    "one of another runtime directory is (--runtime-dir); 'umount {}' takes it away",
+                    path.display()
+                ))
+            } else {
+                failure.hint("'nixview status' lists the views of this host")
+            })
+        }
+    }
+}
