@@ -16,6 +16,7 @@ pub mod error;
 mod log;
 pub mod output;
 pub mod state;
+pub mod view;
 
 pub use commands::Command;
 pub use error::{CliError, Context as ErrorContext};

@@ -8,11 +8,32 @@ use std::process::ExitCode;
 use super::{CliError, Context};
 
 pub mod completions;
+pub mod doctor;
 pub mod man;
+pub mod mount;
+pub mod run;
+pub mod shell;
+pub mod status;
+pub mod umount;
+pub mod upper;
 
 /// What to do.
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
+    /// Mount a view of an environment on a directory
+    Mount(mount::Args),
+    /// Unmount a view
+    Umount(umount::Args),
+    /// Say which views are mounted
+    Status(status::Args),
+    /// Run a command with a view of an environment at /nix
+    Run(run::Args),
+    /// Start a shell with a view of an environment at /nix
+    Shell(shell::Args),
+    /// List and remove the writable parts of views
+    Upper(upper::Args),
+    /// Say what this machine lacks, and what to do about it
+    Doctor(doctor::Args),
     /// Print a script that completes nixview's commands and options in a shell
     Completions(completions::Args),
     /// Write the man pages
@@ -26,6 +47,13 @@ impl Command {
     /// What went wrong, with what to do about it.
     pub fn run(&self, context: &Context) -> Result<ExitCode, CliError> {
         match self {
+            Self::Mount(args) => mount::run(args, context),
+            Self::Umount(args) => umount::run(args, context),
+            Self::Status(args) => status::run(args, context),
+            Self::Run(args) => run::run(args, context),
+            Self::Shell(args) => shell::run(args, context),
+            Self::Upper(args) => upper::run(args, context),
+            Self::Doctor(args) => doctor::run(args, context),
             Self::Completions(args) => completions::run(args, context),
             Self::Man(args) => man::run(args, context),
         }
