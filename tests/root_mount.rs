@@ -1,0 +1,294 @@
+//! `nixview mount`, `status`, `umount`: whole views of a tiny store, on this machine's kernel.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "test code"
+)]
+
+mod scene;
+
+use std::process::Command;
+
+use scene::Scene;
+
+#[test]
+#[ignore = "needs root and /dev/fuse"]
+fn two_views_at_once_show_their_own_and_change_nothing_else() {
+    let scene = Scene::new();
+    let before = scene.store_digest();
+    scene.mount("env-a", "a", &["--name", "one", "--tmp"]).ok();
+    scene.mount("env-b", "b", &["--name", "two", "--tmp"]).ok();
+
+    let store = &scene.store;
+    for (target, label) in [("a", "env-a"), ("b", "env-b")] {
+        let mut want: Vec<&str> = store.closure(label);
+        want.sort_unstable();
+        let listed = scene.shell(&format!("LC_ALL=C ls {target}/store")).ok().out;
+        assert_eq!(listed.lines().collect::<Vec<_>>(), want);
+    }
+    // What the other has is not there, however it is asked for.
+    let (data, secret) = (store.path("data"), store.path("secret"));
+    for hidden in [data, secret, "00000000000000000000000000000000-nothing"] {
+        for ask in ["ls", "stat", "cat", "readlink"] {
+            let ran = scene.shell(&format!("{ask} a/store/{hidden}"));
+            assert_ne!(ran.code, Some(0), "{ask} {hidden}: {ran:?}");
+            assert!(ask == "readlink" || ran.err.contains("No such file or directory"), "{ran:?}");
+        }
+    }
+    let libc = store.path("libc");
+    scene.shell(&format!("grep 'I live in' a/store/{libc}/lib/libc.so.1")).ok();
+
+    // Writing, deleting, replacing in A.
+    scene.shell(&format!("echo changed > a/store/{libc}/lib/libc.so.1")).ok();
+    scene.shell(&format!("rm -r a/store/{}", store.path("config"))).ok();
+    scene.shell("mkdir a/store/new && echo mine > a/store/new/file").ok();
+    assert_eq!(scene.shell(&format!("cat a/store/{libc}/lib/libc.so.1")).ok().out, "changed\n");
+    scene.shell(&format!("grep 'I live in' b/store/{libc}/lib/libc.so.1")).ok();
+    assert_ne!(scene.shell("ls b/store/new").code, Some(0));
+
+    scene.nixview(&["umount", "one"]).ok();
+    scene.nixview(&["umount", scene.path("b").to_str().unwrap()]).ok();
+    assert_eq!(scene.store_digest(), before, "the store was changed");
+    scene.assert_nothing_left();
+}
+
+#[test]
+#[ignore = "needs root and /dev/fuse"]
+fn changes_are_there_again_with_the_same_upper() {
+    let scene = Scene::new();
+    scene.mount("env-a", "a", &["--name", "web"]).ok();
+    let config = scene.store.path("config").to_owned();
+    scene
+        .shell(&format!(
+            "echo red > a/store/{config}; rm -r a/store/{}; mkdir a/own",
+            scene.store.path("tool")
+        ))
+        .ok();
+    scene.nixview(&["umount", "web"]).ok();
+    scene.assert_nothing_left();
+    scene.mount("env-a", "b", &["--name", "web"]).ok();
+    assert_eq!(scene.shell(&format!("cat b/store/{config}")).ok().out, "red\n");
+    assert_ne!(scene.shell(&format!("ls b/store/{}", scene.store.path("tool"))).code, Some(0));
+    scene.shell("test -d b/own").ok();
+    let listed = scene.nixview(&["upper", "list"]).ok().out;
+    assert!(listed.contains("state/uppers/web") && listed.contains("process"), "{listed}");
+    scene.nixview(&["upper", "remove", "web"]).failed(1, &["process"]);
+    scene.nixview(&["umount", "web"]).ok();
+    scene.nixview(&["upper", "remove", "web"]).ok();
+    assert_eq!(scene.names("state/uppers"), Vec::<String>::new());
+    scene.nixview(&["upper", "remove", "web"]).failed(1, &["hint"]);
+}
+
+#[test]
+#[ignore = "needs root and /dev/fuse"]
+fn names_targets_and_uppers_are_used_once() {
+    let scene = Scene::new();
+    let upper = scene.path("upper").into_os_string().into_string().unwrap();
+    scene.mount("env-a", "a", &["--name", "web", "--upper", &upper]).ok();
+    let pid = scene.server("web").to_string();
+    scene
+        .mount("env-a", "b", &["--name", "web", "--tmp"])
+        .failed(1, &["'web' is being served already", &pid]);
+    scene.mount("env-a", "b", &["--name", "other", "--upper", &upper]).failed(1, &[&upper, &pid]);
+    scene.mount("env-a", "a", &["--name", "other", "--tmp"]).failed(1, &["mounted on", "already"]);
+    let views: Vec<String> = scene.names("run/views");
+    assert_eq!(views, ["web.json", "web.lock"], "what failed is registered");
+    assert_eq!(scene.gc_roots().len(), 1);
+    scene.nixview(&["umount", "web"]).ok();
+    scene.assert_nothing_left();
+}
+
+#[test]
+#[ignore = "needs root and /dev/fuse"]
+fn what_fails_leaves_nothing() {
+    let scene = Scene::new();
+    scene.mount("env-a", "missing", &["--tmp"]).failed(1, &["missing", "mkdir -p"]);
+    std::fs::write(scene.path("file"), "").unwrap();
+    scene.mount("env-a", "file", &["--tmp"]).failed(1, &["Not a directory"]);
+    std::os::unix::fs::symlink(scene.path("a"), scene.path("link")).unwrap();
+    scene.mount("env-a", "link", &["--tmp"]).failed(1, &["symbolic link"]);
+    let lock = scene.path("env-b.lock").into_os_string().into_string().unwrap();
+    let target = scene.path("a").into_os_string().into_string().unwrap();
+    let elsewhere = ["mount", "--closure", &lock, "--store", "/tmp", &target];
+    scene.nixview(&elsewhere).failed(1, &["nix/store"]);
+    scene.mount("env-a", "a", &["--tmp", "-o", "suid"]).failed(2, &["suid"]);
+    scene.mount("env-a", "a", &["--tmp", "-o", "ro"]).failed(2, &["ro"]);
+    scene.mount("env-c", "a", &["--tmp"]).failed(1, &["env-c.lock"]);
+
+    // A lock that lies: another digest, another count.
+    scene.lock("env-a", |lock| {
+        lock.closure.digest = nixview::lock::Digest::of(b"something else");
+        lock.closure.count = 99;
+    });
+    let real = scene.store.closure("env-a").len().to_string();
+    scene.mount("env-a", "a", &["--tmp"]).failed(1, &["99", &real]);
+    // One whose root is gone from the store.
+    scene.lock("env-a", |lock| {
+        lock.roots =
+            vec![nixview::lock::Root::plain("00000000000000000000000000000000-gone".parse().unwrap())];
+    });
+    scene.mount("env-a", "a", &["--tmp"]).failed(1, &["00000000000000000000000000000000-gone"]);
+    // The upper cannot be had: after the name was taken, before the mount.
+    std::fs::write(scene.path("upper"), "").unwrap();
+    scene.mount("env-b", "a", &["--upper", scene.path("upper").to_str().unwrap()]).failed(1, &["upper"]);
+    scene.assert_nothing_left();
+    assert_eq!(scene.names("state/uppers"), Vec::<String>::new());
+}
+
+#[test]
+#[ignore = "needs root and /dev/fuse"]
+fn a_killed_server_is_cleaned_up_after_and_its_upper_keeps_what_was_synced() {
+    let scene = Scene::new();
+    for target in ["a", "b"] {
+        let upper = if target == "a" { vec!["--name", "a"] } else { vec!["--name", "b", "--tmp"] };
+        scene.mount("env-a", target, &upper).ok();
+        let script = format!(
+            "cd {target}; for n in 1 2 3; do dd if=/dev/zero of=f$n bs=4k count=$n conv=fsync status=none; done; sync -f ."
+        );
+        scene.shell(&script).ok();
+    }
+    for pid in ["a", "b"].map(|name| scene.server(name).to_string()) {
+        assert!(Command::new("kill").args(["-KILL", &pid]).status().unwrap().success());
+    }
+    while !scene.processes().is_empty() {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    assert!(!scene.names("state/temporary").is_empty());
+    let status = scene.nixview(&["status"]).ok().out;
+    assert_eq!(status.matches("dead").count(), 2, "{status}");
+    scene.assert_nothing_left();
+    assert_eq!(scene.nixview(&["status", "--json"]).ok().out.trim(), "[]");
+    scene.mount("env-a", "a", &["--name", "a"]).ok();
+    assert_eq!(scene.shell("stat -c %s a/f1 a/f2 a/f3").ok().out, "4096\n8192\n12288\n");
+    // The same again, cleaned up by the next mount, and by umount.
+    let pid = scene.server("a");
+    assert!(Command::new("kill").args(["-KILL", &pid.to_string()]).status().unwrap().success());
+    while !scene.processes().is_empty() {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    scene.mount("env-a", "a", &["--name", "a"]).ok();
+    assert_eq!(scene.mounts().len(), 1, "the dead mount was taken away");
+    let pid = scene.server("a");
+    assert!(Command::new("kill").args(["-KILL", &pid.to_string()]).status().unwrap().success());
+    while !scene.processes().is_empty() {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    let said = scene.nixview(&["umount", "a"]).ok().err;
+    assert!(said.contains("was dead"), "{said}");
+    scene.assert_nothing_left();
+}
+
+#[test]
+#[ignore = "needs root and /dev/fuse"]
+fn a_used_view_is_not_unmounted_unless_lazily() {
+    let scene = Scene::new();
+    scene.mount("env-a", "a", &["--name", "web", "--tmp"]).ok();
+    let mut user = Command::new("sleep").arg("60").current_dir(scene.path("a")).spawn().unwrap();
+    scene.nixview(&["umount", "web"]).failed(1, &["busy", "fuser -vm"]);
+    let lazy = scene.nixview(&["umount", "--lazy", "web"]).ok();
+    assert!(lazy.err.contains("ends when nobody uses it"), "{lazy:?}");
+    assert_eq!(scene.mounts().len(), 0);
+    assert_eq!(scene.processes().len(), 1, "it serves on");
+    user.kill().unwrap();
+    user.wait().unwrap();
+    for _ in 0..500 {
+        if scene.processes().is_empty() {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    scene.assert_nothing_left();
+    scene.nixview(&["umount", "web"]).failed(1, &["no view"]);
+}
+
+#[test]
+#[ignore = "needs root and /dev/fuse"]
+fn a_server_told_to_end_unmounts_first() {
+    let scene = Scene::new();
+    for signal in ["-TERM", "-INT"] {
+        scene.mount("env-a", "a", &["--name", "web", "--tmp"]).ok();
+        let pid = scene.server("web").to_string();
+        assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
+        for _ in 0..500 {
+            if scene.processes().is_empty() {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        scene.assert_nothing_left();
+    }
+    // umount(8) from outside.
+    scene.mount("env-a", "a", &["--name", "web", "--tmp"]).ok();
+    scene.shell("umount -l a").ok();
+    for _ in 0..500 {
+        if scene.processes().is_empty() {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    scene.assert_nothing_left();
+}
+
+#[test]
+#[ignore = "needs root and /dev/fuse"]
+fn read_only_views_owners_and_modes_of_io() {
+    let scene = Scene::new();
+    scene.mount("env-a", "a", &["--name", "ro", "--read-only", "--owner", "1234:99", "--io", "cached"]).ok();
+    let denied = scene.shell("touch a/new");
+    assert!(denied.err.contains("Read-only file system"), "{denied:?}");
+    let libc = scene.store.path("libc");
+    assert_eq!(
+        scene.shell(&format!("stat -c %u:%g:%h a/store/{libc}/lib/libc.so.1")).ok().out,
+        "1234:99:1\n"
+    );
+    let status = scene.nixview(&["status", "--json", "ro"]).ok().out;
+    let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+    assert_eq!(status[0]["io"], "cached");
+    assert_eq!(status[0]["upper"]["kind"], "readOnly");
+    assert_eq!(status[0]["state"], "mounted");
+    assert_eq!(status[0]["closure"]["count"], scene.store.closure("env-a").len());
+    scene.nixview(&["umount", "ro"]).ok();
+    scene.assert_nothing_left();
+}
+
+#[test]
+#[ignore = "needs root and /dev/fuse"]
+fn roots_of_the_collector_are_there_as_long_as_the_view() {
+    let scene = Scene::new();
+    scene.mount("env-a", "a", &["--name", "web", "--tmp"]).ok();
+    let roots = scene.gc_roots();
+    assert_eq!(roots.len(), 1);
+    assert!(roots[0].0.ends_with(format!("gcroots/nixview/web/{}", scene.store.path("env-a"))));
+    assert_eq!(roots[0].1.to_str().unwrap(), scene.store.logical("env-a"));
+    scene.nixview(&["umount", "web"]).ok();
+    // A state directory that cannot be written: said, and fatal only on demand.
+    scene.shell(&format!("mount -t tmpfs -o ro none {}/gcroots", scene.store.state_dir().display())).ok();
+    let ran = scene.mount("env-a", "a", &["--name", "web", "--tmp"]).ok();
+    assert!(ran.err.contains("not safe from Nix's garbage collector"), "{ran:?}");
+    scene.nixview(&["umount", "web"]).ok();
+    scene
+        .mount("env-a", "a", &["--name", "web", "--tmp", "--require-gc-roots"])
+        .failed(1, &["Read-only file system"]);
+    scene.shell(&format!("umount {}/gcroots", scene.store.state_dir().display())).ok();
+    scene.assert_nothing_left();
+}
+
+#[test]
+#[ignore = "needs root and /dev/fuse"]
+fn the_foreground_serves_until_it_is_interrupted() {
+    let scene = Scene::new();
+    let mut command = scene.direct();
+    command.args(["mount", "-f", "--tmp", "--name", "web", "--closure"]).arg(scene.path("env-a.lock"));
+    command.arg("--store").arg(scene.store.root()).arg(scene.path("a"));
+    let mut child = command.stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let mut said = String::new();
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(child.stderr.take().unwrap()), &mut said)
+        .unwrap();
+    assert!(said.contains("view 'web'"), "{said}");
+    scene.shell(&format!("ls a/store/{}", scene.store.path("libc"))).ok();
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    scene.assert_nothing_left();
+}

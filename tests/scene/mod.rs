@@ -1,0 +1,238 @@
+//! A tiny store, locks of its environments, and directories of nixview's own: what the tests of whole commands share.
+//!
+//! Every mount is below one short temporary directory; dropping the scene takes away all that a failed test left there.
+#![allow(dead_code, reason = "each test uses a part of it")]
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use mini_store::MiniStore;
+use nixview::closure::{Mode, resolve};
+use nixview::lock::{Digest, EnvLock, LockedClosure, Root, Source};
+use nixview::store::{Database, Location, StorePath};
+use tempfile::TempDir;
+
+pub(crate) struct Scene {
+    pub(crate) dir: TempDir,
+    pub(crate) store: MiniStore,
+}
+
+/// How a command ended.
+#[derive(Debug)]
+pub(crate) struct Ran {
+    pub(crate) code: Option<i32>,
+    pub(crate) out: String,
+    pub(crate) err: String,
+}
+
+impl Scene {
+    pub(crate) fn new() -> Self {
+        let dir = tempfile::Builder::new().prefix("nv").tempdir_in("/tmp").unwrap();
+        let store = MiniStore::build(&dir.path().join("s"));
+        for target in ["a", "b"] {
+            fs::create_dir(dir.path().join(target)).unwrap();
+        }
+        let scene = Self { dir, store };
+        for label in ["env-a", "env-b"] {
+            scene.lock(label, |_| ());
+        }
+        scene
+    }
+
+    pub(crate) fn path(&self, below: &str) -> PathBuf {
+        self.dir.path().join(below)
+    }
+
+    /// Writes `LABEL.lock`, as changed by `alter`.
+    pub(crate) fn lock(&self, label: &str, alter: impl FnOnce(&mut EnvLock)) -> PathBuf {
+        let location = Location::open(self.store.root()).unwrap();
+        let root: StorePath = self.store.path(label).parse().unwrap();
+        let database = Database::open(&location).unwrap();
+        let closure = resolve(&database, std::slice::from_ref(&root), Mode::Runtime).unwrap();
+        let mut lock = EnvLock {
+            closure: LockedClosure {
+                count: closure.count() as u64,
+                digest: Digest::parse(&closure.digest()).unwrap(),
+                nar_size: closure.nar_size(),
+                references: None,
+            },
+            mode: Mode::Runtime,
+            name: label.to_owned(),
+            roots: vec![Root::plain(root)],
+            source: Source::new(nixview::lock::source::Kind::Paths, vec![label.to_owned()]),
+            store_dir: location.dir.clone(),
+            system: None,
+        };
+        alter(&mut lock);
+        let file = self.path(&format!("{label}.lock"));
+        lock.write(&file).unwrap();
+        file
+    }
+
+    /// `nixview` with this scene's directories, ended after a minute.
+    pub(crate) fn command(&self) -> Command {
+        let mut command = Command::new("timeout");
+        command.args(["-k", "5", "60"]).arg(env!("CARGO_BIN_EXE_nixview"));
+        self.dirs(&mut command);
+        command
+    }
+
+    /// `nixview` itself as the child, for signals.
+    pub(crate) fn direct(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_nixview"));
+        self.dirs(&mut command);
+        command
+    }
+
+    fn dirs(&self, command: &mut Command) {
+        command.arg("--state-dir").arg(self.path("state")).arg("--runtime-dir").arg(self.path("run"));
+        command.env_remove("NIXVIEW_LOG").stdin(Stdio::null());
+    }
+
+    pub(crate) fn nixview(&self, arguments: &[&str]) -> Ran {
+        ran(self.command().args(arguments).output().unwrap())
+    }
+
+    /// `nixview mount` of an environment on a directory of the scene.
+    pub(crate) fn mount(&self, label: &str, target: &str, more: &[&str]) -> Ran {
+        let lock = self.path(&format!("{label}.lock"));
+        let mut command = self.command();
+        command.arg("mount").arg("--closure").arg(lock).arg("--store").arg(self.store.root());
+        ran(command.args(more).arg(self.path(target)).output().unwrap())
+    }
+
+    /// `nixview run` of a shell command in a view of an environment.
+    pub(crate) fn run(&self, label: &str, more: &[&str], script: &str) -> Ran {
+        let lock = self.path(&format!("{label}.lock"));
+        let mut command = self.command();
+        command.arg("run").arg("--closure").arg(lock).arg("--store").arg(self.store.root());
+        ran(command.args(more).args(["--", "/bin/sh", "-c", script]).current_dir("/").output().unwrap())
+    }
+
+    /// A shell command on the host, never for longer than half a minute.
+    pub(crate) fn shell(&self, script: &str) -> Ran {
+        let mut command = Command::new("timeout");
+        command.args(["-k", "5", "30", "/bin/sh", "-c", script]).current_dir(self.dir.path());
+        ran(command.stdin(Stdio::null()).output().unwrap())
+    }
+
+    /// The mounts below the scene.
+    pub(crate) fn mounts(&self) -> Vec<PathBuf> {
+        let all = nixview::sys::mountinfo::mounts().unwrap();
+        all.into_iter().map(|m| m.mount_point).filter(|p| p.starts_with(self.dir.path())).collect()
+    }
+
+    /// The pids of processes that have the scene's runtime directory on their command line.
+    pub(crate) fn processes(&self) -> Vec<i32> {
+        let marker = self.path("run").into_os_string().into_string().unwrap();
+        let mut found = Vec::new();
+        for entry in fs::read_dir("/proc").unwrap().flatten() {
+            let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse::<i32>().ok()) else { continue };
+            let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            if line.split(|b| *b == 0).any(|argument| argument == marker.as_bytes()) {
+                found.push(pid);
+            }
+        }
+        found
+    }
+
+    /// The server's pid, as `status` tells it.
+    pub(crate) fn server(&self, name: &str) -> i32 {
+        let ran = self.nixview(&["status", "--json", name]);
+        let status: serde_json::Value =
+            serde_json::from_str(&ran.out).unwrap_or_else(|e| panic!("{e}: {ran:?}"));
+        i32::try_from(status[0]["pid"].as_i64().unwrap()).unwrap()
+    }
+
+    /// The roots of the garbage collector that nixview has set: link and target.
+    pub(crate) fn gc_roots(&self) -> Vec<(PathBuf, PathBuf)> {
+        let mut found = Vec::new();
+        let ours = self.store.state_dir().join("gcroots/nixview");
+        for view in fs::read_dir(&ours).into_iter().flatten().flatten() {
+            for link in fs::read_dir(view.path()).unwrap().flatten() {
+                found.push((link.path(), fs::read_link(link.path()).unwrap()));
+            }
+        }
+        found
+    }
+
+    /// Names in a directory below the scene, sorted; none if it is missing.
+    pub(crate) fn names(&self, below: &str) -> Vec<String> {
+        let entries = fs::read_dir(self.path(below)).into_iter().flatten().flatten();
+        let mut names: Vec<String> = entries.map(|e| e.file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    /// Everything that is to be seen of the store: names, kinds, modes, owners, times, contents.
+    pub(crate) fn store_digest(&self) -> Vec<String> {
+        let mut all = Vec::new();
+        describe(&self.store.store_dir(), &mut all);
+        all.sort();
+        all
+    }
+
+    /// Fails if anything of a view is left: a mount, a process, a root, a record, a temporary upper.
+    pub(crate) fn assert_nothing_left(&self) {
+        assert_eq!(self.mounts(), Vec::<PathBuf>::new(), "mounts");
+        assert_eq!(self.processes(), Vec::<i32>::new(), "processes");
+        assert_eq!(self.gc_roots(), [], "roots of the collector");
+        assert_eq!(self.names("run/views"), Vec::<String>::new(), "the registry");
+        assert_eq!(self.names("state/temporary"), Vec::<String>::new(), "temporary uppers");
+    }
+}
+
+impl Drop for Scene {
+    fn drop(&mut self) {
+        for mount in self.mounts().iter().rev() {
+            drop(nixview::sys::mount::unmount(mount, nixview::sys::mount::Unmount::Abort));
+        }
+        for pid in self.processes() {
+            drop(Command::new("kill").args(["-KILL", &pid.to_string()]).status());
+        }
+        drop(mini_store::remove(self.store.root()));
+    }
+}
+
+pub(crate) fn ran(output: Output) -> Ran {
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    Ran { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
+}
+
+impl Ran {
+    #[track_caller]
+    pub(crate) fn ok(self) -> Self {
+        assert_eq!(self.code, Some(0), "{self:?}");
+        self
+    }
+
+    /// Fails unless it failed with this code and said all of `told`.
+    #[track_caller]
+    pub(crate) fn failed(self, code: i32, told: &[&str]) -> Self {
+        assert_eq!(self.code, Some(code), "{self:?}");
+        for text in told {
+            assert!(self.err.contains(text), "{text:?} is not said: {self:?}");
+        }
+        self
+    }
+}
+
+fn describe(path: &Path, all: &mut Vec<String>) {
+    let found = fs::symlink_metadata(path).unwrap();
+    let mut content = String::new();
+    if found.is_symlink() {
+        content = format!("{:?}", fs::read_link(path).unwrap());
+    } else if found.is_file() {
+        content = Digest::of(&fs::read(path).unwrap()).to_string();
+    }
+    let numbers =
+        (found.mode(), found.uid(), found.gid(), found.nlink(), found.size(), found.mtime(), found.ctime());
+    all.push(format!("{} {numbers:?} {content}", path.display()));
+    if found.is_dir() {
+        for entry in fs::read_dir(path).unwrap() {
+            describe(&entry.unwrap().path(), all);
+        }
+    }
+}
