@@ -1,0 +1,63 @@
+//! The union against a plain tree: random histories, compared after every step, over layers in memory and on a disk.
+#![cfg(feature = "test-layers")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "test code"
+)]
+
+mod union_support;
+
+use nixview::union::Io;
+use proptest::prelude::*;
+use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
+use union_support::MemDisk;
+use union_support::defect::{ALL, DefectDisk};
+use union_support::dir::DirDisk;
+use union_support::model::{op, run};
+
+fn histories(
+    cases: u32,
+    check: impl Fn(&[union_support::model::Op]) -> Result<(), String>,
+) -> Result<(), String> {
+    let config = Config { cases, failure_persistence: None, max_shrink_iters: 2_000, ..Config::default() };
+    let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &[7; 32]));
+    let histories = prop::collection::vec(op(), 1..40);
+    runner.run(&histories, |ops| check(&ops).map_err(TestCaseError::fail)).map_err(|e| e.to_string())
+}
+
+fn hold(outcome: Result<(), String>) {
+    if let Err(message) = outcome {
+        panic!("{message}");
+    }
+}
+
+#[test]
+fn in_memory_without_passthrough() {
+    hold(histories(300, |ops| run(&MemDisk::new(), Io::Cached, ops)));
+}
+
+#[test]
+fn in_memory_with_passthrough() {
+    hold(histories(200, |ops| run(&MemDisk::new(), Io::Passthrough, ops)));
+}
+
+#[test]
+fn on_a_disk() {
+    hold(histories(40, |ops| run(&DirDisk::new(), Io::Cached, ops)));
+}
+
+/// The test of the test: an upper with a defect must not pass.
+#[test]
+fn every_seeded_defect_is_found() {
+    for defect in ALL {
+        let outcome = histories(150, |ops| {
+            let disk = DefectDisk { disk: MemDisk::new(), defect };
+            // Some defects show as a panic of the driver, which proptest reports as a failure too.
+            run(&disk, Io::Cached, ops)
+        });
+        assert!(outcome.is_err(), "{defect:?} was not found");
+    }
+}

@@ -1,0 +1,48 @@
+//! Layers on a disk, in a temporary directory.
+
+use std::fs::File;
+
+use nixview::layer::Lower;
+use nixview::layer::dir::{DirLower, DirUpper, Format};
+use tempfile::TempDir;
+
+use super::{Disk, populate, set_times};
+
+/// A lower, an upper and its work directory.
+pub struct DirDisk {
+    pub dir: TempDir,
+    format: Format,
+}
+
+impl DirDisk {
+    /// The usual lower.
+    pub fn new() -> Self {
+        let dir = TempDir::with_prefix("nv").unwrap();
+        for name in ["lower", "work0", "data", "work"] {
+            std::fs::create_dir(dir.path().join(name)).unwrap();
+        }
+        let open = |name| File::open(dir.path().join(name)).unwrap();
+        populate(&DirUpper::open(&open("lower"), &open("work0"), None).unwrap());
+        let upper = DirUpper::open(&open("data"), &open("work"), None).unwrap();
+        set_times(&upper, &upper.root().unwrap());
+        let format = upper.format();
+        Self { dir, format }
+    }
+
+    fn open(&self, name: &str) -> File {
+        File::open(self.dir.path().join(name)).unwrap()
+    }
+}
+
+impl Disk for DirDisk {
+    type L = DirLower;
+    type U = DirUpper;
+
+    fn lower(&self) -> DirLower {
+        DirLower::new(&self.open("lower")).unwrap()
+    }
+
+    fn upper(&self) -> DirUpper {
+        DirUpper::open(&self.open("data"), &self.open("work"), Some(self.format)).unwrap()
+    }
+}
