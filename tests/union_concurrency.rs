@@ -1,0 +1,251 @@
+//! Several threads in one view.
+#![cfg(feature = "test-layers")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "test code"
+)]
+
+mod union_support;
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread;
+use std::time::Duration;
+
+use nixview::layer::fault::{Change, FaultUpper, Faults};
+use nixview::layer::mem::MemLayer;
+use nixview::union::{Io, UnionFs};
+use nixview::vfs::{Errno, FileKind, Flow, Ino, OpenFlags, RenameMode, SetAttr, Vfs};
+use union_support::{Disk, MemDisk, View, caller, name, options};
+
+type Fs = UnionFs<MemLayer, FaultUpper<MemLayer>>;
+
+fn fs(disk: &MemDisk, io: Io, faults: Arc<Faults>) -> Fs {
+    UnionFs::new(disk.lower(), Some(FaultUpper::new(disk.upper(), faults)), options(io)).unwrap()
+}
+
+fn find(fs: &Fs, path: &str) -> Ino {
+    path.split('/').fold(Ino::ROOT, |dir, n| fs.lookup(dir, &name(n)).unwrap().unwrap().attr.ino)
+}
+
+/// Runs `test` in a thread of its own; a deadlock is a failure and not a test that never ends.
+fn guarded(test: impl FnOnce() + Send + 'static) {
+    let (done, finished) = mpsc::channel();
+    let thread = thread::spawn(move || {
+        test();
+        done.send(()).unwrap();
+    });
+    match finished.recv_timeout(Duration::from_secs(120)) {
+        Err(mpsc::RecvTimeoutError::Timeout) => panic!("nothing moves any more"),
+        _ => thread.join().unwrap(),
+    }
+}
+
+#[test]
+fn nobody_waits_for_a_copy_but_who_writes_to_the_same_file() {
+    guarded(|| {
+        let disk = MemDisk::new();
+        let (stuck, is_stuck) = mpsc::channel();
+        let (release, released) = mpsc::channel::<()>();
+        let (first, released) = (AtomicBool::new(true), Mutex::new(released));
+        let faults = Faults::watch(move |change| {
+            if change == Change::Fill && first.swap(false, Ordering::SeqCst) {
+                stuck.send(()).unwrap();
+                released.lock().unwrap().recv().unwrap();
+            }
+        });
+        let fs = fs(&disk, Io::Cached, faults);
+        let (b, dir, other) = (find(&fs, "b"), find(&fs, "a"), find(&fs, "a/a"));
+        thread::scope(|scope| {
+            let writer = scope.spawn(|| fs.write(b, None, 0, b"UPPER").unwrap());
+            is_stuck.recv().unwrap();
+            assert_eq!(find(&fs, "b"), b);
+            assert_eq!(fs.getattr(b, None).unwrap().size, 7);
+            let mut buffer = [0; 7];
+            assert_eq!(fs.read(b, None, 0, &mut buffer).unwrap(), 7);
+            assert_eq!(&buffer, b"lower b");
+            let made = fs.mkdir(caller(), Ino::ROOT, &name("new"), 0o755).unwrap().attr.ino;
+            assert_eq!(find(&fs, "new"), made);
+            assert_eq!(fs.write(other, None, 0, b"x").unwrap(), 1, "another file is copied meanwhile");
+            fs.rename((dir, &name("a")), (made, &name("a")), RenameMode::Replace).unwrap();
+            let mut names = 0;
+            fs.readdir(Ino::ROOT, 0, false, &mut |_| {
+                names += 1;
+                Flow::Continue
+            })
+            .unwrap();
+            assert_eq!(names, 4);
+            release.send(()).unwrap();
+            assert_eq!(writer.join().unwrap(), 5);
+        });
+        assert_eq!(find(&fs, "b"), b);
+        assert_eq!(fs.getattr(b, None).unwrap().size, 7);
+    });
+}
+
+#[test]
+fn a_file_is_copied_once_however_many_write_to_it() {
+    guarded(|| {
+        for _ in 0..50 {
+            let disk = MemDisk::new();
+            let fills = Arc::new(AtomicU32::new(0));
+            let count = fills.clone();
+            let faults = Faults::watch(move |change| {
+                if change == Change::Fill {
+                    count.fetch_add(1, Ordering::SeqCst);
+                    thread::yield_now();
+                }
+            });
+            let fs = fs(&disk, Io::Cached, faults);
+            let file = find(&fs, "a/b/a");
+            thread::scope(|scope| {
+                for n in 0..4_u8 {
+                    let fs = &fs;
+                    scope.spawn(move || fs.write(file, None, u64::from(n), &[n]).unwrap());
+                }
+            });
+            assert_eq!(fills.load(Ordering::SeqCst), 1);
+            let mut buffer = [0; 16];
+            assert_eq!(fs.read(file, None, 0, &mut buffer).unwrap(), 11);
+            assert_eq!(&buffer[..11], b"\x00\x01\x02\x03r a/b/a");
+        }
+    });
+}
+
+/// One thread's share of the mixed load.
+struct Worker<'f> {
+    fs: &'f Fs,
+    random: u64,
+    lookups: HashMap<Ino, u64>,
+}
+
+impl Worker<'_> {
+    fn next(&mut self, below: u64) -> u64 {
+        self.random =
+            self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.random >> 33) % below
+    }
+
+    fn letter(&mut self) -> nixview::vfs::Name {
+        name(["a", "b", "c"][self.next(3) as usize])
+    }
+
+    fn enter(&mut self, dir: Ino) -> Option<(Ino, FileKind)> {
+        let n = self.letter();
+        let entry = self.fs.lookup(dir, &n).unwrap_or(None)?;
+        *self.lookups.entry(entry.attr.ino).or_default() += 1;
+        Some((entry.attr.ino, entry.attr.kind))
+    }
+
+    fn directory(&mut self) -> Ino {
+        let mut at = Ino::ROOT;
+        for _ in 0..self.next(4) {
+            match self.enter(at) {
+                Some((ino, FileKind::Directory)) => at = ino,
+                _ => break,
+            }
+        }
+        at
+    }
+
+    fn step(&mut self) -> nixview::vfs::Result<()> {
+        let (dir, n) = (self.directory(), self.letter());
+        match self.next(10) {
+            0 => self.fs.mkdir(caller(), dir, &n, 0o755).map(|e| self.count(e.attr.ino)),
+            1 => {
+                let flags = OpenFlags(libc::O_RDWR);
+                let (entry, opened) = self.fs.create(caller(), dir, &n, 0o644, flags)?;
+                self.count(entry.attr.ino);
+                let done = self.fs.write(entry.attr.ino, Some(opened.handle), 0, b"worker");
+                self.fs.release(entry.attr.ino, opened.handle);
+                done.map(drop)
+            }
+            2 => self.fs.unlink(dir, &n),
+            3 => self.fs.rmdir(dir, &n),
+            4 | 5 => {
+                let (to, new) = (self.directory(), self.letter());
+                let mode = if self.next(4) == 0 { RenameMode::Exchange } else { RenameMode::Replace };
+                self.fs.rename((dir, &n), (to, &new), mode)
+            }
+            6 => {
+                let Some((ino, kind)) = self.enter(dir) else { return Ok(()) };
+                let to = self.directory();
+                if kind == FileKind::Directory {
+                    return Ok(());
+                }
+                self.fs.link(ino, to, &n).map(|e| self.count(e.attr.ino))
+            }
+            7 => {
+                let Some((ino, kind)) = self.enter(dir) else { return Ok(()) };
+                let size = (kind == FileKind::Regular).then_some(3);
+                let changes = SetAttr { size, permissions: Some(0o755), ..SetAttr::default() };
+                match kind {
+                    FileKind::Symlink => self.fs.readlink(ino).map(drop),
+                    _ => self.fs.setattr(caller(), ino, None, &changes).map(drop),
+                }
+            }
+            8 => self.fs.readdir(dir, 0, false, &mut |_| Flow::Continue),
+            _ => {
+                for (ino, count) in std::mem::take(&mut self.lookups) {
+                    self.fs.forget(ino, count);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn count(&mut self, ino: Ino) {
+        *self.lookups.entry(ino).or_default() += 1;
+    }
+}
+
+#[test]
+fn mixed_operations_leave_what_the_layers_say() {
+    const ORDINARY: [Errno; 9] = [
+        Errno::ENOENT,
+        Errno::EEXIST,
+        Errno::ENOTDIR,
+        Errno::EISDIR,
+        Errno::ENOTEMPTY,
+        Errno::EXDEV,
+        Errno::EINVAL,
+        Errno::ELOOP,
+        Errno::EPERM,
+    ];
+    guarded(|| {
+        let done = AtomicU32::new(0);
+        for round in 0..20 {
+            let disk = MemDisk::new();
+            let fs = fs(&disk, Io::Cached, Faults::none());
+            thread::scope(|scope| {
+                for n in 0..4_u64 {
+                    let (fs, done) = (&fs, &done);
+                    scope.spawn(move || {
+                        let mut worker = Worker { fs, random: round * 4 + n, lookups: HashMap::new() };
+                        for _ in 0..400 {
+                            match worker.step() {
+                                Ok(()) => drop(done.fetch_add(1, Ordering::Relaxed)),
+                                Err(error) => assert!(ORDINARY.contains(&error.errno()), "{error}"),
+                            }
+                        }
+                        for (ino, count) in worker.lookups {
+                            fs.forget(ino, count);
+                        }
+                    });
+                }
+            });
+            assert_eq!(fs.known_inodes(), 1, "every lookup was given back");
+            assert_eq!(fs.open_handles(), 0);
+            assert_eq!(disk.upper.drafts(), 0);
+            let upper = FaultUpper::new(disk.upper(), Faults::none());
+            let remounted = View::new(disk.lower(), upper, options(Io::Cached)).tree();
+            let live = View { fs, lookups: HashMap::new() }.tree();
+            assert_eq!(live, remounted);
+        }
+        assert!(done.into_inner() > 8000, "most operations found something to do");
+    });
+}

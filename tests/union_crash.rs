@@ -1,0 +1,173 @@
+//! Histories that end at their n-th change, or in which it fails: what is on disk is the tree before or after the
+//! operation that was interrupted, and nothing else is left.
+#![cfg(feature = "test-layers")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "test code"
+)]
+
+mod union_support;
+
+use std::sync::Arc;
+
+use nixview::layer::fault::{FaultUpper, Faults};
+use nixview::union::Io;
+use nixview::vfs::{Errno, FileKind};
+use proptest::prelude::*;
+use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
+use union_support::dir::DirDisk;
+use union_support::model::{Model, Op, Run, op};
+use union_support::{Disk, MemDisk};
+
+/// A disk whose upper fails.
+struct FaultDisk<'d, D> {
+    disk: &'d D,
+    faults: Arc<Faults>,
+}
+
+impl<D: Disk> Disk for FaultDisk<'_, D> {
+    type L = D::L;
+    type U = FaultUpper<D::U>;
+
+    fn lower(&self) -> D::L {
+        self.disk.lower()
+    }
+
+    fn upper(&self) -> Self::U {
+        FaultUpper::new(self.disk.upper(), self.faults.clone())
+    }
+}
+
+/// Restoring the times of a directory comes after the step that matters.
+fn without_directory_times(mut model: Model) -> Model {
+    for inode in &mut model.inodes {
+        if inode.kind == FileKind::Directory {
+            inode.mtime = None;
+        }
+    }
+    model
+}
+
+fn is_either<D: Disk>(disk: &D, io: Io, before: &Model, after: &Model, op: &Op) {
+    let mut wrong = Vec::new();
+    for model in [before, after] {
+        let mut run = Run::new(disk, io);
+        run.model = without_directory_times(model.clone());
+        match run.compare() {
+            Ok(()) => return,
+            Err(message) => wrong.push(message),
+        }
+    }
+    panic!("{op:?} was interrupted: neither before ({}) nor after ({})", wrong[0], wrong[1]);
+}
+
+/// Runs the history on new disks, ending at the first change, the second, and so on; answers how many there were.
+fn crash_everywhere<D: Disk>(new_disk: impl Fn() -> D, io: Io, ops: &[Op], is_clean: impl Fn(&D)) -> u64 {
+    for n in 0.. {
+        let disk = new_disk();
+        let faults = Faults::crash_at(n);
+        let faulty = FaultDisk { disk: &disk, faults: faults.clone() };
+        let mut run = Run::new(&faulty, io);
+        run.compare().unwrap();
+        let mut interrupted = None;
+        for op in ops {
+            let before = run.model.clone();
+            let answer = run.step(op);
+            if faults.crashed() {
+                interrupted = Some((before, op));
+                break;
+            }
+            answer.unwrap();
+            run.compare().unwrap();
+        }
+        let after = run.model.clone();
+        drop(run);
+        drop(disk.upper());
+        is_clean(&disk);
+        match interrupted {
+            Some((before, op)) => is_either(&disk, io, &before, &after, op),
+            None => return n,
+        }
+    }
+    0
+}
+
+fn histories(cases: u32, check: impl Fn(&[Op])) {
+    let config = Config { cases, failure_persistence: None, max_shrink_iters: 500, ..Config::default() };
+    let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &[9; 32]));
+    // One change of the view an operation: what is a series of them has states in between.
+    let single = op().prop_filter("one step", |op| !matches!(op, Op::Renew { .. } | Op::Remount));
+    let result = runner.run(&prop::collection::vec(single, 1..8), |ops| {
+        check(&ops);
+        Ok(())
+    });
+    if let Err(error) = result {
+        panic!("{error}");
+    }
+}
+
+#[test]
+fn a_crash_leaves_the_tree_before_or_after() {
+    let changes = std::cell::Cell::new(0);
+    for io in [Io::Cached, Io::Passthrough] {
+        histories(30, |ops| {
+            changes.set(
+                changes.get()
+                    + crash_everywhere(MemDisk::new, io, ops, |disk| {
+                        assert_eq!(disk.upper.drafts(), 0, "the work directory is clean");
+                    }),
+            );
+        });
+    }
+    assert!(changes.get() > 300, "{} changes were interrupted", changes.get());
+}
+
+#[test]
+fn a_crash_leaves_the_tree_before_or_after_on_a_disk() {
+    histories(3, |ops| {
+        crash_everywhere(DirDisk::new, Io::Cached, ops, |disk| {
+            let left = std::fs::read_dir(disk.dir.path().join("work")).unwrap().count();
+            assert_eq!(left, 0, "the work directory is clean");
+        });
+    });
+}
+
+#[test]
+fn a_change_that_fails_leaves_view_and_disk_in_step() {
+    histories(25, |ops| {
+        for n in 0.. {
+            let disk = MemDisk::new();
+            let faults = Faults::fail_once(n, Errno::ENOSPC);
+            let faulty = FaultDisk { disk: &disk, faults: faults.clone() };
+            let mut run = Run::new(&faulty, Io::Cached);
+            run.compare().unwrap();
+            for op in ops {
+                let before = run.model.clone();
+                let answer = run.step(op);
+                let failed = faults.changes() > n;
+                if !failed {
+                    answer.unwrap();
+                    run.compare().unwrap();
+                    continue;
+                }
+                if let Err(message) = &answer {
+                    assert!(message.ends_with("got Err(ENOSPC)"), "the errno is kept: {message}");
+                }
+                assert_eq!(disk.upper.drafts(), 0, "a draft that failed is gone");
+                let after = std::mem::replace(&mut run.model, without_directory_times(before.clone()));
+                if run.compare().is_err() {
+                    run.model = without_directory_times(after.clone());
+                    run.compare().unwrap();
+                }
+                is_either(&disk, Io::Cached, &before, &after, op);
+                break;
+            }
+            if faults.changes() <= n {
+                break;
+            }
+        }
+    });
+}
