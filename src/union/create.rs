@@ -61,11 +61,16 @@ impl<L: Lower, U: Upper> UnionFs<L, U> {
         permissions: u16,
         flags: OpenFlags,
     ) -> Outcome<(Entry, Opened)> {
-        let entry = match self.make(caller, parent, name, &NewObject::File, permissions) {
-            Err(Errno::EEXIST) if !flags.has(libc::O_EXCL) => {
-                self.find_entry(parent, name)?.ok_or(Errno::ESTALE)?
+        let entry = loop {
+            match self.make(caller, parent, name, &NewObject::File, permissions) {
+                // Removed again before it was found: make it after all.
+                Err(Errno::EEXIST) if !flags.has(libc::O_EXCL) => {
+                    if let Some(entry) = self.find_entry(parent, name)? {
+                        break entry;
+                    }
+                }
+                made => break made?,
             }
-            made => made?,
         };
         match self.open_file(entry.attr.ino, flags) {
             Ok(opened) => Ok((entry, opened)),
