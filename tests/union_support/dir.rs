@@ -1,6 +1,7 @@
 //! Layers on a disk, in a temporary directory.
 
 use std::fs::File;
+use std::path::Path;
 
 use nixview::layer::Lower;
 use nixview::layer::dir::{DirLower, DirUpper, Format};
@@ -11,13 +12,18 @@ use super::{Disk, populate, set_times};
 /// A lower, an upper and its work directory.
 pub struct DirDisk {
     pub dir: TempDir,
-    format: Format,
+    pub format: Format,
 }
 
 impl DirDisk {
     /// The usual lower.
     pub fn new() -> Self {
-        let dir = TempDir::with_prefix("nv").unwrap();
+        Self::new_in(&std::env::temp_dir())
+    }
+
+    /// The usual lower, on the file system of a directory.
+    pub fn new_in(base: &Path) -> Self {
+        let dir = TempDir::with_prefix_in("nv", base).unwrap();
         for name in ["lower", "work0", "data", "work"] {
             std::fs::create_dir(dir.path().join(name)).unwrap();
         }
