@@ -54,6 +54,7 @@ fn nothing_can_be_written_through_a_read_only_clone() {
         .unwrap();
     fs::write(dir.path().join("below/later"), "").unwrap();
     let later = rustix::fs::openat(&clone, "below/later", OFlags::PATH, Mode::empty());
+    mount::unmount(&dir.path().join("below"), Unmount::Now).unwrap();
     assert_eq!(later.unwrap_err(), rustix::io::Errno::NOENT, "later mounts do not appear in the clone");
 }
 
