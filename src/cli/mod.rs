@@ -15,6 +15,7 @@ pub mod commands;
 pub mod error;
 mod log;
 pub mod output;
+pub mod source;
 pub mod state;
 pub mod view;
 

@@ -160,8 +160,23 @@ impl Cache {
         let guard = self.connection.lock();
         let connection = guard.as_ref().ok_or_else(|| failed("it cannot be used".to_owned()))?;
         connection
-            .execute("DELETE FROM closures WHERE used < ?1", [limit])
+            .execute("DELETE FROM closures WHERE used <= ?1", [limit])
             .map_err(|error| failed(error.to_string()))
+    }
+
+    /// The number of rows that [`Cache::prune`] would remove.
+    ///
+    /// # Errors
+    /// If the cache cannot be used.
+    pub fn stale(&self, age: Duration) -> Result<usize, CacheError> {
+        let limit = today().saturating_sub(i64::try_from(age.as_secs()).unwrap_or(i64::MAX));
+        let failed = |problem: String| CacheError { file: self.file.clone(), problem };
+        let guard = self.connection.lock();
+        let connection = guard.as_ref().ok_or_else(|| failed("it cannot be used".to_owned()))?;
+        let count = connection
+            .query_row("SELECT count(*) FROM closures WHERE used <= ?1", [limit], |row| row.get::<_, i64>(0));
+        let count = count.map_err(|error| failed(error.to_string()))?;
+        Ok(usize::try_from(count).unwrap_or_default())
     }
 
     /// The number of closures that are remembered; 0 if the cache cannot be used.

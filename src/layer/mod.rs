@@ -205,9 +205,7 @@ pub trait Upper: Lower {
     /// The inode number of a view that was stored with an object ([`set_origin`](Self::set_origin)).
     fn origin(&self, object: &Self::Object) -> io::Result<Option<u64>>;
 
-    /// Stores with an object the inode number that it has in the view. Survives rename and restart; except that where
-    /// an object cannot hold one (a symbolic link or a node, without privilege) nothing is stored, and
-    /// [`origin`](Self::origin) stays `None`.
+    /// Stores with an object the inode number that it has in the view. Survives rename and restart.
     fn set_origin(&self, object: &Self::Object, ino: u64) -> io::Result<()>;
 
     /// Makes an object that nobody sees yet, with `permissions`, owner and group as given (not the server's).
@@ -229,13 +227,11 @@ pub trait Upper: Lower {
     fn link(&self, object: &Self::Object, dir: &Self::Object, name: &Name) -> io::Result<()>;
 
     /// Removes a name in one step; a directory may hold whiteouts and nothing else (`ENOTEMPTY`). With `whiteout`,
-    /// a whiteout stands in its place from that same step on, also where there was no name before. Without, a whiteout
-    /// itself can be removed.
+    /// a whiteout stands in its place from that same step on, also where there was no name before.
     fn remove(&self, dir: &Self::Object, name: &Name, whiteout: bool) -> io::Result<()>;
 
     /// Moves a name in one step, in place of nothing, a whiteout, or an object of the fitting kind (a directory in its
-    /// place may hold only whiteouts). With `whiteout`, one stands at the old name afterwards. Two names of one object:
-    /// nothing happens, as rename(2) has it. A directory that is
+    /// place may hold only whiteouts). With `whiteout`, one stands at the old name afterwards. A directory that is
     /// moved must be opaque already if anything below its new path could show through.
     fn rename(
         &self,

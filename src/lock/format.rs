@@ -123,6 +123,21 @@ impl EnvLock {
         Self::parse(&text, &path.display().to_string())
     }
 
+    /// True if a file looks like a lock of any version, usable or not; false if it cannot be read.
+    #[must_use]
+    pub fn is_one(path: &Path) -> bool {
+        #[derive(Deserialize)]
+        struct Looks {
+            roots: Option<serde::de::IgnoredAny>,
+            closure: Option<serde::de::IgnoredAny>,
+        }
+        let is_file = std::fs::metadata(path).is_ok_and(|found| found.is_file());
+        let text = if is_file { read_bounded(path, MAX_SIZE).ok() } else { None };
+        text.is_some_and(|text| {
+            serde_json::from_slice(&text).is_ok_and(|l: Looks| l.roots.is_some() && l.closure.is_some())
+        })
+    }
+
     /// The text of the lock; the same value always gives the same bytes.
     ///
     /// # Errors

@@ -2,16 +2,29 @@
 //!
 //! A lock says from which roots an environment starts, which closure they had, and what decided that. It is a claim that
 //! is checked, never a permission: a mount computes the closure from the roots and [`verify`] compares.
-//! Knows what can be locked and nothing of views.
+//! [`make`] makes one out of what [`Given`] recognised. Knows what can be locked and nothing of views.
 
 pub mod digest;
 mod error;
+mod evaluate;
 pub mod format;
+mod given;
+pub mod inputs;
+mod known;
+mod link;
+mod make;
+pub mod memory;
+mod remember;
 pub mod source;
 mod verify;
 
 pub use digest::Digest;
 pub use error::LockError;
+pub use evaluate::Argument;
 pub use format::{EnvLock, LockedClosure, Recorded, Root};
+pub use given::Given;
+pub use known::Known;
+pub use make::{Evaluation, Made, Request, make};
+pub use memory::Memory;
 pub use source::Source;
 pub use verify::{verify, verify_store};

@@ -7,8 +7,11 @@ use std::process::ExitCode;
 
 use super::{CliError, Context};
 
+pub mod closure;
 pub mod completions;
 pub mod doctor;
+pub mod gc;
+pub mod lock;
 pub mod man;
 pub mod mount;
 pub mod run;
@@ -20,6 +23,12 @@ pub mod upper;
 /// What to do.
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
+    /// Pin an environment in a lock file: its store paths, and what decided them
+    Lock(lock::Args),
+    /// Show which store paths an environment consists of, why, and how two differ
+    Closure(closure::Args),
+    /// Remove what the caches have not used for a while
+    Gc(gc::Args),
     /// Mount a view of an environment on a directory
     Mount(mount::Args),
     /// Unmount a view
@@ -47,6 +56,9 @@ impl Command {
     /// What went wrong, with what to do about it.
     pub fn run(&self, context: &Context) -> Result<ExitCode, CliError> {
         match self {
+            Self::Lock(args) => lock::run(args, context),
+            Self::Closure(args) => closure::run(args, context),
+            Self::Gc(args) => gc::run(args, context),
             Self::Mount(args) => mount::run(args, context),
             Self::Umount(args) => umount::run(args, context),
             Self::Status(args) => status::run(args, context),

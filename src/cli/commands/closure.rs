@@ -1,0 +1,252 @@
+//! `nixview closure`: the store paths of an environment.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::ExitCode;
+
+use serde_json::json;
+
+use crate::cli::output::{count, size};
+use crate::cli::source::{SOURCES, SourceArgs};
+use crate::cli::{CliError, Context, ErrorContext};
+use crate::closure::{Cache, Closure, Mode, why};
+use crate::lock::{EnvLock, Given, Known, verify, verify_store};
+use crate::store::{Location, StoreDir, StorePath};
+
+/// Arguments of `nixview closure`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = format!("ENV is a lock file, whose closure must be the one that was locked, or a SOURCE.\n\
+    {SOURCES}\n\nExamples:\n  \
+    nixview closure env.lock\n  \
+    nixview closure --summary ./result\n  \
+    nixview closure env.lock --why /nix/store/HASH-glibc-2.36\n  \
+    nixview closure --diff old.lock new.lock"))]
+pub struct Args {
+    /// A lock file, or anything that 'nixview lock' takes; two with --diff
+    #[arg(value_name = "ENV", required = true)]
+    pub environments: Vec<String>,
+    /// How a SOURCE becomes a closure; a lock file says that itself.
+    #[command(flatten)]
+    pub how: SourceArgs,
+    /// What is shown.
+    #[command(flatten)]
+    pub show: Show,
+    /// Answer as JSON [default: as text]
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What is shown of a closure.
+#[derive(Debug, clap::Args)]
+#[group(multiple = false)]
+pub struct Show {
+    /// Print the full store paths, sorted, one a line; this is the default
+    #[arg(long)]
+    pub paths: bool,
+    /// Print the number of paths, the size of their NARs and the digest [default: the paths]
+    #[arg(long)]
+    pub summary: bool,
+    /// Print what refers to what as a tree; a path that was shown is not unfolded again [default: the paths]
+    #[arg(long)]
+    pub tree: bool,
+    /// Print the shortest chain of references to PATH; exit code 1 if it is not in the closure [default: the paths]
+    #[arg(long, value_name = "PATH")]
+    pub why: Option<String>,
+    /// Print the paths that only one of two environments has; exit code 1 if they differ [default: the paths of one]
+    #[arg(long)]
+    pub diff: bool,
+}
+
+/// An environment and what is known of it.
+struct Environment {
+    closure: Closure,
+    known: Known,
+    roots: Vec<StorePath>,
+    mode: Mode,
+    store: StoreDir,
+}
+
+/// Shows it.
+///
+/// # Errors
+/// If an environment cannot be read, or its closure is not the one that was locked.
+pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
+    match (args.show.diff, args.environments.as_slice()) {
+        (true, [old, new]) => {
+            let (old, new) = (open(old, args, context)?, open(new, args, context)?);
+            diff(&old, &new, args.json, context)
+        }
+        (true, _) => Err(CliError::usage("--diff needs two environments")),
+        (false, [one]) if EnvLock::is_one(Path::new(one)) => show(&open(one, args, context)?, args, context),
+        (false, many) if many.iter().any(|one| EnvLock::is_one(Path::new(one))) => {
+            Err(CliError::usage("one lock file at a time can be shown; --diff compares two"))
+        }
+        (false, sources) => show(&made(sources, args, context)?, args, context),
+    }
+}
+
+fn made(sources: &[String], args: &Args, context: &Context) -> Result<Environment, CliError> {
+    let made = args.how.make(sources, None, None, context)?;
+    let roots = made.lock.roots.into_iter().map(|root| root.path).collect();
+    Ok(Environment {
+        closure: made.closure,
+        known: made.known,
+        roots,
+        mode: made.lock.mode,
+        store: made.lock.store_dir,
+    })
+}
+
+fn open(text: &str, args: &Args, context: &Context) -> Result<Environment, CliError> {
+    if !EnvLock::is_one(Path::new(text)) {
+        return made(&[text.to_owned()], args, context);
+    }
+    let lock = EnvLock::read(Path::new(text)).context("cannot use the environment")?;
+    let location = args.how.location()?;
+    verify_store(&lock, &location.dir).with_context(|| format!("cannot use {text} here"))?;
+    let known = Known::open(&location, None, &context.state.state).context("cannot read the store")?;
+    let roots: Vec<StorePath> = lock.roots.iter().map(|root| root.path.clone()).collect();
+    let closure = known
+        .closure(&Cache::open(&context.state.state), &roots, lock.mode)
+        .with_context(|| format!("cannot find the closure of {text}"))?;
+    if let Err(error) = verify(&lock, &closure) {
+        if !args.show.diff {
+            return Err(Err::<(), _>(error)
+                .with_context(|| format!("the store does not have what {text} says"))
+                .err()
+                .unwrap_or_else(|| CliError::new("the lock does not fit"))
+                .hint(
+                    "lock it again; 'nixview closure --diff' shows what two environments are made of now",
+                ));
+        }
+        context.output.note(&format!("nixview: note: {text}: {error}"));
+    }
+    Ok(Environment { closure, known, roots, mode: lock.mode, store: location.dir })
+}
+
+fn show(env: &Environment, args: &Args, context: &Context) -> Result<ExitCode, CliError> {
+    let output = &context.output;
+    if let Some(target) = &args.show.why {
+        return chain(env, target, args, context);
+    }
+    let closure = &env.closure;
+    if args.show.tree {
+        if args.json {
+            return Err(CliError::usage("--tree is for people; --json without it has the paths"));
+        }
+        tree(env, context)?;
+    } else if args.json {
+        let mut value = json!({
+            "count": closure.count(),
+            "digest": closure.digest(),
+            "mode": env.mode,
+            "narSize": closure.nar_size(),
+            "roots": full(env, &env.roots),
+        });
+        if let (false, Some(map)) = (args.show.summary, value.as_object_mut()) {
+            map.insert("paths".to_owned(), json!(full(env, closure.paths())));
+        }
+        output.json(&value)?;
+    } else if args.show.summary {
+        let nar_size = closure.nar_size().map_or_else(|| "size not recorded".to_owned(), size);
+        let paths = count(closure.count() as u64, "path", "paths");
+        output.line(&format!("{paths}, {nar_size}, {}", closure.digest()))?;
+    } else {
+        output
+            .write(|out| closure.paths().iter().try_for_each(|path| writeln!(out, "{}/{path}", env.store)))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn full(env: &Environment, paths: &[StorePath]) -> Vec<String> {
+    paths.iter().map(|path| format!("{}/{path}", env.store)).collect()
+}
+
+fn chain(env: &Environment, target: &str, args: &Args, context: &Context) -> Result<ExitCode, CliError> {
+    let location: Location = args.how.location()?;
+    let target = match Given::recognise(target, &location).context("cannot look for the path")? {
+        Given::Path(path) => path,
+        _ => return Err(CliError::usage(format!("--why needs a store path, and '{target}' is none"))),
+    };
+    let found = why(env.known.references(), &env.roots, env.mode, &target)
+        .context("cannot follow the references")?
+        .filter(|_| env.closure.contains(&target));
+    if args.json {
+        context.output.json(&found.as_ref().map(|chain| full(env, chain)))?;
+    } else if let Some(chain) = &found {
+        context.output.write(|out| {
+            chain.iter().enumerate().try_for_each(|(depth, path)| {
+                let arrow = if depth == 0 { "" } else { "└─ " };
+                writeln!(out, "{}{arrow}{}/{path}", "   ".repeat(depth.saturating_sub(1)), env.store)
+            })
+        })?;
+    } else {
+        context.output.note(&format!("nixview: {target} is not in the closure"));
+    }
+    Ok(if found.is_some() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn diff(old: &Environment, new: &Environment, json: bool, context: &Context) -> Result<ExitCode, CliError> {
+    let only = |one: &Environment, other: &Environment| -> Vec<String> {
+        let paths: Vec<StorePath> =
+            one.closure.paths().iter().filter(|p| !other.closure.contains(p)).cloned().collect();
+        full(one, &paths)
+    };
+    let (removed, added) = (only(old, new), only(new, old));
+    let same = removed.is_empty() && added.is_empty();
+    if json {
+        context.output.json(&json!({ "added": added, "removed": removed }))?;
+    } else {
+        context.output.write(|out| {
+            removed.iter().try_for_each(|path| writeln!(out, "- {path}"))?;
+            added.iter().try_for_each(|path| writeln!(out, "+ {path}"))
+        })?;
+    }
+    Ok(if same { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Draws members below what refers to them. Starts at the roots, or, where these are no members (mode `dev`), at the
+/// members that nothing refers to. Without recursion: chains can be long.
+fn tree(env: &Environment, context: &Context) -> Result<(), CliError> {
+    let failed = "cannot follow the references";
+    let references = env.known.references();
+    let mut below = std::collections::BTreeMap::new();
+    for path in env.closure.paths() {
+        let mut next = references.references(path).context(failed)?;
+        if env.mode == Mode::Build && path.is_derivation() {
+            next.extend(
+                references.outputs(path).context(failed)?.into_iter().filter_map(|output| output.path),
+            );
+        }
+        next.retain(|other| other != path && env.closure.contains(other));
+        next.sort_unstable();
+        next.dedup();
+        below.insert(path.clone(), next);
+    }
+    let mut tops: Vec<StorePath> =
+        env.roots.iter().filter(|root| env.closure.contains(root)).cloned().collect();
+    if tops.is_empty() {
+        let referred: BTreeSet<&StorePath> = below.values().flatten().collect();
+        tops = env.closure.paths().iter().filter(|path| !referred.contains(path)).cloned().collect();
+    }
+    context.output.write(|out| {
+        let mut seen = BTreeSet::new();
+        // Path, what stands before its name, what stands before those of its children.
+        let mut open: Vec<(&StorePath, String, String)> =
+            tops.iter().rev().map(|top| (top, String::new(), String::new())).collect();
+        while let Some((path, head, indent)) = open.pop() {
+            let next = below.get(path).map(Vec::as_slice).unwrap_or_default();
+            let fresh = seen.insert(path);
+            let more = if fresh || next.is_empty() { "" } else { " […]" };
+            writeln!(out, "{head}{}/{path}{more}", env.store)?;
+            if fresh {
+                for (index, child) in next.iter().enumerate().rev() {
+                    let (branch, line) =
+                        if index + 1 == next.len() { ("└─ ", "   ") } else { ("├─ ", "│  ") };
+                    open.push((child, format!("{indent}{branch}"), format!("{indent}{line}")));
+                }
+            }
+        }
+        Ok(())
+    })
+}

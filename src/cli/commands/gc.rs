@@ -1,0 +1,132 @@
+//! `nixview gc`: the caches without what nobody used for a while.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, SystemTime};
+
+use serde::Serialize;
+
+use crate::cli::output::{count, size};
+use crate::cli::{CliError, Context, ErrorContext};
+use crate::closure::Cache;
+use crate::lock::Memory;
+
+/// Arguments of `nixview gc`.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Caches can always go: what is missing is computed again. Uppers, views and the store are not \
+    touched.\n\nExamples:\n  \
+    nixview gc\n  \
+    nixview gc --older-than 1h --dry-run"
+)]
+pub struct Args {
+    /// How long something must not have been used: 30d, 12h, 0s
+    #[arg(long, value_name = "AGE", default_value = "30d", value_parser = humantime::parse_duration)]
+    pub older_than: Duration,
+    /// Only say what would be removed [default: remove it]
+    #[arg(short = 'n', long)]
+    pub dry_run: bool,
+    /// Answer as JSON [default: as text]
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Report {
+    closures: u64,
+    evaluations: u64,
+    files: u64,
+    file_bytes: u64,
+    dry_run: bool,
+}
+
+/// Removes it, or says what would be.
+///
+/// # Errors
+/// If a cache cannot be used, or a file not be removed.
+pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
+    let state = &context.state.state;
+    let mut report = Report { dry_run: args.dry_run, ..Report::default() };
+    if state.join("closures.sqlite").exists() {
+        let cache = Cache::open(state);
+        let removed = if args.dry_run { cache.stale(args.older_than) } else { cache.prune(args.older_than) };
+        report.closures = removed.context("cannot clean the cache of closures")? as u64;
+    }
+    if state.join(crate::lock::memory::FILE).exists() {
+        let removed = Memory::open(state).prune(args.older_than, args.dry_run);
+        report.evaluations = removed.context("cannot clean what is remembered of evaluations")?;
+    }
+    for (file, bytes) in
+        old_files(state, args.older_than).with_context(|| format!("cannot list {}", state.display()))?
+    {
+        if !args.dry_run {
+            std::fs::remove_file(&file).with_context(|| format!("cannot remove {}", file.display()))?;
+        }
+        report.files += 1;
+        report.file_bytes += bytes;
+    }
+    if args.json {
+        context.output.json(&report)?;
+    } else {
+        let done = if args.dry_run { "would remove" } else { "removed" };
+        context.output.line(&format!(
+            "{done} {}, {} and {} ({})",
+            count(report.closures, "closure", "closures"),
+            count(report.evaluations, "evaluation", "evaluations"),
+            count(report.files, "file", "files"),
+            size(report.file_bytes)
+        ))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Caches that were set aside as corrupt, and scans that nobody added to; with their sizes.
+fn old_files(state: &Path, age: Duration) -> io::Result<Vec<(PathBuf, u64)>> {
+    let entries = match std::fs::read_dir(state) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let mut old = Vec::new();
+    for entry in entries {
+        let entry = entry?;
+        let name = entry.file_name();
+        let is_ours =
+            name.to_str().is_some_and(|n| n.ends_with(".sqlite.corrupt") || n.starts_with("scans.sqlite"));
+        let found = entry.metadata()?;
+        let since = SystemTime::now().duration_since(found.modified()?).unwrap_or_default();
+        if is_ours && found.is_file() && since >= age {
+            old.push((entry.path(), found.len()));
+        }
+    }
+    old.sort();
+    Ok(old)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "test code")]
+
+    use super::*;
+
+    #[test]
+    fn only_old_files_of_caches_go() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in
+            ["closures.sqlite.corrupt", "scans.sqlite", "scans.sqlite-wal", "closures.sqlite", "notes"]
+        {
+            std::fs::write(dir.path().join(name), "x").unwrap();
+        }
+        std::fs::create_dir(dir.path().join("uppers")).unwrap();
+        assert!(old_files(dir.path(), Duration::from_secs(3600)).unwrap().is_empty());
+        let names: Vec<_> = old_files(dir.path(), Duration::ZERO)
+            .unwrap()
+            .iter()
+            .map(|(file, _)| file.file_name().unwrap().to_str().unwrap().to_owned())
+            .collect();
+        assert_eq!(names, ["closures.sqlite.corrupt", "scans.sqlite", "scans.sqlite-wal"]);
+        assert!(old_files(&dir.path().join("none"), Duration::ZERO).unwrap().is_empty());
+    }
+}

@@ -1,0 +1,119 @@
+//! `nixview lock`: pins an environment.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use serde::Serialize;
+
+use crate::cli::output::{count, size};
+use crate::cli::source::{SOURCES, SourceArgs};
+use crate::cli::{CliError, Context, ErrorContext};
+use crate::lock::{Evaluation, Made};
+
+/// Arguments of `nixview lock`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = format!("{SOURCES}\n\nExamples:\n  \
+    nixview lock ./shell.nix -o env.lock\n  \
+    nixview lock ./envs.nix#web --argstr version 3 -o web.lock\n  \
+    nixview lock --realise /nix/store/HASH-env.drv^out\n  \
+    nixview lock --mode dev /nix/store/HASH-hello.drv\n  \
+    nix-store -qR ./result | nixview lock - --name app"))]
+pub struct Args {
+    /// What to lock; see below
+    #[arg(value_name = "SOURCE", required = true)]
+    pub sources: Vec<String>,
+    /// How it becomes a closure.
+    #[command(flatten)]
+    pub how: SourceArgs,
+    /// What to call the environment [default: the name of SOURCE]
+    #[arg(short, long, value_name = "NAME")]
+    pub name: Option<String>,
+    /// The lock file to write; - for standard output
+    #[arg(short, long, value_name = "FILE", default_value = "env.lock")]
+    pub output: PathBuf,
+    /// Say what was done as JSON [default: as text]
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What was done, for `--json`.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Report<'a> {
+    file: Option<&'a Path>,
+    written: bool,
+    evaluation: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    not_remembered: Option<&'a str>,
+    name: &'a str,
+    count: u64,
+    digest: String,
+    nar_size: Option<u64>,
+}
+
+/// Makes the lock and writes it.
+///
+/// # Errors
+/// If what was given cannot be locked, or the lock not be written.
+pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
+    let file = (args.output != Path::new("-")).then_some(args.output.as_path());
+    if file.is_none() && args.json {
+        return Err(CliError::usage("--json and -o - both want standard output"));
+    }
+    let made = args.how.make(&args.sources, args.name.as_deref(), file, context)?;
+    let Some(file) = file else {
+        let text = made.lock.print().context("cannot print the lock")?;
+        context.output.write(|out| out.write_all(text.as_bytes()))?;
+        return Ok(ExitCode::SUCCESS);
+    };
+    let written = made.lock.write(file).context("cannot keep the lock")?;
+    if let Evaluation::Doubtful(why) = &made.evaluation {
+        context.output.note(&format!("nixview: note: will be evaluated each time: {why}"));
+    }
+    if args.json {
+        context.output.json(&report(&made, file, written))?;
+    } else {
+        context.output.line(&said(&made, file, written))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn report<'a>(made: &'a Made, file: &'a Path, written: bool) -> Report<'a> {
+    let (evaluation, not_remembered) = match &made.evaluation {
+        Evaluation::None => ("none", None),
+        Evaluation::Remembered => ("unchanged", None),
+        Evaluation::Evaluated => ("evaluated", None),
+        Evaluation::Doubtful(why) => ("evaluated", Some(why.as_str())),
+    };
+    let closure = &made.lock.closure;
+    Report {
+        file: Some(file),
+        written,
+        evaluation,
+        not_remembered,
+        name: &made.lock.name,
+        count: closure.count,
+        digest: closure.digest.to_string(),
+        nar_size: closure.nar_size,
+    }
+}
+
+/// `env.lock: 42 paths, 1.2 GiB (unchanged, not evaluated)`
+fn said(made: &Made, file: &Path, written: bool) -> String {
+    let closure = &made.lock.closure;
+    let mut text = format!("{}: {}", file.display(), count(closure.count, "path", "paths"));
+    if let Some(bytes) = closure.nar_size {
+        text.push_str(&format!(", {}", size(bytes)));
+    }
+    let evaluation = match &made.evaluation {
+        Evaluation::None => None,
+        Evaluation::Remembered => Some("unchanged, not evaluated"),
+        Evaluation::Evaluated | Evaluation::Doubtful(_) => Some("evaluated"),
+    };
+    let file = (!written).then_some("the lock says so already");
+    let remarks: Vec<&str> = evaluation.into_iter().chain(file).collect();
+    if !remarks.is_empty() {
+        text.push_str(&format!(" ({})", remarks.join("; ")));
+    }
+    text
+}
