@@ -11,6 +11,7 @@
 mod union_support;
 
 use std::collections::HashMap;
+use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
@@ -18,8 +19,9 @@ use std::time::Duration;
 
 use nixview::layer::fault::{Change, FaultUpper, Faults};
 use nixview::layer::mem::MemLayer;
+use nixview::layer::{Access, LayerEntry, Lower, Stat};
 use nixview::union::{Io, UnionFs};
-use nixview::vfs::{Errno, FileKind, Flow, Ino, OpenFlags, RenameMode, SetAttr, Vfs};
+use nixview::vfs::{Errno, FileKind, Flow, Ino, Name, OpenFlags, RenameMode, SetAttr, StatFs, Vfs};
 use union_support::{Disk, MemDisk, View, caller, name, options};
 
 type Fs = UnionFs<MemLayer, FaultUpper<MemLayer>>;
@@ -247,5 +249,83 @@ fn mixed_operations_leave_what_the_layers_say() {
             assert_eq!(live, remounted);
         }
         assert!(done.into_inner() > 8000, "most operations found something to do");
+    });
+}
+
+/// A lower that calls a hook after each lookup of a name.
+struct SlowLower<H> {
+    inner: MemLayer,
+    looked_up: H,
+}
+
+impl<H: Fn() + Send + Sync + 'static> Lower for SlowLower<H> {
+    type Object = <MemLayer as Lower>::Object;
+    type File = <MemLayer as Lower>::File;
+
+    fn root(&self) -> io::Result<Self::Object> {
+        self.inner.root()
+    }
+
+    fn lookup(&self, dir: &Self::Object, name: &Name) -> io::Result<Self::Object> {
+        let found = self.inner.lookup(dir, name);
+        (self.looked_up)();
+        found
+    }
+
+    fn resolve(&self, path: &[Name]) -> io::Result<Self::Object> {
+        self.inner.resolve(path)
+    }
+
+    fn stat(&self, object: &Self::Object) -> io::Result<Stat> {
+        self.inner.stat(object)
+    }
+
+    fn read_dir(&self, dir: &Self::Object) -> io::Result<Vec<LayerEntry>> {
+        self.inner.read_dir(dir)
+    }
+
+    fn read_link(&self, object: &Self::Object) -> io::Result<Vec<u8>> {
+        self.inner.read_link(object)
+    }
+
+    fn open(&self, object: &Self::Object, access: Access) -> io::Result<Self::File> {
+        self.inner.open(object, access)
+    }
+
+    fn get_xattr(&self, object: &Self::Object, name: &[u8]) -> io::Result<Vec<u8>> {
+        self.inner.get_xattr(object, name)
+    }
+
+    fn list_xattr(&self, object: &Self::Object) -> io::Result<Vec<Vec<u8>>> {
+        self.inner.list_xattr(object)
+    }
+
+    fn statfs(&self) -> io::Result<StatFs> {
+        self.inner.statfs()
+    }
+}
+
+#[test]
+fn a_lookup_does_not_answer_what_was_removed_while_it_looked() {
+    guarded(|| {
+        let disk = MemDisk::new();
+        let (stuck, is_stuck) = mpsc::channel();
+        let (release, released) = mpsc::channel::<()>();
+        let (first, released) = (AtomicBool::new(true), Mutex::new(released));
+        let looked_up = move || {
+            if first.swap(false, Ordering::SeqCst) {
+                stuck.send(()).unwrap();
+                released.lock().unwrap().recv().unwrap();
+            }
+        };
+        let lower = SlowLower { inner: disk.lower(), looked_up };
+        let fs = UnionFs::new(lower, Some(disk.upper()), options(Io::Cached)).unwrap();
+        thread::scope(|scope| {
+            let lookup = scope.spawn(|| fs.lookup(Ino::ROOT, &name("b")).unwrap());
+            is_stuck.recv().unwrap();
+            fs.unlink(Ino::ROOT, &name("b")).unwrap();
+            release.send(()).unwrap();
+            assert_eq!(lookup.join().unwrap(), None);
+        });
     });
 }
