@@ -4,6 +4,7 @@
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
+    clippy::print_stderr,
     reason = "test code"
 )]
 
@@ -290,5 +291,48 @@ fn the_foreground_serves_until_it_is_interrupted() {
     scene.shell(&format!("ls a/store/{}", scene.store.path("libc"))).ok();
     assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
     assert_eq!(child.wait().unwrap().code(), Some(0));
+    scene.assert_nothing_left();
+}
+
+#[test]
+#[ignore = "needs root and /dev/fuse"]
+fn fusermount3_mounts_for_users_and_can_be_forced() {
+    let scene = Scene::new();
+    if scene.shell("command -v fusermount3").code != Some(0) {
+        eprintln!("skipped: fusermount3 is not installed");
+        return;
+    }
+    scene.mount("env-a", "a", &["--name", "web", "--tmp", "--fusermount"]).ok();
+    scene.shell(&format!("ls a/store/{}", scene.store.path("libc"))).ok();
+    scene.nixview(&["umount", "web"]).ok();
+    scene.assert_nothing_left();
+
+    // As a user, with a device and a configuration of a namespace of the test's own. It unmounts by itself.
+    scene.shell("chmod 755 . && mkdir -m 0777 home run-user && chown 65534:65534 a && chmod a+r *.lock").ok();
+    let script = |options: &str| {
+        format!(
+            "set -e; cp -a /dev/fuse home/fuse; chmod 666 home/fuse; mount --bind home/fuse /dev/fuse
+             : > home/conf; : >> /etc/fuse.conf; mount --bind home/conf /etc/fuse.conf
+             cp -f {1} home/nixview; chmod 755 home/nixview; cd /
+             n() {{ setpriv --reuid=65534 --regid=65534 --clear-groups env HOME={0}/home \\
+               {0}/home/nixview --state-dir {0}/home/state --runtime-dir {0}/run-user \"$@\"; }}
+             n mount --closure {0}/env-a.lock --store {0}/s --name own --tmp {options} {0}/a
+             setpriv --reuid=65534 --regid=65534 --clear-groups ls -d {0}/a/store
+             n status; n umount own",
+            scene.dir.path().display(),
+            env!("CARGO_BIN_EXE_nixview"),
+        )
+    };
+    std::fs::write(scene.path("script"), script("").replace("\\\\", "\\").replace("\\\"", "\"")).unwrap();
+    let ran = scene.shell("unshare -m --propagation private /bin/sh ./script").ok();
+    assert!(ran.out.contains("a/store\n") && ran.out.contains("cached"), "{ran:?}");
+    std::fs::write(
+        scene.path("script"),
+        script("-o allow_other").replace("\\\\", "\\").replace("\\\"", "\""),
+    )
+    .unwrap();
+    let ran = scene.shell("unshare -m --propagation private /bin/sh ./script");
+    assert!(ran.err.contains("user_allow_other"), "{ran:?}");
+    assert_eq!(scene.names("run-user/views"), Vec::<String>::new());
     scene.assert_nothing_left();
 }

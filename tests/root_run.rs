@@ -231,3 +231,35 @@ fn a_user_namespace_can_be_forced() {
     assert_eq!(ran.out, format!("{}x\n", mini_store::contents::HELLO));
     scene.assert_nothing_left();
 }
+
+#[test]
+#[ignore = "needs root and /dev/fuse"]
+fn an_interrupt_from_the_terminal_reaches_the_command_once_and_not_the_server() {
+    let scene = Scene::new();
+    let script = "trap 'n=$((n+1)); echo got $n; ls -d /nix/store; sleep 0.3; echo last $n; exit 6' INT; echo ready; \
+                  while :; do sleep 0.05; done";
+    std::fs::write(scene.path("trap"), script).unwrap();
+    let line = format!(
+        "{} --state-dir {1}/state --runtime-dir {1}/run run --closure {1}/env-a.lock --store {1}/s -- sh {1}/trap",
+        env!("CARGO_BIN_EXE_nixview"),
+        scene.dir.path().display()
+    );
+    // script(1) gives it a terminal; what is written to it is typed.
+    let mut command = Command::new("timeout");
+    command.args(["-k", "5", "30", "script", "-qec", &line, "/dev/null"]);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut out = BufReader::new(child.stdout.take().unwrap());
+    let mut said = String::new();
+    while !said.contains("ready") {
+        assert_ne!(out.read_line(&mut said).unwrap(), 0, "{said}");
+    }
+    let mut keys = child.stdin.take().unwrap();
+    std::io::Write::write_all(&mut keys, b"\x03").unwrap();
+    std::io::Read::read_to_string(&mut out, &mut said).unwrap();
+    drop(keys);
+    assert_eq!(child.wait().unwrap().code(), Some(6), "{said}");
+    assert!(said.contains("got 1") && said.contains("/nix/store") && said.contains("last 1"), "{said}");
+    assert!(!said.contains("got 2"), "{said}");
+    settle(&scene);
+    scene.assert_nothing_left();
+}

@@ -188,9 +188,8 @@ impl Serving<'_> {
         let mut record = self.record(held, &closure);
         publish(&held.claim, &record)?;
 
-        let store = mount::clone_read_only(&self.spec.store.real).attempt(|| {
-            format!("cannot have a read-only clone of the store {}", self.spec.store.real.display())
-        })?;
+        let store = open_store(&self.spec.store.real)
+            .attempt(|| format!("cannot open the store {} read-only", self.spec.store.real.display()))?;
         let io = self.io(&store)?;
         record.io = io.name().to_owned();
         let tree =
@@ -270,7 +269,8 @@ impl Serving<'_> {
 
     /// Who reads and writes: as asked, or what works.
     fn io(&mut self, store: &OwnedFd) -> Result<fuse::Io, Failure> {
-        if self.spec.io == IoChoice::Cached {
+        let may_mount = process::may_mount().attempt(|| "cannot ask for privileges".to_owned())?;
+        if self.spec.io == IoChoice::Cached || (self.spec.io == IoChoice::Auto && !may_mount) {
             return Ok(fuse::Io::Cached);
         }
         match (probe_passthrough(store), self.spec.io) {
@@ -406,6 +406,19 @@ impl Serving<'_> {
 
 fn publish(claim: &Claim, record: &Record) -> Result<(), Failure> {
     claim.publish(record).attempt(|| "cannot write the record of the view".to_owned())
+}
+
+/// The store's directory on a read-only clone of its mount. A process that may not mount gets the directory itself: it
+/// has no passthrough either, so that nobody but this program opens anything beneath it, and that for reading alone.
+fn open_store(real: &Path) -> io::Result<OwnedFd> {
+    use rustix::fs::{Mode, OFlags};
+    match mount::clone_read_only(real) {
+        Err(error) if error.raw_os_error() == Some(libc::EPERM) && !process::may_mount()? => {
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            Ok(rustix::fs::open(real, flags, Mode::empty())?)
+        }
+        answer => answer,
+    }
 }
 
 /// Whether the kernel takes backing files from this process, and from the store's file system.

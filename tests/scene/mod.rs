@@ -47,10 +47,19 @@ impl Scene {
 
     /// Writes `LABEL.lock`, as changed by `alter`.
     pub(crate) fn lock(&self, label: &str, alter: impl FnOnce(&mut EnvLock)) -> PathBuf {
+        self.write_lock(label, Mode::Runtime, alter)
+    }
+
+    /// Writes `LABEL.lock` in another mode.
+    pub(crate) fn lock_in(&self, label: &str, mode: Mode) -> PathBuf {
+        self.write_lock(label, mode, |_| ())
+    }
+
+    fn write_lock(&self, label: &str, mode: Mode, alter: impl FnOnce(&mut EnvLock)) -> PathBuf {
         let location = Location::open(self.store.root()).unwrap();
         let root: StorePath = self.store.path(label).parse().unwrap();
         let database = Database::open(&location).unwrap();
-        let closure = resolve(&database, std::slice::from_ref(&root), Mode::Runtime).unwrap();
+        let closure = resolve(&database, std::slice::from_ref(&root), mode).unwrap();
         let mut lock = EnvLock {
             closure: LockedClosure {
                 count: closure.count() as u64,
@@ -58,7 +67,7 @@ impl Scene {
                 nar_size: closure.nar_size(),
                 references: None,
             },
-            mode: Mode::Runtime,
+            mode,
             name: label.to_owned(),
             roots: vec![Root::plain(root)],
             source: Source::new(nixview::lock::source::Kind::Paths, vec![label.to_owned()]),
