@@ -88,7 +88,7 @@ pub enum ClosureError {
         /// The source of references, for people.
         origin: String,
     },
-    /// A root that must be a derivation is none.
+    /// No root is a derivation.
     #[error("{0} is not a derivation: a closure for developing needs a .drv")]
     NotADerivation(StorePath),
     /// A derivation has no such output.

@@ -11,7 +11,7 @@ pub(super) const COUNT_MAX: usize = 16 << 20;
 /// The closure of `roots` as `source` knows it.
 ///
 /// Cycles and self references are fine. In the modes `runtime` and `build` roots can be any paths, also `.drv` files
-/// (then their own references); in `dev` they must be derivations.
+/// (then their own references); in `dev` at least one must be a derivation; another path is needed as it is.
 ///
 /// # Errors
 /// If a root or a path that a member refers to is not valid; the error names the referrer. In `dev`, if an output that
@@ -62,15 +62,22 @@ pub fn outputs(
     Ok(paths.into_iter().collect())
 }
 
-/// What developing the derivations needs: the used outputs of their inputs, and their input sources.
+/// What developing the derivations needs: the used outputs of their inputs, and their input sources. A path beside them
+/// that is no derivation (the shell, which nix-shell adds by itself) is needed as it is.
 pub(super) fn dev_roots(
     source: &dyn References,
     derivations: &[StorePath],
 ) -> Result<Vec<StorePath>, ClosureError> {
+    if let Some(first) = derivations.first()
+        && !derivations.iter().any(StorePath::is_derivation)
+    {
+        return Err(ClosureError::NotADerivation(first.clone()));
+    }
     let mut roots = BTreeSet::new();
     for derivation in derivations {
         if !derivation.is_derivation() {
-            return Err(ClosureError::NotADerivation(derivation.clone()));
+            roots.insert(derivation.clone());
+            continue;
         }
         let read = source.derivation(derivation)?;
         for (input, names) in &read.input_derivations {

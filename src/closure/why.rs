@@ -71,9 +71,12 @@ fn why_dev(
 ) -> Result<Option<Vec<StorePath>>, ClosureError> {
     let mut best: Option<Vec<StorePath>> = None;
     for derivation in derivations {
-        let roots = dev_roots(source, std::slice::from_ref(derivation))?;
+        let own = std::slice::from_ref(derivation);
+        let roots = if derivation.is_derivation() { dev_roots(source, own)? } else { own.to_vec() };
         if let Some(mut chain) = why(source, &roots, Mode::Runtime, target)? {
-            chain.insert(0, derivation.clone());
+            if derivation.is_derivation() {
+                chain.insert(0, derivation.clone());
+            }
             if best.as_ref().is_none_or(|b| (chain.len(), &chain) < (b.len(), b)) {
                 best = Some(chain);
             }

@@ -1,9 +1,9 @@
 //! The files that an expression stands among: which they are, their digest, and a copy of them.
 //!
 //! The digest is SHA-256 over length-prefixed fields ([`super::digest::Fields`]): the text `nixview inputs 1`, then for
-//! each file or link, sorted bytewise by its path relative to the base: that path, one of `file`, `executable`, `link`,
-//! and the SHA-256 of the contents or the link's target. Directories count through what is in them. Sockets, devices and
-//! FIFOs are no inputs.
+//! each file or link, sorted by its path relative to the base (component by component, bytewise): that path, one of
+//! `file`, `executable`, `link`, and the SHA-256 of the contents or the link's target. Directories count through what is
+//! in them. Sockets, devices and FIFOs are no inputs.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
