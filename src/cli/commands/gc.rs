@@ -1,4 +1,4 @@
-//! `nixview gc`: the caches without what nobody used for a while.
+//! `nixview gc`: the caches without what nobody used for a while, and what servers left that were killed.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -8,18 +8,19 @@ use std::time::{Duration, SystemTime};
 use serde::Serialize;
 
 use crate::cli::output::{count, size};
+use crate::cli::view::warn;
 use crate::cli::{CliError, Context, ErrorContext};
 use crate::closure::Cache;
+use crate::daemon::leftovers;
+use crate::daemon::registry::{Registry, State};
 use crate::lock::Memory;
 
 /// Arguments of `nixview gc`.
 #[derive(Debug, clap::Args)]
-#[command(
-    after_help = "Caches can always go: what is missing is computed again. Uppers, views and the store are not \
-    touched.\n\nExamples:\n  \
+#[command(after_help = "Caches can always go: what is missing is computed again. What dead views left goes \
+    too: mounts, temporary uppers, roots of Nix's collector. Uppers that stay, views and the store are not touched.\n\nExamples:\n  \
     nixview gc\n  \
-    nixview gc --older-than 1h --dry-run"
-)]
+    nixview gc --older-than 1h --dry-run")]
 pub struct Args {
     /// How long something must not have been used: 30d, 12h, 0s
     #[arg(long, value_name = "AGE", default_value = "30d", value_parser = humantime::parse_duration)]
@@ -39,7 +40,22 @@ struct Report {
     evaluations: u64,
     files: u64,
     file_bytes: u64,
+    dead_views: u64,
     dry_run: bool,
+}
+
+/// Cleans up after servers that were killed; answers after how many.
+fn dead_views(dry_run: bool, context: &Context) -> Result<u64, CliError> {
+    let Some(registry) = Registry::existing(&context.state.runtime) else {
+        return Ok(0);
+    };
+    if dry_run {
+        let all = registry.all().context("cannot read the registry of views")?;
+        return Ok(all.iter().filter(|(_, state)| matches!(state, Ok(State::Dead(_)))).count() as u64);
+    }
+    let (cleaned, problems) = leftovers::sweep(&registry).context("cannot clean up after dead views")?;
+    warn(context, &problems.into_iter().map(|p| p.what).collect::<Vec<_>>());
+    Ok(cleaned.len() as u64)
 }
 
 /// Removes it, or says what would be.
@@ -67,12 +83,14 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
         report.files += 1;
         report.file_bytes += bytes;
     }
+    report.dead_views = dead_views(args.dry_run, context)?;
     if args.json {
         context.output.json(&report)?;
     } else {
         let done = if args.dry_run { "would remove" } else { "removed" };
         context.output.line(&format!(
-            "{done} {}, {} and {} ({})",
+            "{done} {}, {}, {} and {} ({})",
+            count(report.dead_views, "dead view", "dead views"),
             count(report.closures, "closure", "closures"),
             count(report.evaluations, "evaluation", "evaluations"),
             count(report.files, "file", "files"),
