@@ -336,3 +336,21 @@ fn fusermount3_mounts_for_users_and_can_be_forced() {
     assert_eq!(scene.names("run-user/views"), Vec::<String>::new());
     scene.assert_nothing_left();
 }
+
+#[test]
+#[ignore = "needs root and /dev/fuse"]
+fn a_store_without_any_record_is_scanned() {
+    let scene = Scene::new();
+    std::fs::remove_dir_all(scene.store.root().join("nix/var")).unwrap();
+    let lock = scene.path("env-a.lock").into_os_string().into_string().unwrap();
+    let path = scene.store.logical("env-a");
+    let store = scene.store.root().to_str().unwrap();
+    scene.nixview(&["lock", "--store", store, "-o", &lock, &path]).ok();
+    scene.mount("env-a", "a", &["--name", "web", "--tmp"]).ok();
+    let listed = scene.shell("LC_ALL=C ls a/store").ok().out;
+    let mut want = scene.store.closure("env-a");
+    want.sort_unstable();
+    assert_eq!(listed.lines().collect::<Vec<_>>(), want);
+    scene.nixview(&["umount", "web"]).ok();
+    scene.assert_nothing_left();
+}

@@ -225,7 +225,13 @@ fn store(path: &Path) -> Vec<Check> {
             Check::missing("store", found, "let this user read it")
         }
     });
+    let file = location.database_file();
     checks.push(match Database::open(&location) {
+        Err(_) if !file.is_some_and(|file| file.exists()) => Check::limited(
+            "Nix database",
+            "there is none",
+            "references are looked for in the store's files, once for each path: the first mount takes longer",
+        ),
         Ok(database) => {
             Check::good("Nix database", format!("{} ({:?})", database.file().display(), database.access()))
         }

@@ -7,7 +7,7 @@ use super::error::{Attempt, Failure};
 use super::record::GcRootsRecord;
 use super::server::Dirs;
 use crate::closure::{Cache, Closure, Mode};
-use crate::lock;
+use crate::lock::{self, Known};
 use crate::store::StorePath;
 use crate::store::gc_root::{self, CollectorPause, GcRootError, GcRoots};
 use crate::view::spec::ViewSpec;
@@ -59,9 +59,13 @@ pub(super) fn closure(
     };
     let roots: Vec<StorePath> = spec.lock.roots.iter().map(|root| root.path.clone()).collect();
     let attempt = || format!("cannot find the closure of {}", spec.lock_file.display());
-    let (closure, found) =
-        Cache::open(&dirs.state).closure_at(&spec.store, &roots, spec.lock.mode).attempt(attempt)?;
-    tracing::debug!(?found, paths = closure.count(), "closure");
+    let cache = Cache::open(&dirs.state);
+    let closure = match cache.unchanged(&spec.store, &roots, spec.lock.mode) {
+        Some(closure) => closure,
+        None => Known::open(&spec.store, None, &dirs.state)
+            .and_then(|known| known.closure(&cache, &roots, spec.lock.mode))
+            .attempt(attempt)?,
+    };
     lock::verify(&spec.lock, &closure).map_err(|error| {
         Failure::of(&format!("the store does not have what {} says", spec.lock_file.display()), &error)
             .hint("'nixview closure --diff' names the paths; 'nixview lock' makes a new lock")
