@@ -113,14 +113,21 @@ impl GcRoots {
 fn new_dir(parent: &Path, name: &str) -> Result<PathBuf, GcRootError> {
     let unwritable = |path: &Path, source| GcRootError::Unwritable { path: path.to_owned(), source };
     // Not create_dir_all: that Nix's own directory is missing means that this is no Nix state.
-    match fs::create_dir(parent) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(unwritable(parent, error)),
-        _ => {}
-    }
+    let exists = |error: io::Error| match error.kind() {
+        io::ErrorKind::AlreadyExists => Ok(()),
+        _ => Err(error),
+    };
+    fs::create_dir(parent).or_else(exists).map_err(|source| unwritable(parent, source))?;
     let mut dir = parent.join(name);
     for number in 2..1000 {
         match fs::create_dir(&dir) {
             Ok(()) => return Ok(dir),
+            // The last roots of others went at this moment, and the directory of ours with them.
+            Err(error)
+                if error.kind() == io::ErrorKind::NotFound && parent.parent().is_some_and(Path::is_dir) =>
+            {
+                fs::create_dir(parent).or_else(exists).map_err(|source| unwritable(parent, source))?;
+            }
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 dir = parent.join(format!("{name}.{number}"));
             }
@@ -130,7 +137,7 @@ fn new_dir(parent: &Path, name: &str) -> Result<PathBuf, GcRootError> {
     Err(unwritable(&dir, io::ErrorKind::AlreadyExists.into()))
 }
 
-/// Removes a directory of roots, if it is there.
+/// Removes a directory of roots, if it is there, and the one of ours above it if these were the last.
 ///
 /// Removes symbolic links alone: a directory that holds anything else is not ours and stays (`ENOTEMPTY`).
 ///
@@ -147,7 +154,15 @@ pub fn remove(dir: &Path) -> io::Result<()> {
             fs::remove_file(entry.path())?;
         }
     }
-    fs::remove_dir(dir)
+    fs::remove_dir(dir)?;
+    match dir.parent().filter(|parent| parent.ends_with(OURS)).map(fs::remove_dir) {
+        Some(Err(error))
+            if !matches!(error.kind(), io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::NotFound) =>
+        {
+            Err(error)
+        }
+        _ => Ok(()),
+    }
 }
 
 #[cfg(test)]
@@ -169,7 +184,7 @@ mod tests {
         let link = roots.dir().join(path('a').as_str());
         assert_eq!(fs::read_link(link).unwrap(), StoreDir::default().join(&path('a')));
         remove(roots.dir()).unwrap();
-        assert!(!roots.dir().exists());
+        assert!(!state.path().join("nixview").exists());
         remove(roots.dir()).unwrap();
     }
 
