@@ -63,12 +63,13 @@ impl SourceArgs {
         Location::open(&self.store).context("cannot use the store")
     }
 
-    /// Makes a lock of what was given, without writing it.
+    /// Makes a lock of what was given, without writing it; `what` is told if that fails: `cannot lock`.
     ///
     /// # Errors
     /// What went wrong, with what to do about it.
     pub fn make(
         &self,
+        what: &str,
         sources: &[String],
         name: Option<&str>,
         lock_file: Option<&Path>,
@@ -78,7 +79,7 @@ impl SourceArgs {
         let mut given = Vec::new();
         let mut list = Vec::new();
         for text in sources {
-            let found = Given::recognise(text, &location).map_err(|error| self.explain(error))?;
+            let found = Given::recognise(text, &location).map_err(|error| self.explain(what, error))?;
             if matches!(&found, Given::PathInfo(file) if EnvLock::is_one(file)) {
                 return Err(CliError::new(format!("'{text}' is a lock already"))
                     .hint("'nixview closure' shows it; to lock anew, give what it was made of"));
@@ -115,7 +116,7 @@ impl SourceArgs {
         };
         let progress =
             context.output.progress(if is_expression { "evaluating" } else { "looking for references" });
-        let made = make(&request, &location, &context.state.state).map_err(|error| self.explain(error));
+        let made = make(&request, &location, &context.state.state).map_err(|error| self.explain(what, error));
         drop(progress);
         made
     }
@@ -139,7 +140,7 @@ impl SourceArgs {
     }
 
     /// Adds what can be done.
-    fn explain(&self, error: LockError) -> CliError {
+    fn explain(&self, what: &str, error: LockError) -> CliError {
         let hint = match &error {
             LockError::Closure(ClosureError::NotBuilt { .. }) if !self.realise => {
                 Some("--realise asks Nix to build or fetch it")
@@ -150,8 +151,8 @@ impl SourceArgs {
             LockError::StoreDir { .. } => Some("nix-instantiate works for another store: see NIX_STORE_DIR"),
             _ => None,
         };
-        let told = Err::<(), _>(error).context("cannot lock").err();
-        let told = told.unwrap_or_else(|| CliError::new("cannot lock"));
+        let told = Err::<(), _>(error).context(what).err();
+        let told = told.unwrap_or_else(|| CliError::new(what));
         match hint {
             Some(hint) => told.hint(hint),
             None => told,

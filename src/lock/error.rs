@@ -69,7 +69,7 @@ pub enum LockError {
         actual: String,
     },
     /// What was given is nothing that can be locked.
-    #[error("cannot lock '{given}': {problem}")]
+    #[error("'{given}': {problem}")]
     Source {
         /// What was given.
         given: String,

@@ -242,6 +242,10 @@ fn tracked(folder: &Path) -> Option<Vec<PathBuf>> {
         // Nothing of the repository's own configuration may run a program.
         .args(["-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null"])
         .args(["ls-files", "-z", "--cached", "--recurse-submodules", "--", "."])
+        // The folder's own repository is meant, also within a hook of another.
+        .env_remove("GIT_DIR")
+        .env_remove("GIT_WORK_TREE")
+        .env_remove("GIT_INDEX_FILE")
         .stdin(Stdio::null())
         .output();
     let answer = match answer {

@@ -86,7 +86,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
 }
 
 fn made(sources: &[String], args: &Args, context: &Context) -> Result<Environment, CliError> {
-    let made = args.how.make(sources, None, None, context)?;
+    let made = args.how.make("cannot find the closure", sources, None, None, context)?;
     let roots = made.lock.roots.into_iter().map(|root| root.path).collect();
     Ok(Environment {
         closure: made.closure,

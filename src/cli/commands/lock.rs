@@ -60,7 +60,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     if file.is_none() && args.json {
         return Err(CliError::usage("--json and -o - both want standard output"));
     }
-    let made = args.how.make(&args.sources, args.name.as_deref(), file, context)?;
+    let made = args.how.make("cannot lock", &args.sources, args.name.as_deref(), file, context)?;
     let Some(file) = file else {
         let text = made.lock.print().context("cannot print the lock")?;
         context.output.write(|out| out.write_all(text.as_bytes()))?;
