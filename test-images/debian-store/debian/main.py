@@ -13,8 +13,8 @@ from pathlib import Path
 import apt
 import graph
 
-# Needed by every environment, and by the scripts of many packages.
-BASE = ["bash", "dash", "coreutils", "grep", "sed", "gawk", "findutils", "tar", "gzip"]
+# In every environment, and needed by the scripts of many packages; nix/default.nix has the same list.
+BASE = ["bash", "dash", "coreutils", "grep", "sed", "mawk", "findutils", "tar", "gzip"]
 
 
 def packages_of(environment: Path) -> list[str]:

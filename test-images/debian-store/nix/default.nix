@@ -54,7 +54,8 @@ let
     shell = debian.dash;
   };
 
-  base = map (name: debian.${name}) [ "bash" "dash" "coreutils" "grep" "sed" "gawk" "findutils" "tar" "gzip" ];
+  # mawk, not gawk: the latter crashes at start after patchelf 0.17 has changed it.
+  base = map (name: debian.${name}) [ "bash" "dash" "coreutils" "grep" "sed" "mawk" "findutils" "tar" "gzip" ];
 
   # One environment for each file in ../environments: its line `# packages:` says what is in it, the rest is run by
   # environment.sh in the output.

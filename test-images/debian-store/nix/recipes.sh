@@ -28,6 +28,7 @@ link_programs() {
       if [ -e "$file" ] && [ ! -L "bin/$name" ] && [ ! -e "bin/$name" ]; then ln -s "$file" "bin/$name"; fi
     done
   done
+  [ -e bin/awk ] || ln -s mawk bin/awk
 }
 
 # farm DIR: DIR of all packages of the closure as one tree of links.
