@@ -41,7 +41,8 @@ fn store_on(file_system: &str) {
         let _mounted = Mounted(&mountpoint);
         let location = Location::open(&mountpoint).unwrap();
         let path: StorePath = store.path("libc").parse().unwrap();
-        let found: BTreeSet<_> = Database::open(&location).unwrap().references(&path).unwrap().into_iter().collect();
+        let found: BTreeSet<_> =
+            Database::open(&location).unwrap().references(&path).unwrap().into_iter().collect();
         assert_eq!(found, BTreeSet::from([path]));
         let config = mountpoint.join("nix/store").join(store.path("config"));
         assert_eq!(fs::read(&config).unwrap(), fs::read(store.real("config")).unwrap());

