@@ -13,13 +13,15 @@ fingerprint() {
 }
 same() { [[ $2 == "$3" ]] || stop "$1 has changed: $2 before, $3 after"; echo "unchanged: $1 ($3)"; }
 
-# in_view VIEW COMMAND...: an otherwise empty container with the view at /nix and its programs in PATH.
+# in_view VIEW COMMAND...: an otherwise empty container with the view at /nix, its programs in PATH, and those of its first
+# environment where Debian's programs expect each other.
 in_view() {
-  local view=$1 path
+  local view=$1 path first
   shift
   case $view in a) path="$(output python)/bin:$(output c)/bin" ;; b) path=$(output web)/bin ;; esac
-  bwrap --unshare-all --die-with-parent --clearenv --setenv PATH "$path" --setenv HOME /tmp --setenv ENV "${path%/bin}" \
-    --bind "$work/$view" /nix --proc /proc --dev /dev --tmpfs /tmp --ro-bind test-images/debian-store/etc /etc --chdir /tmp "$@"
+  first=${path%%:*}
+  bwrap --unshare-all --die-with-parent --clearenv --setenv PATH "$path" --setenv HOME /tmp --setenv ENV "${first%/bin}" \
+    --bind "$work/$view" /nix --symlink "$first" /bin --dir /usr --symlink "$first" /usr/bin --proc /proc --dev /dev --tmpfs /tmp --ro-bind test-images/debian-store/etc /etc --chdir /tmp "$@"
 }
 
 what_they_cost() {
@@ -40,15 +42,22 @@ run_programs() {
   in_view b bash -euo pipefail -c "$(cat test-images/debian-store/jobs/web.sh)"
 }
 
+# absent COMMAND...: fails in A, with ENOENT.
+absent() {
+  local said
+  said=$(in_view a "$@" 2>&1) && stop "'$*' works in A"
+  tail -1 <<<"$said" | grep 'No such file or directory' || stop "'$*' fails otherwise: $said"
+}
+
 show_isolation() {
   step "What only B has does not exist in A"
   local path
   path=$(comm -13 "$work/a.paths" "$work/b.paths" | grep -- '-nginx-[0-9]' | head -1)
   [[ -n $path ]] || stop "B has no nginx of its own"
   in_view b ls -d "$path"
-  in_view a ls -d "$path" 2>&1 && stop "A can list it"
-  in_view a stat "$path" 2>&1 && stop "A can stat it"
-  in_view a python3 -c "open('$path/bin/nginx')" 2>&1 | tail -1 | grep 'Errno 2' || stop "A can open it"
+  absent ls -d "$path"
+  absent stat "$path"
+  absent python3 -c 'import sys, os; os.open(sys.argv[1], os.O_RDONLY)' "$path/bin/nginx"
   in_view a bash -c 'ls /nix/store | wc -l' | sed 's/$/ paths are all that A lists/'
 }
 
@@ -59,15 +68,17 @@ change_a() {
   in_view a bash -euc 'chmod u+w /nix/store "$0" "$0"/bin "$0"/bin/sed
     echo "of my own" >/nix/store/mine; echo "no longer a program" >"$0/bin/sed"; chmod -R u+w "$0/share"; rm -r "$0/share"
     ls "$0"; head -c 40 "$0/bin/sed"; cat /nix/store/mine' "$victim"
-  in_view b bash -euc 'echo "and in B: $("$0/bin/sed" --version | head -1)"; [ ! -e /nix/store/mine ]; [ -d "$0/share" ]' "$victim"
+  in_view b bash -euc 'echo "and in B: $("$0/bin/sed" s/broken/works/ <<<"sed is broken")"; [ ! -e /nix/store/mine ]; [ -d "$0/share" ]' "$victim"
 }
 
 leave_nothing() {
-  "$NIXVIEW" umount a && "$NIXVIEW" umount b
+  run "$NIXVIEW" umount a
+  run "$NIXVIEW" umount b
   ! grep -q " $work/" /proc/self/mountinfo || stop "a mount stays"
-  local pid
-  for pid in $(pgrep -x nixview || true); do
-    ! tr '\0' '\n' <"/proc/$pid/environ" 2>/dev/null | grep -qx "NIXVIEW_RUNTIME_DIR=$NIXVIEW_RUNTIME_DIR" || stop "process $pid stays"
+  local process
+  for process in /proc/[0-9]*; do
+    [[ $(cat "$process/comm" 2>/dev/null) == nixview ]] || continue
+    ! grep -qsz "^NIXVIEW_RUNTIME_DIR=$NIXVIEW_RUNTIME_DIR$" "$process/environ" || stop "process ${process#/proc/} stays"
   done
   clean_up
   echo "no mount, no process, no file is left"
