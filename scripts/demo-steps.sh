@@ -68,7 +68,7 @@ change_a() {
   in_view a bash -euc 'chmod u+w /nix/store "$0" "$0"/bin "$0"/bin/sed
     echo "of my own" >/nix/store/mine; echo "no longer a program" >"$0/bin/sed"; chmod -R u+w "$0/share"; rm -r "$0/share"
     ls "$0"; head -c 40 "$0/bin/sed"; cat /nix/store/mine' "$victim"
-  in_view b bash -euc 'echo "and in B: $("$0/bin/sed" s/broken/works/ <<<"sed is broken")"; [ ! -e /nix/store/mine ]; [ -d "$0/share" ]' "$victim"
+  in_view b bash -euc 'echo "and in B: $("$0/bin/sed" s/broken/whole/ <<<"sed is broken")"; [ ! -e /nix/store/mine ]; [ -d "$0/share" ]' "$victim"
 }
 
 leave_nothing() {
