@@ -354,3 +354,59 @@ fn a_store_without_any_record_is_scanned() {
     scene.nixview(&["umount", "web"]).ok();
     scene.assert_nothing_left();
 }
+
+#[test]
+#[ignore = "needs root and /dev/fuse"]
+fn of_mounts_at_the_same_moment_one_succeeds() {
+    let scene = Scene::new();
+    let upper = scene.path("upper").into_os_string().into_string().unwrap();
+    // The same name; the same directory; the same upper.
+    let cases: [[(&str, Vec<&str>); 2]; 3] = [
+        [("a", vec!["--name", "x", "--tmp"]), ("b", vec!["--name", "x", "--tmp"])],
+        [("a", vec!["--name", "x", "--tmp"]), ("a", vec!["--name", "y", "--tmp"])],
+        [("a", vec!["--name", "x", "--upper", &upper]), ("b", vec!["--name", "y", "--upper", &upper])],
+    ];
+    for _ in 0..5 {
+        for case in &cases {
+            let answers = std::thread::scope(|scope| {
+                let threads = case
+                    .each_ref()
+                    .map(|(target, options)| scope.spawn(|| scene.mount("env-a", target, options).code));
+                threads.map(|thread| thread.join().unwrap())
+            });
+            let mut sorted = answers;
+            sorted.sort_unstable();
+            assert_eq!(sorted, [Some(0), Some(1)], "{case:?}");
+            assert_eq!(scene.mounts().len(), 1, "{case:?}");
+            let winner = &case[usize::from(answers[1] == Some(0))];
+            scene.nixview(&["umount", winner.1[1]]).ok();
+            scene.assert_nothing_left();
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs root and /dev/fuse"]
+fn a_view_is_unmounted_by_name_or_by_any_form_of_its_path() {
+    let scene = Scene::new();
+    let relative = |arguments: &[&str]| {
+        scene::ran(scene.command().args(arguments).current_dir(scene.dir.path()).output().unwrap())
+    };
+    for form in ["web", "a", "./a", "a/", "b/../a"] {
+        scene.mount("env-a", "a", &["--name", "web", "--tmp"]).ok();
+        relative(&["umount", form]).ok();
+        scene.assert_nothing_left();
+    }
+    // A name counts for more than a path.
+    scene.mount("env-a", "a", &["--name", "b", "--tmp"]).ok();
+    scene.mount("env-a", "b", &["--name", "a", "--tmp"]).ok();
+    relative(&["umount", "a"]).ok();
+    assert_eq!(scene.mounts(), [scene.path("a")]);
+    // What lies over a view is named, and left alone.
+    scene.shell("mount -t tmpfs none a").ok();
+    relative(&["umount", "b"]).failed(1, &["over the view 'b'", "umount"]);
+    scene.shell("umount a").ok();
+    relative(&["umount", "b"]).ok();
+    relative(&["umount", "a"]).failed(1, &["no view", "'a'"]);
+    scene.assert_nothing_left();
+}

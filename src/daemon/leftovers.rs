@@ -26,7 +26,13 @@ pub fn is_view(mount: &MountInfo) -> bool {
 /// If the mount table cannot be read.
 pub fn view_at(target: &Path, connection: u64) -> io::Result<Option<MountInfo>> {
     let found = mountinfo::mount_at(target)?;
-    Ok(found.filter(|m| is_view(m) && FuseConnection::of_device(m.device).number() == connection))
+    Ok(found.filter(|m| is_view(m) && self::connection(m) == connection))
+}
+
+/// The FUSE connection of a mounted view.
+#[must_use]
+pub fn connection(mount: &MountInfo) -> u64 {
+    FuseConnection::of_device(mount.device).number()
 }
 
 /// Takes a view's mount away, with fusermount3 where this process may not.

@@ -3,6 +3,7 @@
 //! ```text
 //! RUNTIME/views/NAME.lock   held by the server as long as it lives, however it ends
 //! RUNTIME/views/NAME.json   the record: who serves what, where; and what must be cleaned up if the server dies
+//! RUNTIME/mounting.lock     held from the look at what is mounted on a directory until a view is mounted there
 //! ```
 //!
 //! The lock, and nothing else, tells whether a server lives: pids are used again. A record without a held lock is what
@@ -89,6 +90,19 @@ impl Registry {
     pub fn existing(runtime: &Path) -> Option<Self> {
         let dir = runtime.join("views");
         dir.is_dir().then_some(Self { dir })
+    }
+
+    /// Waits until no other server is between its look at what is mounted somewhere and its own mount: then it is this
+    /// one's turn, until the answer is dropped.
+    ///
+    /// # Errors
+    /// [`RegistryError::File`].
+    pub fn mounting(&self) -> Result<File, RegistryError> {
+        let path = self.dir.with_file_name("mounting.lock");
+        let mut options = OpenOptions::new();
+        let file = options.create(true).truncate(false).write(true).mode(0o600).open(&path);
+        file.and_then(|file| lock::wait_lock(&file).map(|()| file))
+            .map_err(|source| RegistryError::File { path, source })
     }
 
     fn file(&self, name: &ViewName, extension: &str) -> PathBuf {

@@ -4,6 +4,7 @@
 //! upper's lock, the closure and its roots (while the collector of the store waits), the record, the layers, the
 //! session, the mount. Taken back in the opposite order.
 
+use std::fs::File;
 use std::io;
 use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, OwnedFd};
@@ -104,7 +105,8 @@ pub fn serve(
     let warnings = problems.into_iter().map(|p| p.what).collect();
     let claim = claim(&registry, spec)?;
     let mut held = Held { claim, upper: None, pinned: None, mounted: None };
-    let answer = Serving { spec, dirs, destination, options, signals, warnings }.run(&mut held, caller);
+    let answer = Serving { spec, dirs, registry: &registry, destination, options, signals, warnings }
+        .run(&mut held, caller);
     let released = held.release();
     answer.and(released)
 }
@@ -172,6 +174,7 @@ fn take_away(target: &Path, connection: u64) -> io::Result<()> {
 struct Serving<'a> {
     spec: &'a ViewSpec,
     dirs: &'a Dirs,
+    registry: &'a Registry,
     destination: &'a Destination,
     options: ServeOptions,
     signals: Signals,
@@ -210,8 +213,10 @@ impl Serving<'_> {
                 .number();
             record.place = Place::Mounted { target: path.clone(), connection };
             publish(&held.claim, &record)?;
+            let turn = self.turn(path)?;
             mount::attach(mount.as_fd(), fd.as_fd())
                 .attempt(|| format!("cannot mount the view on {}", path.display()))?;
+            drop(turn);
             held.mounted = Some((path.clone(), connection));
         } else if let Some((target, connection)) = &held.mounted {
             record.place = Place::Mounted { target: target.clone(), connection: *connection };
@@ -238,10 +243,7 @@ impl Serving<'_> {
         let missing = || format!("cannot mount on {}", path.display());
         let parent = parent.canonicalize().attempt(missing)?;
         let path = path.file_name().map_or_else(|| parent.clone(), |name| parent.join(name));
-        if mountinfo::mount_at(&path).attempt(missing)?.is_some_and(|m| leftovers::is_view(&m)) {
-            return Err(Failure::new(format!("a view is mounted on {} already", path.display()))
-                .hint(format!("end it with 'nixview umount {}'", path.display())));
-        }
+        refuse_view(&path)?;
         let opened = mount::open_target(&path).map_err(|error| {
             let failure = Failure::of(&missing(), &error);
             match error.raw_os_error() {
@@ -255,6 +257,13 @@ impl Serving<'_> {
             }
         })?;
         Ok(Some((path, opened)))
+    }
+
+    /// The right to mount on `path`, where no view is: until the answer is dropped nobody else mounts one there.
+    fn turn(&self, path: &Path) -> Result<File, Failure> {
+        let turn = self.registry.mounting().attempt(|| format!("cannot mount on {}", path.display()))?;
+        refuse_view(path)?;
+        Ok(turn)
     }
 
     fn upper(&mut self) -> Result<Option<UpperDir>, Failure> {
@@ -298,6 +307,7 @@ impl Serving<'_> {
             no_exec: self.options.no_exec,
         };
         if let (true, Some((path, _))) = (self.options.fusermount, target) {
+            let _turn = self.turn(path)?;
             let device = fusermount::mount(path, options).map_err(|error| {
                 let failure = Failure::of(&format!("fusermount3 cannot mount on {}", path.display()), &error);
                 if options.allow_other {
@@ -402,6 +412,16 @@ impl Serving<'_> {
         }
         Ok(())
     }
+}
+
+/// Fails if the topmost mount at `path` is a view.
+fn refuse_view(path: &Path) -> Result<(), Failure> {
+    let found = mountinfo::mount_at(path).attempt(|| format!("cannot mount on {}", path.display()))?;
+    if found.is_some_and(|m| leftovers::is_view(&m)) {
+        return Err(Failure::new(format!("a view is mounted on {} already", path.display()))
+            .hint(format!("end it with 'nixview umount {}'", path.display())));
+    }
+    Ok(())
 }
 
 fn publish(claim: &Claim, record: &Record) -> Result<(), Failure> {

@@ -88,6 +88,14 @@ fn unmount(record: &Record, lazy: bool) -> Result<(), Failure> {
     };
     let attempt = || format!("cannot unmount {}", target.display());
     if leftovers::view_at(target, *connection).attempt(attempt)?.is_none() {
+        if covered(target, *connection).attempt(attempt)? {
+            return Err(Failure::new(format!(
+                "something else is mounted over the view '{}' on {}",
+                record.name,
+                target.display()
+            ))
+            .hint(format!("unmount that first: umount {}", target.display())));
+        }
         // Unmounted already, or mounted in another namespace only: the wait tells.
         return Ok(());
     }
@@ -106,6 +114,13 @@ fn unmount(record: &Record, lazy: bool) -> Result<(), Failure> {
             failure
         }
     })
+}
+
+/// True if the view with this connection is mounted at `target`, beneath another mount.
+fn covered(target: &Path, connection: u64) -> std::io::Result<bool> {
+    Ok(mountinfo::mounts()?
+        .iter()
+        .any(|m| m.mount_point == target && leftovers::is_view(m) && leftovers::connection(m) == connection))
 }
 
 /// The view that is meant, of those that the registry knows.

@@ -27,6 +27,15 @@ pub fn try_lock(file: impl AsFd) -> io::Result<bool> {
     }
 }
 
+/// Locks a file that is open for writing, and waits for that as long as another holds it (fcntl(2): `F_OFD_SETLKW`).
+///
+/// # Errors
+/// As fcntl(2).
+pub fn wait_lock(file: impl AsFd) -> io::Result<()> {
+    fcntl(file, FcntlArg::F_OFD_SETLKW(&whole_file(libc::F_WRLCK)))?;
+    Ok(())
+}
+
 /// True if somebody holds the lock of a file; does not take it, so that asking disturbs nobody.
 ///
 /// # Errors

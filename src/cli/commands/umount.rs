@@ -7,6 +7,7 @@ use crate::cli::view::{absolute, failed};
 use crate::cli::{CliError, Context, ErrorContext};
 use crate::daemon::registry::Registry;
 use crate::daemon::stop::{Stopped, Which, stop};
+use crate::sys::mountinfo;
 use crate::view::ViewName;
 
 /// Arguments of `nixview umount`.
@@ -20,7 +21,7 @@ pub struct Args {
     /// Unmount it also while it is used; those who use it can finish [default: refuse]
     #[arg(short, long)]
     pub lazy: bool,
-    /// The name of the view, or where it is mounted (anything with a '/')
+    /// The name of the view, or where it is mounted
     #[arg(value_name = "VIEW")]
     pub view: PathBuf,
 }
@@ -36,13 +37,10 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
             context.state.runtime.display()
         )));
     };
-    let text = args.view.to_str().unwrap_or("/");
-    let path;
-    let which = if text.contains('/') {
-        path = resolved(&absolute(&args.view)?);
-        Which::Path(&path)
-    } else {
-        Which::Name(text.parse::<ViewName>().context("cannot find the view")?)
+    let path = resolved(&absolute(&args.view)?);
+    let which = match named(args, &registry, &path)? {
+        Some(name) => Which::Name(name),
+        None => Which::Path(&path),
     };
     match stop(&registry, &which, args.lazy).map_err(failed)? {
         Stopped::Ended(name) => context.output.note(&format!("view '{name}' has ended")),
@@ -62,6 +60,24 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The name that is meant, or `None` if the path is: whatever has a '/', and a mount point that no view has as its name.
+fn named(args: &Args, registry: &Registry, path: &std::path::Path) -> Result<Option<ViewName>, CliError> {
+    let text = args.view.to_str().unwrap_or("/");
+    if text.contains('/') {
+        return Ok(None);
+    }
+    let name = text.parse::<ViewName>();
+    if let Ok(name) = &name
+        && registry.state(name).context("cannot read the registry of views")?.is_some()
+    {
+        return Ok(Some(name.clone()));
+    }
+    if mountinfo::mount_at(path).context("cannot read the mount table")?.is_some() {
+        return Ok(None);
+    }
+    name.map(Some).context("cannot find the view")
 }
 
 /// Without symbolic links in front of the last name, which is left alone: it may be a view that does not answer.
