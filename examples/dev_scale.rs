@@ -43,17 +43,20 @@ fn timed(command: &mut Command) -> Result<(Duration, String)> {
     Ok((took, String::from_utf8(output.stdout)?))
 }
 
-/// The median of `runs` runs and the last output.
-fn median(runs: usize, mut command: impl FnMut() -> Command) -> Result<(f64, String)> {
-    let mut all = Vec::new();
-    let mut last = String::new();
+/// The median and the last output of each of several commands, which run by turns so that all see the same load.
+fn medians<const N: usize>(runs: usize, commands: [&dyn Fn() -> Command; N]) -> Result<[(f64, String); N]> {
+    let mut all: [(Vec<f64>, String); N] = std::array::from_fn(|_| (Vec::new(), String::new()));
     for _ in 0..runs {
-        let (took, output) = timed(&mut command())?;
-        all.push(took.as_secs_f64() * 1e3);
-        last = output;
+        for (command, (times, last)) in commands.iter().zip(&mut all) {
+            let (took, output) = timed(&mut command())?;
+            times.push(took.as_secs_f64() * 1e3);
+            *last = output;
+        }
     }
-    all.sort_by(f64::total_cmp);
-    Ok((all.get(runs / 2).copied().unwrap_or_default(), last))
+    Ok(all.map(|(mut times, last)| {
+        times.sort_by(f64::total_cmp);
+        (times.get(runs / 2).copied().unwrap_or_default(), last)
+    }))
 }
 
 fn main() -> Result<ExitCode> {
@@ -68,14 +71,14 @@ fn main() -> Result<ExitCode> {
     };
     let me = std::env::current_exe()?;
     let state = tempfile::tempdir()?;
-    println!("closure\tnix-store\tcold\t(inside)\tpeak\tcached\t(inside)\tcold gain\tcached gain");
+    println!("closure\tnix-store\tcold\t(inside)\tpeak\tcached\t(inside)\tgains: cold\tcached\t(inside)");
     for line in std::fs::read_to_string(Path::new(root).join("roots.tsv"))?.lines() {
         let path = line.split('\t').next().unwrap_or_default();
-        let (nix, listed) = median(3, || {
+        let nix = || {
             let mut command = Command::new("nix-store");
             command.args(["-qR", path]).env("NIX_REMOTE", format!("local?root={root}"));
             command
-        })?;
+        };
         let ours = |how: &'static str| {
             let (me, state) = (me.clone(), state.path().to_owned());
             move || {
@@ -84,9 +87,9 @@ fn main() -> Result<ExitCode> {
                 command
             }
         };
-        let (cold, told) = median(5, ours("one"))?;
         timed(&mut ours("cached")())?;
-        let (cached, told_again) = median(9, ours("cached"))?;
+        let [(nix, listed), (cold, told), (cached, told_again)] =
+            medians(9, [&nix, &ours("one"), &ours("cached")])?;
         let field = |text: &str, n: usize| text.trim().split('\t').nth(n).unwrap_or_default().to_owned();
         let same = field(&told, 3) == field(&told_again, 3) && field(&told_again, 4) == "Unchanged";
         if listed.lines().count().to_string() != field(&told, 2) || !same {
@@ -96,14 +99,15 @@ fn main() -> Result<ExitCode> {
             )
             .into());
         }
+        let inside: f64 = field(&told_again, 0).parse()?;
         println!(
-            "{}\t{nix:.0} ms\t{cold:.1} ms\t{} ms\t{}\t{cached:.1} ms\t{} ms\t{:.1}x\t{:.0}x",
+            "{}\t{nix:.0} ms\t{cold:.1} ms\t{} ms\t{}\t{cached:.1} ms\t{inside} ms\t{:.1}x\t{:.0}x\t{:.0}x",
             field(&told, 2),
             field(&told, 0),
             field(&told, 1),
-            field(&told_again, 0),
             nix / cold,
-            nix / cached
+            nix / cached,
+            nix / inside
         );
     }
     Ok(ExitCode::SUCCESS)

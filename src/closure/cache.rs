@@ -5,19 +5,22 @@
 //! or, in mode `runtime`, one query finds every member registered under the same `ValidPaths.id`. In the modes `build`
 //! and `dev` the closure depends on what else is valid, so only an unchanged stamp counts.
 //!
+//! The usual answer, of a file that nobody writes to, is read without SQLite's locks (`quiet`); the file is opened for
+//! writing when something is to be stored.
+//!
 //! The cache never makes a question fail: a file that cannot be used is said once with `tracing::warn` and worked
 //! without; a corrupt one is set aside as `closures.sqlite.corrupt` and begun anew.
 
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
-use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, params};
-use sha2::{Digest, Sha256};
+use rusqlite::{Connection, ErrorCode, OpenFlags, params};
 
+use super::quiet;
 use super::resolve::dev_roots;
+use super::row::{self, Key, Row, key};
 use super::schema::{SchemaError, migrate};
 use super::{Closure, ClosureError, Mode};
 use crate::store::database::{Registered, Stamp};
@@ -31,8 +34,17 @@ const BUSY: Duration = Duration::from_millis(500);
 /// May be used by many threads and processes at once.
 pub struct Cache {
     file: PathBuf,
-    connection: Mutex<Option<Connection>>,
+    opened: Mutex<Opened>,
     warned: AtomicBool,
+}
+
+/// The file of a cache.
+enum Opened {
+    /// Opened when it is needed.
+    Unopened,
+    Open(Connection),
+    /// There is none, or it was said why it cannot be used.
+    Unusable,
 }
 
 /// How an answer came about.
@@ -46,34 +58,21 @@ pub enum Found {
     Computed,
 }
 
-/// A row that passed its digest.
-struct Row {
-    closure: Closure,
-    ids: Vec<i64>,
-    stamp: Option<String>,
-}
-
 impl Cache {
-    /// Opens the cache in a state directory, which is made if it is missing.
+    /// The cache in a state directory. Nothing is opened yet; the directory is made when something is to be stored.
     #[must_use]
     pub fn open(state_dir: &Path) -> Self {
-        let file = state_dir.join("closures.sqlite");
-        let cache = Self { file, connection: Mutex::new(None), warned: AtomicBool::new(false) };
-        let opened = match connect(&cache.file) {
-            Err(error) if is_corrupt(&error) => cache.set_aside(&error).and_then(|()| connect(&cache.file)),
-            other => other,
-        };
-        match opened {
-            Ok(connection) => *cache.connection.lock() = Some(connection),
-            Err(error) => cache.warn(&error),
+        Self {
+            file: state_dir.join("closures.sqlite"),
+            opened: Mutex::new(Opened::Unopened),
+            warned: AtomicBool::new(false),
         }
-        cache
     }
 
     /// A cache that remembers nothing.
     #[must_use]
     pub fn none() -> Self {
-        Self { file: PathBuf::new(), connection: Mutex::new(None), warned: AtomicBool::new(true) }
+        Self { file: PathBuf::new(), opened: Mutex::new(Opened::Unusable), warned: AtomicBool::new(true) }
     }
 
     /// The closure of `roots`, remembered or computed.
@@ -122,8 +121,8 @@ impl Cache {
             if row.stamp.is_some() && row.stamp == stamp_text {
                 return Ok((row.closure, Found::Unchanged));
             }
-            if mode == Mode::Runtime && database.still_registered(row.closure.paths(), &row.ids)? {
-                self.store(&key, stamp_text.as_deref(), &row.closure, &row.ids);
+            if mode == Mode::Runtime && database.still_registered(row.closure.paths(), &row.ids())? {
+                self.store(&key, stamp_text.as_deref(), &row.closure, row.raw_ids());
                 return Ok((row.closure, Found::Checked));
             }
         }
@@ -133,6 +132,7 @@ impl Cache {
             Mode::Dev => database.reach(&dev_roots(database, roots)?, false)?,
         };
         let ids: Vec<i64> = members.iter().map(|m: &Registered| m.id).collect();
+        let ids = row::written_ids(&ids);
         let nar_size = members.iter().map(|m| m.nar_size).sum();
         let closure = Closure::new(members.into_iter().map(|m| m.path).collect(), nar_size);
         self.store(&key, stamp_text.as_deref(), &closure, &ids);
@@ -155,13 +155,7 @@ impl Cache {
     /// # Errors
     /// If the cache cannot be used.
     pub fn prune(&self, age: Duration) -> Result<usize, CacheError> {
-        let limit = today().saturating_sub(i64::try_from(age.as_secs()).unwrap_or(i64::MAX));
-        let failed = |problem: String| CacheError { file: self.file.clone(), problem };
-        let guard = self.connection.lock();
-        let connection = guard.as_ref().ok_or_else(|| failed("it cannot be used".to_owned()))?;
-        connection
-            .execute("DELETE FROM closures WHERE used <= ?1", [limit])
-            .map_err(|error| failed(error.to_string()))
+        self.must(|c| c.execute("DELETE FROM closures WHERE used <= ?1", [limit(age)]))
     }
 
     /// The number of rows that [`Cache::prune`] would remove.
@@ -169,14 +163,17 @@ impl Cache {
     /// # Errors
     /// If the cache cannot be used.
     pub fn stale(&self, age: Duration) -> Result<usize, CacheError> {
-        let limit = today().saturating_sub(i64::try_from(age.as_secs()).unwrap_or(i64::MAX));
-        let failed = |problem: String| CacheError { file: self.file.clone(), problem };
-        let guard = self.connection.lock();
-        let connection = guard.as_ref().ok_or_else(|| failed("it cannot be used".to_owned()))?;
-        let count = connection
-            .query_row("SELECT count(*) FROM closures WHERE used <= ?1", [limit], |row| row.get::<_, i64>(0));
-        let count = count.map_err(|error| failed(error.to_string()))?;
+        let count = "SELECT count(*) FROM closures WHERE used <= ?1";
+        let count = self.must(|c| c.query_row(count, [limit(age)], |row| row.get::<_, i64>(0)))?;
         Ok(usize::try_from(count).unwrap_or_default())
+    }
+
+    fn must<T>(&self, ask: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, CacheError> {
+        let failed = |problem: String| CacheError { file: self.file.clone(), problem };
+        let mut opened = self.opened.lock();
+        let connection =
+            self.connection(&mut opened).ok_or_else(|| failed("it cannot be used".to_owned()))?;
+        ask(connection).map_err(|error| failed(error.to_string()))
     }
 
     /// The number of closures that are remembered; 0 if the cache cannot be used.
@@ -187,19 +184,40 @@ impl Cache {
             .unwrap_or(0)
     }
 
+    /// The open file; opened now if it was not before. A corrupt one is set aside.
+    fn connection<'o>(&self, opened: &'o mut Opened) -> Option<&'o Connection> {
+        if matches!(opened, Opened::Unopened) {
+            let connected = match connect(&self.file) {
+                Err(error) if is_corrupt(&error) => self.set_aside(&error).and_then(|()| connect(&self.file)),
+                other => other,
+            };
+            *opened = match connected {
+                Ok(connection) => Opened::Open(connection),
+                Err(error) => {
+                    self.warn(&error);
+                    Opened::Unusable
+                }
+            };
+        }
+        match opened {
+            Opened::Open(connection) => Some(connection),
+            Opened::Unopened | Opened::Unusable => None,
+        }
+    }
+
     /// Asks the file; an error is said and no answer.
     fn asked<T>(&self, ask: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Option<T> {
-        let mut guard = self.connection.lock();
-        let answer = ask(guard.as_ref()?);
+        let mut opened = self.opened.lock();
+        let answer = ask(self.connection(&mut opened)?);
         match answer {
             Ok(answer) => Some(answer),
             Err(error) => {
                 let error = CannotUse::Sqlite(error);
                 self.warn(&error);
                 if is_corrupt(&error) {
-                    *guard = None;
-                    if let Ok(fresh) = self.set_aside(&error).and_then(|()| connect(&self.file)) {
-                        *guard = Some(fresh);
+                    *opened = Opened::Unusable;
+                    if self.set_aside(&error).is_ok() {
+                        *opened = Opened::Unopened;
                     }
                 }
                 None
@@ -207,52 +225,29 @@ impl Cache {
         }
     }
 
-    fn row(&self, key: &[u8]) -> Option<Row> {
-        let mut is_stale = false;
-        let found = self.asked(|c| {
-            let mut statement = c.prepare_cached(
-                "SELECT stamp, count, nar_size, names, ids, digest, used FROM closures WHERE key = ?1",
-            )?;
-            let row = statement.query_row([key], |row| {
-                is_stale = row.get::<_, i64>(6)? < today();
-                Ok(Row::checked(
-                    key,
-                    row.get(0)?,
-                    row.get(1)?,
-                    row.get(2)?,
-                    row.get_ref(3)?.as_blob()?,
-                    row.get_ref(4)?.as_blob()?,
-                    row.get_ref(5)?.as_blob()?,
-                ))
-            });
-            match row {
-                // A column of another type: the row was not written by us.
-                Err(
-                    rusqlite::Error::FromSqlConversionFailure(..) | rusqlite::Error::InvalidColumnType(..),
-                ) => Ok(None),
-                other => other.optional(),
-            }
-        });
-        let row = found??;
-        if row.is_none() {
-            tracing::warn!(file = %self.file.display(), "a closure in the cache fails its digest and is not used");
-        } else if is_stale {
-            self.asked(|c| c.execute("UPDATE closures SET used = ?2 WHERE key = ?1", params![key, today()]))?;
+    fn row(&self, key: &Key) -> Option<Row> {
+        let quiet = match *self.opened.lock() {
+            Opened::Unopened => quiet::find(&self.file, key),
+            Opened::Open(_) | Opened::Unusable => None,
+        };
+        let row = match quiet {
+            Some(row) => row,
+            None => match self.asked(|c| row::find(c, key))?? {
+                row::Found::Row(row) => row,
+                row::Found::Damaged => {
+                    tracing::warn!(file = %self.file.display(), "a closure in the cache fails its digest and is not used");
+                    return None;
+                }
+            },
+        };
+        if row.used < today() {
+            self.asked(|c| c.execute("UPDATE closures SET used = ?2 WHERE key = ?1", params![key, today()]));
         }
-        row
+        Some(row)
     }
 
-    fn store(&self, key: &[u8], stamp: Option<&str>, closure: &Closure, ids: &[i64]) {
-        let names = names(closure);
-        let ids: Vec<u8> = ids.iter().flat_map(|id| id.to_le_bytes()).collect();
-        let count = i64::try_from(closure.count()).unwrap_or(i64::MAX);
-        let nar_size = closure.nar_size().and_then(|size| i64::try_from(size).ok());
-        let digest = digest(key, stamp, count, nar_size, &names, &ids);
-        let stored = self.asked(|c| {
-            c.prepare_cached("INSERT OR REPLACE INTO closures VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)")?
-                .execute(params![key, stamp, count, nar_size, names, ids, digest, today()])
-        });
-        if stored.is_none() {
+    fn store(&self, key: &Key, stamp: Option<&str>, closure: &Closure, ids: &[u8]) {
+        if self.asked(|c| row::put(c, key, stamp, closure, ids, today())).is_none() {
             tracing::debug!(file = %self.file.display(), "the closure is not remembered");
         }
     }
@@ -317,6 +312,8 @@ fn connect(file: &Path) -> Result<Connection, CannotUse> {
     let mut connection = Connection::open_with_flags(file, flags)?;
     connection.busy_timeout(BUSY)?;
     connection.pragma_update(None, "trusted_schema", false)?;
+    // Of a new file: rows are long.
+    connection.pragma_update(None, "page_size", 16_384)?;
     connection.pragma_update(None, "journal_mode", "wal")?;
     // A lost row is computed again.
     connection.pragma_update(None, "synchronous", "normal")?;
@@ -324,88 +321,13 @@ fn connect(file: &Path) -> Result<Connection, CannotUse> {
     Ok(connection)
 }
 
+/// What was last used on this day or before is older than `age`.
+fn limit(age: Duration) -> i64 {
+    today().saturating_sub(i64::try_from(age.as_secs()).unwrap_or(i64::MAX))
+}
+
 /// Days are enough to tell what is not used any more, and a day's first use writes alone.
 fn today() -> i64 {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     i64::try_from(now.as_secs() / 86_400 * 86_400).unwrap_or(0)
-}
-
-/// What a row is found by: mode, where the database is, the store directory, and the roots.
-fn key(location: &Location, roots: &[StorePath], mode: Mode) -> [u8; 32] {
-    let mut roots: Vec<&StorePath> = roots.iter().collect();
-    roots.sort_unstable();
-    roots.dedup();
-    let mut hash = Sha256::new();
-    for part in
-        [mode.as_str().as_bytes(), location.dir.as_str().as_bytes(), location.real.as_os_str().as_bytes()]
-    {
-        hash.update((part.len() as u64).to_le_bytes());
-        hash.update(part);
-    }
-    for root in roots {
-        hash.update(root.as_str());
-        hash.update("\n");
-    }
-    hash.finalize().into()
-}
-
-fn names(closure: &Closure) -> Vec<u8> {
-    let mut names = Vec::new();
-    for path in closure.paths() {
-        names.extend_from_slice(path.as_str().as_bytes());
-        names.push(b'\n');
-    }
-    names
-}
-
-fn digest(
-    key: &[u8],
-    stamp: Option<&str>,
-    count: i64,
-    nar_size: Option<i64>,
-    names: &[u8],
-    ids: &[u8],
-) -> [u8; 32] {
-    let mut hash = Sha256::new();
-    hash.update(key);
-    hash.update(stamp.unwrap_or_default());
-    hash.update("\0");
-    hash.update(count.to_le_bytes());
-    hash.update(nar_size.unwrap_or(-1).to_le_bytes());
-    hash.update((names.len() as u64).to_le_bytes());
-    hash.update(names);
-    hash.update(ids);
-    hash.finalize().into()
-}
-
-impl Row {
-    /// The row, if its digest fits and it is well formed.
-    fn checked(
-        key: &[u8],
-        stamp: Option<String>,
-        count: i64,
-        nar_size: Option<i64>,
-        names: &[u8],
-        ids: &[u8],
-        stored: &[u8],
-    ) -> Option<Self> {
-        if digest(key, stamp.as_deref(), count, nar_size, names, ids) != stored {
-            return None;
-        }
-        let paths: Vec<StorePath> = names
-            .strip_suffix(b"\n")
-            .unwrap_or(names)
-            .split(|byte| *byte == b'\n')
-            .map(StorePath::from_base_name)
-            .collect::<Result<_, _>>()
-            .ok()?;
-        let (whole, rest) = ids.as_chunks::<8>();
-        let ids: Vec<i64> = whole.iter().map(|id| i64::from_le_bytes(*id)).collect();
-        let sorted = paths.is_sorted_by(|a, b| a < b);
-        if !rest.is_empty() || ids.len() != paths.len() || i64::try_from(ids.len()) != Ok(count) || !sorted {
-            return None;
-        }
-        let nar_size = nar_size.and_then(|size| u64::try_from(size).ok());
-        Some(Self { closure: Closure::new(paths, nar_size), ids, stamp })
-    }
 }

@@ -4,19 +4,24 @@
 //! views and FUSE.
 
 pub mod cache;
+mod names;
+mod quiet;
 mod resolve;
+mod row;
 mod schema;
 mod why;
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::OnceLock;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use crate::store::{ReferenceError, StorePath};
+
+use names::Names;
 
 pub use cache::Cache;
 pub use resolve::{outputs, resolve};
@@ -120,10 +125,14 @@ pub enum ClosureError {
 }
 
 /// The paths of a closure, sorted bytewise, each once.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
+///
+/// Holds their names in one block; paths of their own are made when they are first asked for.
+#[derive(Clone, Default)]
 pub struct Closure {
-    paths: Vec<StorePath>,
+    names: Names,
     nar_size: Option<u64>,
+    digest: OnceLock<[u8; 32]>,
+    paths: OnceLock<Vec<StorePath>>,
 }
 
 impl Closure {
@@ -132,37 +141,53 @@ impl Closure {
     pub fn new(mut paths: Vec<StorePath>, nar_size: Option<u64>) -> Self {
         paths.sort_unstable();
         paths.dedup();
-        Self { paths, nar_size }
+        Self { names: Names::of(&paths), nar_size, digest: OnceLock::new(), paths: OnceLock::from(paths) }
+    }
+
+    /// Of names and their digest.
+    fn of(names: Names, digest: [u8; 32], nar_size: Option<u64>) -> Self {
+        Self { names, nar_size, digest: OnceLock::from(digest), paths: OnceLock::new() }
     }
 
     /// The members, sorted bytewise.
     #[must_use]
     pub fn paths(&self) -> &[StorePath] {
-        &self.paths
+        self.paths.get_or_init(|| self.made_paths())
     }
 
     /// The members, taken out.
     #[must_use]
-    pub fn into_paths(self) -> Vec<StorePath> {
-        self.paths
+    pub fn into_paths(mut self) -> Vec<StorePath> {
+        self.paths.take().unwrap_or_else(|| self.made_paths())
+    }
+
+    fn made_paths(&self) -> Vec<StorePath> {
+        // None is left out: the names were those of paths when the digest was taken that they fit.
+        self.names().filter_map(|name| name.parse().ok()).collect()
+    }
+
+    /// The base names of the members, sorted bytewise. Cheaper than [`Closure::paths`] where a name is all that is
+    /// needed.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.names.iter()
     }
 
     /// The number of members.
     #[must_use]
     pub fn count(&self) -> usize {
-        self.paths.len()
+        self.names.count()
     }
 
     /// True if it has no member.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.paths.is_empty()
+        self.count() == 0
     }
 
     /// True if `path` is a member.
     #[must_use]
     pub fn contains(&self, path: &StorePath) -> bool {
-        self.paths.binary_search(path).is_ok()
+        self.names.contains(path.as_str())
     }
 
     /// The sum of the members' NARs in bytes, if all are known.
@@ -173,15 +198,31 @@ impl Closure {
 
     /// The digest of the members' names: `sha256-BASE64` over the sorted base names, each followed by a newline.
     ///
-    /// Covers names, not contents.
+    /// Covers names, not contents. Computed once.
     #[must_use]
     pub fn digest(&self) -> String {
-        let mut hash = Sha256::new();
-        for path in &self.paths {
-            hash.update(path.as_str());
-            hash.update("\n");
-        }
-        format!("sha256-{}", STANDARD.encode(hash.finalize()))
+        format!("sha256-{}", STANDARD.encode(self.raw_digest()))
+    }
+
+    fn raw_digest(&self) -> &[u8; 32] {
+        self.digest.get_or_init(|| self.names.digest())
+    }
+}
+
+impl PartialEq for Closure {
+    fn eq(&self, other: &Self) -> bool {
+        self.names == other.names && self.nar_size == other.nar_size
+    }
+}
+
+impl Eq for Closure {}
+
+impl fmt::Debug for Closure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Closure")
+            .field("paths", &self.names().collect::<Vec<_>>())
+            .field("nar_size", &self.nar_size)
+            .finish()
     }
 }
 
@@ -189,6 +230,7 @@ impl Closure {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "test code")]
     use super::*;
+    use sha2::{Digest, Sha256};
 
     fn path(letter: char) -> StorePath {
         format!("{}-{letter}", String::from(letter).repeat(32)).parse().unwrap()

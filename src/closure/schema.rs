@@ -6,7 +6,8 @@ use rusqlite::{Connection, TransactionBehavior};
 const APPLICATION: i32 = 0x6e78_7677;
 
 /// Each statement brings the file from the version of its index to the next; never changed once released.
-const MIGRATIONS: &[&str] = &["CREATE TABLE closures (
+const MIGRATIONS: &[&str] = &[
+    "CREATE TABLE closures (
         key       BLOB PRIMARY KEY,    -- SHA-256 over mode, database and roots
         stamp     TEXT,                -- the database's identity, where nothing can have changed unnoticed since
         count     INTEGER NOT NULL,
@@ -15,7 +16,21 @@ const MIGRATIONS: &[&str] = &["CREATE TABLE closures (
         ids       BLOB NOT NULL,       -- ValidPaths.id of each, little-endian, 8 bytes each
         digest    BLOB NOT NULL,       -- SHA-256 over all of the above
         used      INTEGER NOT NULL     -- day of the last use, seconds since 1970
-    ) WITHOUT ROWID"];
+    ) WITHOUT ROWID",
+    // What is short comes first, what is long lies in a table (not in an index), and the names count in the digest by
+    // their own. What was remembered is computed again.
+    "DROP TABLE closures;
+     CREATE TABLE closures (
+        key       BLOB NOT NULL UNIQUE, -- SHA-256 over mode, database and roots
+        stamp     TEXT,                 -- the database's identity, where nothing can have changed unnoticed since
+        count     INTEGER NOT NULL,
+        nar_size  INTEGER,
+        used      INTEGER NOT NULL,     -- day of the last use, seconds since 1970
+        digest    BLOB NOT NULL,        -- SHA-256 over key, stamp, count, nar_size, SHA-256 of the names, ids
+        ids       BLOB NOT NULL,        -- ValidPaths.id of each, little-endian, 8 bytes each
+        names     BLOB NOT NULL         -- base names, sorted, each followed by a newline
+    )",
+];
 
 /// Why a file cannot be used as a cache.
 #[derive(Debug, thiserror::Error)]
@@ -28,11 +43,23 @@ pub(super) enum SchemaError {
     Foreign,
 }
 
+fn newest() -> i64 {
+    i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX)
+}
+
+fn version(connection: &Connection) -> rusqlite::Result<i64> {
+    connection.pragma_query_value(None, "user_version", |row| row.get(0))
+}
+
+/// True if the tables are of the newest version.
+pub(super) fn is_current(connection: &Connection) -> rusqlite::Result<bool> {
+    Ok(version(connection)? == newest())
+}
+
 /// Brings the tables to the newest version.
 pub(super) fn migrate(connection: &mut Connection) -> Result<(), SchemaError> {
-    let newest = i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX);
-    let version = |c: &Connection| c.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0));
-    if version(connection)? == newest {
+    let newest = newest();
+    if is_current(connection)? {
         return Ok(());
     }
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;

@@ -59,7 +59,7 @@ pub fn build(
     upper: Option<&UpperDir>,
     passthrough: bool,
 ) -> Result<Tree, BuildError> {
-    let members = Members::new(closure.paths()).map_err(BuildError::TooManyNames)?;
+    let members = Members::of_names(closure.names()).map_err(BuildError::TooManyNames)?;
     let lower = ClosureLower::new(DirLower::new(store)?, Arc::new(members));
     let options = Options {
         owner: Some(spec.owner),

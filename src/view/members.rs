@@ -20,7 +20,15 @@ impl Members {
     /// # Errors
     /// Answers the number of bytes if all names together are longer than 4 GiB (fifty million paths).
     pub fn new<'p>(paths: impl IntoIterator<Item = &'p StorePath>) -> Result<Self, usize> {
-        let mut sorted: Vec<&str> = paths.into_iter().map(StorePath::as_str).collect();
+        Self::of_names(paths.into_iter().map(StorePath::as_str))
+    }
+
+    /// The set of these base names, given in any order, with or without repetitions.
+    ///
+    /// # Errors
+    /// As [`Members::new`].
+    pub fn of_names<'p>(names: impl IntoIterator<Item = &'p str>) -> Result<Self, usize> {
+        let mut sorted: Vec<&str> = names.into_iter().collect();
         sorted.sort_unstable();
         sorted.dedup();
         let mut names = Vec::with_capacity(sorted.iter().map(|name| name.len()).sum());

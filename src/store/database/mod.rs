@@ -24,7 +24,7 @@ use super::location::Location;
 use super::path::StorePath;
 use super::references::{OutputPath, Reached, ReferenceError, References};
 
-pub use open::Access;
+pub use open::{Access, uri};
 pub use stamp::Stamp;
 
 use open::{OpenError, Opened};

@@ -118,8 +118,10 @@ fn connect(database: &Path, how: &str) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
-/// `file:` URI of a path (RFC 8089; <https://www.sqlite.org/uri.html>).
-fn uri(path: &Path, query: &str) -> PathBuf {
+/// The `file:` URI of a database of SQLite's with a query such as `immutable=1` (RFC 8089;
+/// <https://www.sqlite.org/uri.html>).
+#[must_use]
+pub fn uri(path: &Path, query: &str) -> PathBuf {
     let mut text = String::from("file:");
     for &byte in path.as_os_str().as_bytes() {
         if byte.is_ascii_alphanumeric() || b"/-_.~".contains(&byte) {
