@@ -3,8 +3,8 @@
 //! | the database | how it is read ([`Access`]) | what stays behind |
 //! |---|---|---|
 //! | closed by its last writer: no log, or an empty one | the file alone (`immutable=1`) | nothing |
-//! | a writer has it open, or was killed, and its log can be used | `mode=ro` | at most the `-shm` and `-wal` that were there |
-//! | the same on a read-only disk or without the right to write beside it | a private copy with its log | nothing |
+//! | a writer has it open, or was killed, and its log can be used | `mode=ro` | the `-shm` and `-wal` that were there |
+//! | the log has no index (`-shm`): its writer was killed long ago, or the disk is an image of another machine's | a private copy with its log | nothing |
 //!
 //! Without locks a writer is not kept out: every answer is given only if the [`Stamp`] is the same before and after the
 //! query; else the database is opened again, and at last copied.
@@ -173,7 +173,11 @@ impl Database {
                 let answer = consistent(&opened.connection, &ask);
                 let trusted = match opened.access {
                     Access::Immutable => self.stamp()?.is_same(&opened.stamp),
-                    Access::Shared | Access::Copied => true,
+                    // The log's index went out of use meanwhile.
+                    Access::Shared => {
+                        !matches!(&answer, Err(query::QueryError::Sqlite(e)) if open::needs_copy(e))
+                    }
+                    Access::Copied => true,
                 };
                 if trusted {
                     return answer.map_err(|error| error.told(self.origin()));

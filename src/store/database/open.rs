@@ -50,13 +50,17 @@ pub(super) enum OpenError {
 }
 
 /// Opens it in the cheapest way that sees everything that is committed.
+///
+/// With `readonly_shm` SQLite makes no `-shm`: without one that is there already it does not open the log (and a copy is
+/// read), and with one that no writer holds it keeps the index in memory (`unixOpenSharedMemory`,
+/// `walBeginShmUnreliable`).
 pub(super) fn open(database: &Path) -> Result<Opened, OpenError> {
     let stamp = Stamp::take(database)?;
     if !stamp.has_log() {
         let connection = connect(database, "immutable=1")?;
         return Ok(Opened { connection, access: Access::Immutable, stamp, _copy: None });
     }
-    match connect(database, "mode=ro") {
+    match connect(database, "mode=ro&readonly_shm=1") {
         Ok(connection) => Ok(Opened { connection, access: Access::Shared, stamp, _copy: None }),
         Err(error) if needs_copy(&error) => copied(database),
         Err(error) => Err(error.into()),
@@ -92,7 +96,8 @@ fn scratch() -> std::io::Result<tempfile::TempDir> {
     Err(last)
 }
 
-fn needs_copy(error: &rusqlite::Error) -> bool {
+/// True if the log cannot be used in place.
+pub(super) fn needs_copy(error: &rusqlite::Error) -> bool {
     matches!(
         error.sqlite_error_code(),
         Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied)
