@@ -515,7 +515,8 @@ fn inside_a_user_namespace() {
     let clone = mount::clone_read_only(Path::new("/")).unwrap();
     let proc = rustix::fs::openat(&clone, "proc/self/status", OFlags::RDONLY, Mode::empty());
     assert!(proc.is_ok(), "what cannot be left out is part of the clone");
-    let new = rustix::fs::openat(&clone, "tmp/new", OFlags::WRONLY | OFlags::CREATE, Mode::empty());
+    let name = format!("tmp/nixview-test-{}", std::process::id());
+    let new = rustix::fs::openat(&clone, name, OFlags::WRONLY | OFlags::CREATE, Mode::empty());
     assert_eq!(new.err(), Some(rustix::io::Errno::ROFS));
 
     let (store, view) = places();

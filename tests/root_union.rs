@@ -25,6 +25,7 @@ use fuse_tree::{Mounted, has_passthrough, private_namespace};
 use nixview::fuse::Io;
 use nixview::layer::dir::{DirLower, DirUpper};
 use nixview::sys::mount;
+use nixview::telemetry::metrics::Operation;
 use nixview::union::{self, UnionFs};
 use tempfile::{TempDir, tempdir};
 
@@ -165,6 +166,21 @@ fn a_writer_gets_its_copy_while_a_reader_keeps_the_file_open() {
     }
 }
 
+/// Waits until the kernel has released all files that were opened: it does so some time after their close.
+fn wait_for_releases(m: &Mounted) {
+    let worked = |operation| {
+        let count = m.metrics.get(operation);
+        count.requests - count.errors
+    };
+    for _ in 0..10_000 {
+        if worked(Operation::Open) + worked(Operation::Create) == worked(Operation::Release) {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    panic!("a file that was closed is not released");
+}
+
 #[test]
 #[ignore = "needs root and /dev/fuse"]
 fn metadata_changes_through_an_open_file_work_and_keep_its_number() {
@@ -188,6 +204,7 @@ fn metadata_changes_through_an_open_file_work_and_keep_its_number() {
             assert_eq!(meta.modified().unwrap(), UNIX_EPOCH, "{io:?}");
         }
         drop(reader);
+        wait_for_releases(&m);
         OpenOptions::new().append(true).open(&path).unwrap().write_all(b"more").unwrap();
         assert_eq!(fs::metadata(&path).unwrap().ino(), number, "{io:?}: a copy keeps the number");
         m.unmount();

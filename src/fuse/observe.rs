@@ -35,11 +35,12 @@ impl Observer {
         logic: impl FnOnce() -> vfs::Result<T>,
     ) -> Result<T, fuser::Errno> {
         let _span = tracing::trace_span!("request", operation = operation.name(), %ino).entered();
-        self.metrics.request(operation);
         let answer = catch_unwind(AssertUnwindSafe(logic)).unwrap_or_else(|_| {
             tracing::error!(operation = operation.name(), %ino, "a handler panicked");
             Err(vfs::Error::new(operation.name(), ino, Errno::EIO))
         });
+        // Counted when its work is done and before it is answered, so that whoever sees the count sees the effect.
+        self.metrics.request(operation);
         answer.map_err(|error| {
             self.metrics.error(operation);
             if error.is_ordinary() {

@@ -52,7 +52,7 @@ struct Counter {
 /// What one counter showed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Count {
-    /// Requests that came.
+    /// Requests that were worked on.
     pub requests: u64,
     /// Requests among them that were answered with an error number.
     pub errors: u64,
