@@ -125,6 +125,10 @@ fn what_fails_leaves_nothing() {
     });
     let real = scene.store.closure("env-a").len().to_string();
     scene.mount("env-a", "a", &["--tmp"]).failed(1, &["99", &real]);
+    scene.mount("env-a", "a", &["--name", "kept"]).failed(1, &["99", &real]);
+    let fresh = scene.path("fresh");
+    scene.mount("env-a", "a", &["--upper", fresh.to_str().unwrap()]).failed(1, &["99", &real]);
+    assert!(!fresh.exists(), "an upper that nobody used");
     // One whose root is gone from the store.
     scene.lock("env-a", |lock| {
         lock.roots =

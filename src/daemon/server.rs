@@ -104,7 +104,7 @@ pub fn serve(
         leftovers::sweep(&registry).attempt(|| "cannot read the registry of views".to_owned())?;
     let warnings = problems.into_iter().map(|p| p.what).collect();
     let claim = claim(&registry, spec)?;
-    let mut held = Held { claim, upper: None, pinned: None, mounted: None };
+    let mut held = Held { claim, upper: None, pinned: None, mounted: None, shown: false };
     let answer = Serving { spec, dirs, registry: &registry, destination, options, signals, warnings }
         .run(&mut held, caller);
     let released = held.release();
@@ -131,12 +131,14 @@ struct Held {
     upper: Option<UpperDir>,
     pinned: Option<Pinned>,
     mounted: Option<(PathBuf, u64)>,
+    /// Somebody may have seen the view, and written to it.
+    shown: bool,
 }
 
 impl Held {
     /// Takes everything back; goes on after what cannot be, so that as little as possible is left.
     fn release(self) -> Result<(), Failure> {
-        let Self { claim, upper, pinned, mounted } = self;
+        let Self { claim, upper, pinned, mounted, shown } = self;
         let mut answer = Ok(());
         let mut note = |what: String, done: io::Result<()>| {
             if let (Err(error), true) = (&done, answer.is_ok()) {
@@ -146,10 +148,14 @@ impl Held {
         if let Some((target, connection)) = mounted {
             note(format!("cannot unmount {}", target.display()), take_away(&target, connection));
         }
-        if let Some(upper) = upper.filter(|u| u.meta().temporary) {
+        if let Some(upper) = upper {
             let path = upper.path().to_owned();
-            let removed = upper.remove().map_err(io::Error::other);
-            note(format!("cannot remove the temporary upper {}", path.display()), removed);
+            let done = match (upper.meta().temporary, shown) {
+                (true, _) => upper.remove(),
+                (false, false) => upper.give_back(),
+                (false, true) => Ok(()),
+            };
+            note(format!("cannot remove the upper {}", path.display()), done.map_err(io::Error::other));
         }
         if let Some(pinned) = pinned {
             let dir = pinned.record().dir;
@@ -206,6 +212,7 @@ impl Serving<'_> {
                 .attempt(|| "cannot start the FUSE session".to_owned())?;
         let (ended, end) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
             .attempt(|| "cannot make a pipe".to_owned())?;
+        held.shown = mount.is_none();
         start(session, end)?;
         if let (Some(mount), Some((path, fd))) = (&mount, &target) {
             let connection = FuseConnection::of_mount(mount.as_fd())
@@ -214,6 +221,7 @@ impl Serving<'_> {
             record.place = Place::Mounted { target: path.clone(), connection };
             publish(&held.claim, &record)?;
             let turn = self.turn(path)?;
+            held.shown = true;
             mount::attach(mount.as_fd(), fd.as_fd())
                 .attempt(|| format!("cannot mount the view on {}", path.display()))?;
             drop(turn);
@@ -225,6 +233,7 @@ impl Serving<'_> {
         record.usable = true;
         publish(&held.claim, &record)?;
         let private = mount.filter(|_| held.mounted.is_none());
+        held.shown = true;
         caller
             .usable(&record, std::mem::take(&mut self.warnings), private.as_ref())
             .attempt(|| "whoever asked for the view is gone".to_owned())?;

@@ -56,7 +56,19 @@ pub struct UpperDir {
     holder: u32,
     meta: Meta,
     layer: DirUpper,
+    origin: Origin,
     removed: bool,
+}
+
+/// What was there before an upper was opened.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Origin {
+    /// The upper.
+    Found,
+    /// An empty directory.
+    Filled,
+    /// Nothing.
+    Made,
 }
 
 impl UpperDir {
@@ -66,7 +78,7 @@ impl UpperDir {
     /// rightly (it may have been overlayfs's): that reads all of it, once.
     ///
     /// # Errors
-    /// Each kind of [`UpperError`]; nothing is left behind that was not there before, except empty directories.
+    /// Each kind of [`UpperError`]; nothing is left behind that was not there before, except directories above it.
     pub fn open(path: &Path, create: bool, spec: &UpperSpec<'_>) -> Result<Self, UpperError> {
         Self::open_as(path, create, spec, false)
     }
@@ -95,9 +107,7 @@ impl UpperDir {
     }
 
     fn open_as(path: &Path, create: bool, spec: &UpperSpec<'_>, temporary: bool) -> Result<Self, UpperError> {
-        if create {
-            make_directory(path).tried("make the directory", path)?;
-        }
+        let made = create && make_directory(path).tried("make the directory", path)?;
         let dir = open_top(path)?;
         let names = check_top(dir.as_fd(), path)?;
         if !create && !names.iter().any(|name| name == DATA) {
@@ -113,9 +123,34 @@ impl UpperDir {
                 wanted: spec.store_dir.to_string(),
             });
         }
-        let data = tree(dir.as_fd(), DATA, Some(spec.owner)).tried("make 'data'", path)?;
-        let work = tree(dir.as_fd(), WORK, None).tried("make 'work'", path)?;
-        let format = match &found {
+        // Known only now: until the lock was held another could make it, and use it.
+        let origin = match names_in(dir.as_fd()).tried("list the directory", path)?.as_slice() {
+            [lock] if lock == holder::FILE && made => Origin::Made,
+            [lock] if lock == holder::FILE => Origin::Filled,
+            _ => Origin::Found,
+        };
+        let opened = Self::fill(path, dir.as_fd(), found.as_ref(), spec, temporary);
+        let (meta, layer) = opened.or_else(|error| {
+            undo(dir.as_fd(), path, origin).tried("take back what was made of", path)?;
+            Err(error)
+        })?;
+        let mut upper =
+            Self { path: path.to_owned(), dir, lock, holder: 0, meta, layer, origin, removed: false };
+        upper.record_holder()?;
+        Ok(upper)
+    }
+
+    /// Makes what is missing in an upper that is held, and opens it.
+    fn fill(
+        path: &Path,
+        dir: BorrowedFd<'_>,
+        found: Option<&Meta>,
+        spec: &UpperSpec<'_>,
+        temporary: bool,
+    ) -> Result<(Meta, DirUpper), UpperError> {
+        let data = tree(dir, DATA, Some(spec.owner)).tried("make 'data'", path)?;
+        let work = tree(dir, WORK, None).tried("make 'work'", path)?;
+        let format = match found {
             Some(meta) => Some(meta.format),
             None => survey(data.as_fd(), work.as_fd(), path)?.or(spec.format),
         };
@@ -125,14 +160,12 @@ impl UpperDir {
             }
             _ => UpperError::Io { action: "open 'data' and 'work'", path: path.to_owned(), source: error },
         })?;
-        let temporary = found.as_ref().map_or(temporary, |meta| meta.temporary);
+        let temporary = found.map_or(temporary, |meta| meta.temporary);
         let meta = Meta::new(layer.format(), spec.store_dir, spec.view, temporary);
-        if found.as_ref() != Some(&meta) {
-            meta.write(dir.as_fd(), path)?;
+        if found != Some(&meta) {
+            meta.write(dir, path)?;
         }
-        let mut upper = Self { path: path.to_owned(), dir, lock, holder: 0, meta, layer, removed: false };
-        upper.record_holder()?;
-        Ok(upper)
+        Ok((meta, layer))
     }
 
     /// Where it is.
@@ -160,6 +193,15 @@ impl UpperDir {
     pub fn record_holder(&mut self) -> Result<(), UpperError> {
         self.holder = std::process::id();
         holder::write(&self.lock, self.holder).tried("write 'lock'", &self.path)
+    }
+
+    /// Gives it back unused: what opening it has made is taken away again, but for directories above it.
+    ///
+    /// # Errors
+    /// [`UpperError::Io`].
+    pub fn give_back(mut self) -> Result<(), UpperError> {
+        self.removed = true;
+        undo(self.dir.as_fd(), &self.path, self.origin).tried("take back what was made of", &self.path)
     }
 
     /// Removes it and all that is in it.
@@ -194,8 +236,21 @@ pub fn remove(path: &Path) -> Result<(), UpperError> {
     removed
 }
 
-/// `meta.json` and `lock` go last: until then it is an upper, and ours.
+fn undo(dir: BorrowedFd<'_>, path: &Path, origin: Origin) -> io::Result<()> {
+    match origin {
+        Origin::Found => Ok(()),
+        Origin::Filled => remove_contents(dir),
+        Origin::Made => remove_all(dir, path),
+    }
+}
+
 fn remove_all(dir: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
+    remove_contents(dir)?;
+    fs::remove_dir(path)
+}
+
+/// `meta.json` and `lock` go last: until then it is an upper, and ours.
+fn remove_contents(dir: BorrowedFd<'_>) -> io::Result<()> {
     let present = |answer: io::Result<()>| match answer {
         Err(error) if Errno::of(&error) != Errno::ENOENT => Err(error),
         _ => Ok(()),
@@ -210,17 +265,28 @@ fn remove_all(dir: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
     for name in [meta::NEW_FILE, meta::FILE, holder::FILE] {
         present(sys::names::unlink(dir, name))?;
     }
-    fs::remove_dir(path)
+    Ok(())
 }
 
-fn make_directory(path: &Path) -> io::Result<()> {
+/// Makes a directory and those above it; `true` if it was missing.
+fn make_directory(path: &Path) -> io::Result<bool> {
     if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
         fs::create_dir_all(parent)?;
     }
     match DirBuilder::new().mode(0o700).create(path) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        answer => answer,
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        answer => answer.map(|()| true),
     }
+}
+
+fn names_in(dir: BorrowedFd<'_>) -> io::Result<Vec<Vec<u8>>> {
+    let mut names: Vec<Vec<u8>> = Vec::new();
+    let listing = sys::open::open_listing(dir)?;
+    sys::dirent::for_each_name(listing.as_fd(), |name, _, _| {
+        names.push(name.to_vec());
+        Ok(())
+    })?;
+    Ok(names)
 }
 
 fn open_top(path: &Path) -> Result<OwnedFd, UpperError> {
@@ -239,13 +305,7 @@ fn check_top(dir: BorrowedFd<'_>, path: &Path) -> Result<Vec<Vec<u8>>, UpperErro
     let not_an_upper = |why: String| UpperError::NotAnUpper { path: path.to_owned(), why };
     let top = fs::File::from(dir.try_clone_to_owned().tried("open the directory", path)?);
     let top_meta = top.metadata().tried("look at the directory", path)?;
-    let mut names: Vec<Vec<u8>> = Vec::new();
-    let listing = sys::open::open_listing(dir).tried("list the directory", path)?;
-    sys::dirent::for_each_name(listing.as_fd(), |name, _, _| {
-        names.push(name.to_vec());
-        Ok(())
-    })
-    .tried("list the directory", path)?;
+    let names = names_in(dir).tried("list the directory", path)?;
     let ours = [DATA, WORK, meta::FILE, meta::NEW_FILE, holder::FILE];
     if let Some(other) = names.iter().find(|name| !ours.contains(&name.as_slice())) {
         return Err(not_an_upper(format!("it holds '{}'", other.escape_ascii())));

@@ -141,3 +141,22 @@ fn temporary_uppers_go_and_stale_ones_are_found() {
     assert_eq!(remove_stale(&parent).unwrap(), [second_path]);
     assert_eq!(fs::read_dir(&parent).unwrap().count(), 0);
 }
+
+#[test]
+fn what_was_not_used_is_given_back() {
+    let temp = tempfile::tempdir().unwrap();
+    let store = StoreDir::default();
+    let path = temp.path().join("upper");
+    UpperDir::open(&path, true, &spec(&store)).unwrap().give_back().unwrap();
+    assert!(!fs::exists(&path).unwrap());
+    // An empty directory stays one.
+    fs::create_dir(&path).unwrap();
+    UpperDir::open(&path, true, &spec(&store)).unwrap().give_back().unwrap();
+    assert_eq!(fs::read_dir(&path).unwrap().count(), 0);
+    // An upper that was there stays as it was, used or not.
+    drop(UpperDir::open(&path, true, &spec(&store)).unwrap());
+    fs::write(path.join("data/kept"), "").unwrap();
+    UpperDir::open(&path, true, &spec(&store)).unwrap().give_back().unwrap();
+    assert!(fs::exists(path.join("data/kept")).unwrap());
+    assert!(fs::exists(path.join("meta.json")).unwrap());
+}
