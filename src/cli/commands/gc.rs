@@ -14,6 +14,7 @@ use crate::closure::Cache;
 use crate::daemon::leftovers;
 use crate::daemon::registry::{Registry, State};
 use crate::lock::Memory;
+use crate::store::scan::cache::{self as scans, ScanCache};
 
 /// Arguments of `nixview gc`.
 #[derive(Debug, clap::Args)]
@@ -38,6 +39,7 @@ pub struct Args {
 struct Report {
     closures: u64,
     evaluations: u64,
+    scans: u64,
     files: u64,
     file_bytes: u64,
     dead_views: u64,
@@ -74,6 +76,10 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
         let removed = Memory::open(state).prune(args.older_than, args.dry_run);
         report.evaluations = removed.context("cannot clean what is remembered of evaluations")?;
     }
+    if state.join(scans::FILE).exists() {
+        let removed = ScanCache::open(state).prune(args.older_than, args.dry_run);
+        report.scans = removed.context("cannot clean what is remembered of scans")?;
+    }
     for (file, bytes) in
         old_files(state, args.older_than).with_context(|| format!("cannot list {}", state.display()))?
     {
@@ -89,10 +95,11 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     } else {
         let done = if args.dry_run { "would remove" } else { "removed" };
         context.output.line(&format!(
-            "{done} {}, {}, {} and {} ({})",
+            "{done} {}, {}, {}, {} and {} ({})",
             count(report.dead_views, "dead view", "dead views"),
             count(report.closures, "closure", "closures"),
             count(report.evaluations, "evaluation", "evaluations"),
+            count(report.scans, "scan", "scans"),
             count(report.files, "file", "files"),
             size(report.file_bytes)
         ))?;
@@ -100,7 +107,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Caches that were set aside as corrupt, and scans that nobody added to; with their sizes.
+/// Caches that were set aside as corrupt, with their sizes.
 fn old_files(state: &Path, age: Duration) -> io::Result<Vec<(PathBuf, u64)>> {
     let entries = match std::fs::read_dir(state) {
         Ok(entries) => entries,
@@ -111,8 +118,7 @@ fn old_files(state: &Path, age: Duration) -> io::Result<Vec<(PathBuf, u64)>> {
     for entry in entries {
         let entry = entry?;
         let name = entry.file_name();
-        let is_ours =
-            name.to_str().is_some_and(|n| n.ends_with(".sqlite.corrupt") || n.starts_with("scans.sqlite"));
+        let is_ours = name.to_str().is_some_and(|n| n.ends_with(".sqlite.corrupt"));
         let found = entry.metadata()?;
         let since = SystemTime::now().duration_since(found.modified()?).unwrap_or_default();
         if is_ours && found.is_file() && since >= age {
@@ -132,9 +138,13 @@ mod tests {
     #[test]
     fn only_old_files_of_caches_go() {
         let dir = tempfile::tempdir().unwrap();
-        for name in
-            ["closures.sqlite.corrupt", "scans.sqlite", "scans.sqlite-wal", "closures.sqlite", "notes"]
-        {
+        for name in [
+            "closures.sqlite.corrupt",
+            "scans.sqlite.corrupt",
+            "scans.sqlite-wal",
+            "closures.sqlite",
+            "notes",
+        ] {
             std::fs::write(dir.path().join(name), "x").unwrap();
         }
         std::fs::create_dir(dir.path().join("uppers")).unwrap();
@@ -144,7 +154,7 @@ mod tests {
             .iter()
             .map(|(file, _)| file.file_name().unwrap().to_str().unwrap().to_owned())
             .collect();
-        assert_eq!(names, ["closures.sqlite.corrupt", "scans.sqlite", "scans.sqlite-wal"]);
+        assert_eq!(names, ["closures.sqlite.corrupt", "scans.sqlite.corrupt"]);
         assert!(old_files(&dir.path().join("none"), Duration::ZERO).unwrap().is_empty());
     }
 }

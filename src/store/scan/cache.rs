@@ -1,69 +1,101 @@
 //! What scans found, in `scans.sqlite` of the state directory.
 //!
 //! Keyed by device, inode and ctime of the path and by what was looked for; a row whose digest does not fit is a miss.
-//! A file that cannot be used is said once and worked without.
+//! A file that cannot be used is said once and worked without; a corrupt one is set aside as `scans.sqlite.corrupt` and
+//! begun anew.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
 use sha2::{Digest, Sha256};
 
 use super::Identity;
 use crate::store::path::StorePath;
 
-/// Of this layout; a file of another is begun anew.
-const VERSION: i64 = 1;
+/// Of this layout; a file of an older one is begun anew.
+const VERSION: i64 = 2;
+
+/// The file's name in a state directory.
+pub const FILE: &str = "scans.sqlite";
 
 /// What scans found.
 pub struct ScanCache {
+    file: PathBuf,
     connection: Mutex<Option<Connection>>,
+}
+
+/// Why the file cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("the cache of scans {file}: {problem}")]
+pub struct ScanCacheError {
+    /// The file.
+    pub file: PathBuf,
+    /// What is wrong with it.
+    pub problem: String,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum CannotUse {
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    #[error(transparent)]
+    Sqlite(#[from] rusqlite::Error),
+    #[error("it was written by a newer nixview (version {0})")]
+    Newer(i64),
+}
+
+fn is_corrupt(error: &rusqlite::Error) -> bool {
+    matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
 }
 
 impl ScanCache {
     /// Opens the cache in a state directory, which is made if it is missing.
     #[must_use]
     pub fn open(state_dir: &Path) -> Self {
-        let file = state_dir.join("scans.sqlite");
+        let file = state_dir.join(FILE);
         let connection = match connect(&file) {
+            Err(CannotUse::Sqlite(error)) if is_corrupt(&error) => {
+                set_aside(&file, &error).and_then(|()| connect(&file))
+            }
+            other => other,
+        };
+        let connection = match connection {
             Ok(connection) => Some(connection),
             Err(error) => {
                 tracing::warn!(file = %file.display(), %error, "scans are not remembered: the cache cannot be used");
                 None
             }
         };
-        Self { connection: Mutex::new(connection) }
+        Self { file, connection: Mutex::new(connection) }
     }
 
     /// A cache that remembers nothing.
     #[must_use]
     pub fn none() -> Self {
-        Self { connection: Mutex::new(None) }
+        Self { file: PathBuf::new(), connection: Mutex::new(None) }
     }
 
     /// What a scan of that path for these candidates (sorted) found.
     #[must_use]
     pub fn get(&self, identity: &Identity, candidates: &[StorePath]) -> Option<Vec<StorePath>> {
         let key = key(identity, candidates);
-        let guard = self.connection.lock();
-        let row = guard.as_ref()?.prepare_cached("SELECT found, digest FROM scans WHERE key = ?1").and_then(
-            |mut statement| {
-                let row = statement.query_row([key], |row| Ok((row.get(0)?, row.get(1)?)));
-                row.optional()
-            },
-        );
-        let (found, stored): (String, Vec<u8>) = match row {
-            Ok(row) => row?,
-            Err(error) => {
-                tracing::debug!(%error, "the scan cache cannot be read");
-                return None;
-            }
-        };
+        let row = self.asked(|connection| {
+            let mut statement =
+                connection.prepare_cached("SELECT found, digest, used FROM scans WHERE key = ?1")?;
+            let row = statement.query_row([key], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)));
+            row.optional()
+        });
+        let (found, stored, used): (String, Vec<u8>, i64) = row??;
         if digest(&key, &found)[..] != stored[..] {
             tracing::warn!("a scan in the cache fails its digest and is not used");
             return None;
         }
         let found: Vec<StorePath> = found.lines().map(str::parse).collect::<Result<_, _>>().ok()?;
+        if used < today() {
+            self.asked(|c| c.execute("UPDATE scans SET used = ?2 WHERE key = ?1", params![key, today()]));
+        }
         found.iter().all(|path| candidates.binary_search(path).is_ok()).then_some(found)
     }
 
@@ -71,18 +103,74 @@ impl ScanCache {
     pub fn put(&self, identity: &Identity, candidates: &[StorePath], found: &[StorePath]) {
         let key = key(identity, candidates);
         let found: String = found.iter().map(|path| format!("{path}\n")).collect();
+        self.asked(|connection| {
+            connection
+                .prepare_cached("INSERT OR REPLACE INTO scans VALUES (?1, ?2, ?3, ?4)")?
+                .execute(params![key, found, digest(&key, &found), today()])
+        });
+    }
+
+    /// Removes what was not used since `age` ago, or with `dry_run` only counts it; the number of scans.
+    ///
+    /// # Errors
+    /// If the cache cannot be used.
+    pub fn prune(&self, age: Duration, dry_run: bool) -> Result<u64, ScanCacheError> {
+        let failed = |problem: String| ScanCacheError { file: self.file.clone(), problem };
+        let limit = today().saturating_sub(i64::try_from(age.as_secs()).unwrap_or(i64::MAX));
         let guard = self.connection.lock();
-        let Some(connection) = guard.as_ref() else { return };
-        let stored = connection
-            .prepare_cached("INSERT OR REPLACE INTO scans VALUES (?1, ?2, ?3)")
-            .and_then(|mut statement| statement.execute(params![key, found, digest(&key, &found)]));
-        if let Err(error) = stored {
-            tracing::debug!(%error, "a scan is not remembered");
+        let connection = guard.as_ref().ok_or_else(|| failed("it cannot be used".to_owned()))?;
+        let count: rusqlite::Result<i64> =
+            connection.query_row("SELECT count(*) FROM scans WHERE used <= ?1", [limit], |row| row.get(0));
+        let count = count.map_err(|error| failed(error.to_string()))?;
+        if !dry_run {
+            let removed = connection.execute("DELETE FROM scans WHERE used <= ?1", [limit]);
+            removed.map_err(|error| failed(error.to_string()))?;
+        }
+        Ok(u64::try_from(count).unwrap_or_default())
+    }
+
+    /// Asks the file. An error is said and no answer; a file that turns out to be corrupt is set aside.
+    fn asked<T>(&self, ask: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Option<T> {
+        let mut guard = self.connection.lock();
+        match ask(guard.as_ref()?) {
+            Ok(answer) => Some(answer),
+            Err(error) if is_corrupt(&error) => {
+                *guard = None;
+                match set_aside(&self.file, &error).and_then(|()| connect(&self.file)) {
+                    Ok(connection) => *guard = Some(connection),
+                    Err(error) => tracing::warn!(%error, "scans are not remembered any more"),
+                }
+                None
+            }
+            Err(error) => {
+                tracing::debug!(%error, "the cache of scans does not answer");
+                None
+            }
         }
     }
 }
 
-fn connect(file: &Path) -> Result<Connection, Box<dyn std::error::Error>> {
+/// Days are enough to tell what is not used any more, and a day's first use writes alone.
+fn today() -> i64 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(now.as_secs() / 86_400 * 86_400).unwrap_or(0)
+}
+
+fn set_aside(file: &Path, error: &rusqlite::Error) -> Result<(), CannotUse> {
+    let aside = file.with_extension("sqlite.corrupt");
+    tracing::warn!(file = %file.display(), %error, set_aside = %aside.display(), "the cache of scans is corrupt and begun anew");
+    for ending in ["-wal", "-shm"] {
+        let mut name = file.to_owned().into_os_string();
+        name.push(ending);
+        match std::fs::remove_file(name) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
+            _ => {}
+        }
+    }
+    Ok(std::fs::rename(file, aside)?)
+}
+
+fn connect(file: &Path) -> Result<Connection, CannotUse> {
     if let Some(dir) = file.parent() {
         std::fs::create_dir_all(dir)?;
     }
@@ -94,13 +182,16 @@ fn connect(file: &Path) -> Result<Connection, Box<dyn std::error::Error>> {
     let version: i64 = transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
     match version {
         VERSION => {}
-        0 => {
+        ..VERSION => {
             transaction.execute_batch(
-                "CREATE TABLE scans (key BLOB PRIMARY KEY, found TEXT NOT NULL, digest BLOB NOT NULL) WITHOUT ROWID",
+                "DROP TABLE IF EXISTS scans;
+                 CREATE TABLE scans (
+                    key BLOB PRIMARY KEY, found TEXT NOT NULL, digest BLOB NOT NULL, used INTEGER NOT NULL
+                 ) WITHOUT ROWID",
             )?;
             transaction.pragma_update(None, "user_version", VERSION)?;
         }
-        newer => return Err(format!("it was written by a newer nixview (version {newer})").into()),
+        newer => return Err(CannotUse::Newer(newer)),
     }
     transaction.commit()?;
     Ok(connection)
@@ -151,5 +242,52 @@ mod tests {
         other.execute("UPDATE scans SET found = ?1", [format!("{}\n", all[0])]).unwrap();
         assert_eq!(cache.get(&one, &all), None, "a changed row is a miss");
         assert_eq!(ScanCache::none().get(&one, &all), None);
+    }
+
+    #[test]
+    fn a_corrupt_file_is_set_aside_and_what_is_old_is_pruned() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join(FILE);
+        std::fs::write(&file, "this is not a database, but long enough to be read as one").unwrap();
+        let one = Identity { device: (1, 2), inode: 3, changed: (4, 5) };
+        let cache = ScanCache::open(dir.path());
+        assert!(file.with_extension("sqlite.corrupt").exists());
+        cache.put(&one, &[], &[]);
+        assert_eq!(cache.get(&one, &[]), Some(Vec::new()));
+        drop(cache);
+        let bytes = std::fs::read(&file).unwrap();
+        let page = bytes.len() / 2;
+        let damaged = [&bytes[..page], &vec![0xee; bytes.len() - page][..]].concat();
+        std::fs::write(&file, damaged).unwrap();
+        let cache = ScanCache::open(dir.path());
+        assert_eq!(cache.get(&one, &[]), None, "its table is damaged");
+        cache.put(&one, &[], &[]);
+        assert_eq!(cache.get(&one, &[]), Some(Vec::new()), "begun anew");
+
+        assert_eq!(cache.prune(Duration::from_secs(86_400), false).unwrap(), 0, "used today");
+        assert_eq!(cache.prune(Duration::ZERO, true).unwrap(), 1);
+        assert_eq!(cache.prune(Duration::ZERO, false).unwrap(), 1);
+        assert_eq!(cache.get(&one, &[]), None);
+        assert!(ScanCache::none().prune(Duration::ZERO, false).is_err());
+    }
+
+    #[test]
+    fn a_file_of_an_older_layout_is_begun_anew_and_one_of_a_newer_is_left() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join(FILE);
+        let set = |sql: &str| Connection::open(&file).unwrap().execute_batch(sql).unwrap();
+        set("CREATE TABLE scans (key BLOB PRIMARY KEY, found TEXT, digest BLOB); PRAGMA user_version = 1");
+        let one = Identity { device: (1, 2), inode: 3, changed: (4, 5) };
+        let cache = ScanCache::open(dir.path());
+        cache.put(&one, &[], &[]);
+        assert_eq!(cache.get(&one, &[]), Some(Vec::new()));
+        drop(cache);
+        set("PRAGMA user_version = 99");
+        assert_eq!(ScanCache::open(dir.path()).get(&one, &[]), None);
+        let version: i64 = Connection::open(&file)
+            .unwrap()
+            .pragma_query_value(None, "user_version", |row| row.get(0))
+            .unwrap();
+        assert_eq!(version, 99);
     }
 }
