@@ -19,8 +19,8 @@ pub enum LockError {
         /// Why.
         error: io::Error,
     },
-    /// A lock is larger than any lock may be.
-    #[error("{} is larger than {limit} bytes, so it is no lock of an environment", .path.display())]
+    /// A lock, or what is to be locked, is larger than any may be.
+    #[error("{} is larger than {} MiB, the most that is read of such a file", .path.display(), .limit >> 20)]
     TooLarge {
         /// Which file.
         path: PathBuf,

@@ -495,7 +495,7 @@ pub(super) mod tests {
         let file = dir.path().join("huge.lock");
         File::create(&file).unwrap().set_len(1 << 30).unwrap();
         let said = EnvLock::read(&file).unwrap_err().to_string();
-        assert!(said.contains("larger than 67108864 bytes"), "{said}");
+        assert!(said.contains("larger than 64 MiB"), "{said}");
         // Nor is one whose size cannot be seen beforehand read beyond the limit.
         let said = EnvLock::read(Path::new("/dev/zero")).unwrap_err().to_string();
         assert!(said.contains("larger than"), "{said}");
