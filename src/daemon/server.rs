@@ -32,6 +32,9 @@ use crate::view::upper_dir::{self, UpperDir};
 /// How long those who still use a view have, once its server was told to end.
 const GRACE: Duration = Duration::from_secs(2);
 
+/// How long a view whose users are gone takes to end.
+const SETTLING: Duration = Duration::from_millis(50);
+
 /// statfs(2) of overlayfs (linux/magic.h).
 const OVERLAYFS_MAGIC: rustix::fs::FsWord = 0x794c_7630;
 
@@ -194,22 +197,14 @@ impl Serving<'_> {
         let (closure, pinned, warning) = pin::closure(self.spec, self.dirs, self.options.require_gc_roots)?;
         held.pinned = pinned;
         self.warnings.extend(warning);
-        let mut record = self.record(held, &closure);
+        let mut record = self.record(held);
         publish(&held.claim, &record)?;
 
         let store = open_store(&self.spec.store.real)
             .attempt(|| format!("cannot open the store {} read-only", self.spec.store.real.display()))?;
-        let io = self.io(&store)?;
+        let (io, session, mount) = self.session(&closure, &store, target.as_ref(), held)?;
         record.io = io.name().to_owned();
-        let tree =
-            build::build(self.spec, &closure, &store, held.upper.as_ref(), io == fuse::Io::Passthrough)
-                .attempt(|| "cannot put the view together".to_owned())?;
         drop(closure);
-
-        let (device, mount) = self.mount(target.as_ref(), held)?;
-        let session =
-            Session::new(Arc::new(tree), device, fuse::Options { io, threads: self.options.threads })
-                .attempt(|| "cannot start the FUSE session".to_owned())?;
         let (ended, end) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
             .attempt(|| "cannot make a pipe".to_owned())?;
         held.shown = mount.is_none();
@@ -285,23 +280,63 @@ impl Serving<'_> {
         build::open_upper(self.spec).attempt(|| "cannot use the upper".to_owned())
     }
 
-    /// Who reads and writes: as asked, or what works.
-    fn io(&mut self, store: &OwnedFd) -> Result<fuse::Io, Failure> {
+    /// A session that serves the view, and its detached mount: with passthrough if that is asked for or works.
+    ///
+    /// The view's own connection is tried. Only fusermount3, which mounts at once on the target, needs one for the
+    /// question alone.
+    fn session(
+        &self,
+        closure: &Closure,
+        store: &OwnedFd,
+        target: Option<&(PathBuf, OwnedFd)>,
+        held: &mut Held,
+    ) -> Result<(fuse::Io, Session<Tree>, Option<OwnedFd>), Failure> {
         let may_mount = process::may_mount().attempt(|| "cannot ask for privileges".to_owned())?;
-        if self.spec.io == IoChoice::Cached || (self.spec.io == IoChoice::Auto && !may_mount) {
-            return Ok(fuse::Io::Cached);
-        }
-        match (probe_passthrough(store), self.spec.io) {
-            (Ok(()), _) => Ok(fuse::Io::Passthrough),
-            (Err(error), IoChoice::Passthrough) => {
-                Err(Failure::of("passthrough was asked for, and cannot be had", &error)
-                    .hint("it needs Linux 6.9, root, and a store on a disk's file system; without --io, the view is served cached"))
+        if self.spec.io == IoChoice::Passthrough || (self.spec.io == IoChoice::Auto && may_mount) {
+            let possible = if self.options.fusermount { probe_passthrough(store) } else { may_back(store) };
+            let (error, connected) = match possible {
+                Err(error) => (error, None),
+                Ok(()) => {
+                    let (session, mount) =
+                        self.connect(fuse::Io::Passthrough, closure, store, target, held)?;
+                    let tried = session.and_then(|session| {
+                        session.takes_backing(backing_file()?.as_fd())?;
+                        Ok(session)
+                    });
+                    match tried {
+                        Ok(session) => return Ok((fuse::Io::Passthrough, session, mount)),
+                        Err(error) => (error, mount),
+                    }
+                }
+            };
+            // What fusermount3 has mounted is the only attempt.
+            if self.spec.io == IoChoice::Passthrough || held.mounted.is_some() {
+                return Err(Failure::of("passthrough was asked for, and cannot be had", &error)
+                    .hint("it needs Linux 6.9, root, and a store on a disk's file system; without --io, the view is served cached"));
             }
-            (Err(error), _) => {
-                tracing::info!(%error, "no passthrough: files are served cached");
-                Ok(fuse::Io::Cached)
-            }
+            drop(connected);
+            tracing::info!(%error, "no passthrough: files are served cached");
         }
+        let (session, mount) = self.connect(fuse::Io::Cached, closure, store, target, held)?;
+        let session = session.attempt(|| "cannot start the FUSE session".to_owned())?;
+        Ok((fuse::Io::Cached, session, mount))
+    }
+
+    /// Puts the tree together and a new connection before it. What went wrong in the negotiation is an answer of its
+    /// own: another kind of session may still be had.
+    fn connect(
+        &self,
+        io: fuse::Io,
+        closure: &Closure,
+        store: &OwnedFd,
+        target: Option<&(PathBuf, OwnedFd)>,
+        held: &mut Held,
+    ) -> Result<(io::Result<Session<Tree>>, Option<OwnedFd>), Failure> {
+        let tree = build::build(self.spec, closure, store, held.upper.as_ref(), io == fuse::Io::Passthrough)
+            .attempt(|| "cannot put the view together".to_owned())?;
+        let (device, mount) = self.mount(target, held)?;
+        let options = fuse::Options { io, threads: self.options.threads };
+        Ok((Session::new(Arc::new(tree), device, options), mount))
     }
 
     /// The FUSE device, and its detached mount; with fusermount3 it is mounted on the target already.
@@ -344,7 +379,7 @@ impl Serving<'_> {
         Ok((device, Some(mount)))
     }
 
-    fn record(&self, held: &Held, closure: &Closure) -> Record {
+    fn record(&self, held: &Held) -> Record {
         let upper = held.upper.as_ref().map_or(UpperRecord::ReadOnly, |upper| {
             let path = upper.path().to_owned();
             if upper.meta().temporary {
@@ -366,7 +401,11 @@ impl Serving<'_> {
             since: since.as_secs(),
             place,
             lock_file: self.spec.lock_file.clone(),
-            closure: ClosureRecord { digest: closure.digest(), count: closure.count() as u64 },
+            // The closure that is shown was verified to be this one.
+            closure: ClosureRecord {
+                digest: self.spec.lock.closure.digest.to_string(),
+                count: self.spec.lock.closure.count,
+            },
             store: self.spec.store.real.clone(),
             io: String::new(),
             upper,
@@ -408,7 +447,9 @@ impl Serving<'_> {
         if let Some((target, connection)) = held.mounted.take() {
             take_away(&target, connection).attempt(|| format!("cannot unmount {}", target.display()))?;
         }
-        if let Some(namespace) = namespace {
+        // Usually the command has ended, and the view with it: then there is nobody to look for.
+        let ending = wait_readable(&[ended.as_fd()], Some(SETTLING)).attempt(|| "cannot wait".to_owned())?;
+        if let Some(namespace) = namespace.filter(|_| ending != [true]) {
             let left =
                 process::in_mount_namespace(namespace).attempt(|| "cannot look for processes".to_owned())?;
             for pid in left {
@@ -452,12 +493,22 @@ fn open_store(real: &Path) -> io::Result<OwnedFd> {
 
 /// Whether the kernel takes backing files from this process, and from the store's file system.
 pub(super) fn probe_passthrough(store: &OwnedFd) -> io::Result<()> {
-    // It stacks on nothing that is stacked itself (max_stack_depth 1, so that a container can stack on the view).
+    may_back(store)?;
+    fuse::probe_passthrough(backing_file()?.as_fd())
+}
+
+/// Refuses a store that passthrough stacks on nothing of: a file system that is stacked itself (max_stack_depth is 1,
+/// so that a container can stack on the view).
+fn may_back(store: &OwnedFd) -> io::Result<()> {
     if rustix::fs::fstatfs(store)?.f_type == OVERLAYFS_MAGIC {
         return Err(io::Error::new(io::ErrorKind::Unsupported, "the store lies on overlayfs"));
     }
-    let file = rustix::fs::memfd_create("nixview-probe", rustix::fs::MemfdFlags::CLOEXEC)?;
-    fuse::probe_passthrough(file.as_fd())
+    Ok(())
+}
+
+/// A file for the question whether the kernel takes any.
+fn backing_file() -> io::Result<OwnedFd> {
+    Ok(rustix::fs::memfd_create("nixview-probe", rustix::fs::MemfdFlags::CLOEXEC)?)
 }
 
 /// Serves on a thread of its own; `end` is closed when it is over.

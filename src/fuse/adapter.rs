@@ -30,8 +30,9 @@ use super::observe::Observer;
 use super::passthrough::{self, Mode, OpenInodes};
 use super::{Io, directory};
 
-/// The most that one request reads or writes, in bytes; the kernel's own limit for unprivileged mounts.
-const MAX_TRANSFER: u32 = 1 << 20;
+/// The most that one request reads or writes, in bytes. Each thread keeps as much memory for good once a request of
+/// this size has come: 256 KiB, not the 1 MiB that the kernel would send.
+const MAX_TRANSFER: u32 = 256 << 10;
 
 /// Buffers for reading up to this are kept by each thread; it is the kernel's usual readahead.
 const KEPT_BUFFER: usize = 128 << 10;

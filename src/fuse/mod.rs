@@ -16,7 +16,7 @@ mod passthrough;
 
 use std::io;
 use std::num::NonZeroUsize;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use crate::telemetry::metrics::Metrics;
@@ -81,6 +81,16 @@ impl<V: Vfs + 'static> Session<V> {
         let session = fuser::Session::from_fd(adapter, device, fuser::SessionACL::All, config)?;
         invalidator.connect(session.notifier());
         Ok(Self { session, metrics })
+    }
+
+    /// Asks the kernel whether it would serve `file` through passthrough on this connection. Registers it for no
+    /// longer than the question takes.
+    ///
+    /// # Errors
+    /// `EPERM` without CAP_SYS_ADMIN in the initial user namespace, `ELOOP` if `file` lies on a stacked file system,
+    /// `EOPNOTSUPP` for a session without passthrough.
+    pub fn takes_backing(&self, file: BorrowedFd<'_>) -> io::Result<()> {
+        fuser::BackingId::create_raw(self.session.as_fd(), file).map(drop)
     }
 
     /// The counters of this session's requests.

@@ -246,9 +246,28 @@ pub fn adopt_orphans() -> io::Result<()> {
 
 /// The children of this process.
 ///
+/// Asks the kernel's own list where it has one (`CONFIG_PROC_CHILDREN`, proc_pid_children(5)) and nobody else is a
+/// thread here; else every process is asked for its parent.
+///
 /// # Errors
 /// If `/proc` cannot be read.
 pub fn children() -> io::Result<Vec<Pid>> {
+    let own = rustix::process::getpid().as_raw_nonzero();
+    let alone = fs::read_dir("/proc/self/task")?.count() == 1;
+    match fs::read_to_string(format!("/proc/self/task/{own}/children")) {
+        // That list is of the children that this thread made or was given.
+        Ok(list) if alone => Ok(list
+            .split_ascii_whitespace()
+            .filter_map(|n| n.parse().ok())
+            .filter_map(Pid::from_raw)
+            .collect()),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => children_by_parent(),
+    }
+}
+
+/// The children of this process, found among all processes.
+fn children_by_parent() -> io::Result<Vec<Pid>> {
     let own = rustix::process::getpid().as_raw_nonzero().get();
     Ok(all()?.into_iter().filter(|pid| parent_of(*pid) == Some(own)).collect())
 }
@@ -308,9 +327,11 @@ mod tests {
         let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
         let pid = Pid::from_child(&child);
         let found = children().unwrap();
+        let slowly = children_by_parent().unwrap();
         child.kill().unwrap();
         child.wait().unwrap();
         assert!(found.contains(&pid), "{found:?}");
+        assert!(slowly.contains(&pid), "{slowly:?}");
         assert!(!found.contains(&rustix::process::getpid()));
     }
 

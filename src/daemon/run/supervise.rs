@@ -70,8 +70,6 @@ pub fn supervise(program: &Program, server: Launched, signals: &Signals) -> Resu
     let Launched { mount, server: pid, socket, .. } = server;
     let view = mount.ok_or_else(|| Failure::new("the view's server handed over no mount"))?;
     let started = start(program, &view, signals);
-    // Whoever holds it keeps the view alive.
-    drop(view);
     let mut warnings = Vec::new();
     let answer = match started {
         Ok(Ok(command)) => {
@@ -81,7 +79,11 @@ pub fn supervise(program: &Program, server: Launched, signals: &Signals) -> Resu
         Ok(Err(not_started)) => Ok(Err(not_started)),
         Err(failure) => Err(failure),
     };
-    end_leftovers(pid).attempt(|| "cannot end what the command left running".to_owned())?;
+    let ended_leftovers = end_leftovers(pid);
+    // Whoever holds it keeps the view alive. Let go by a process that lives on, the view ends at once; by one that
+    // exits, the kernel leaves that for later (fs/namespace.c, `delayed_mntput`).
+    drop(view);
+    ended_leftovers.attempt(|| "cannot end what the command left running".to_owned())?;
     end_server(pid, socket, signals, &mut warnings)?;
     Ok(match answer? {
         Ok(ended) => Outcome::Ended { code: ended.shell_code(), warnings },

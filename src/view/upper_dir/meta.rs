@@ -97,7 +97,7 @@ impl Meta {
         serde_json::from_slice(&text).map(Some).map_err(|error| refuse(error.to_string()))
     }
 
-    /// Writes the file of an upper: whole and durable, or not at all.
+    /// Writes the file of an upper: whole or not at all, and durable unless the upper goes with its view.
     pub(super) fn write(&self, dir: BorrowedFd<'_>, path: &Path) -> Result<(), UpperError> {
         self.replace(dir).tried("write 'meta.json'", path)
     }
@@ -111,8 +111,10 @@ impl Meta {
         }
         let mut file = File::from(sys::names::create_file(dir, NEW_FILE, 0o600)?);
         file.write_all(&text)?;
-        file.sync_all()?;
+        if !self.temporary {
+            file.sync_all()?;
+        }
         sys::names::rename((dir, NEW_FILE), (dir, FILE), RenameFlags::empty())?;
-        sys::file::sync(sys::open::open_listing(dir)?.as_fd(), false)
+        if self.temporary { Ok(()) } else { sys::file::sync(sys::open::open_listing(dir)?.as_fd(), false) }
     }
 }
