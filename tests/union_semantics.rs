@@ -49,6 +49,29 @@ fn lower_attributes_tell_nothing_of_others() {
 }
 
 #[test]
+fn directories_of_the_upper_alone_count_their_subdirectories() {
+    let disk = MemDisk::new();
+    let mut view = view(&disk, Io::Cached);
+    let root = Ino::ROOT;
+    let links = |view: &View<_, _>, dir| view.fs.getattr(dir, None).unwrap().nlink;
+    let make =
+        |view: &View<_, _>, parent, n| view.fs.mkdir(caller(), parent, &name(n), 0o755).unwrap().attr.ino;
+    let (one, two) = (make(&view, root, "one"), make(&view, root, "two"));
+    let inner = make(&view, one, "inner");
+    assert_eq!((links(&view, one), links(&view, two), links(&view, inner)), (3, 2, 2));
+    view.fs.rename((one, &name("inner")), (two, &name("inner")), RenameMode::Replace).unwrap();
+    assert_eq!((links(&view, one), links(&view, two)), (2, 3));
+    view.fs.rmdir(two, &name("inner")).unwrap();
+    assert_eq!((links(&view, two), links(&view, inner)), (2, 0));
+
+    // What the lower has counts nothing, before and after it is copied up.
+    let lower = view.ino("a");
+    assert_eq!((links(&view, root), links(&view, lower)), (1, 1));
+    make(&view, lower, "new");
+    assert_eq!((links(&view, root), links(&view, lower)), (1, 1));
+}
+
+#[test]
 fn numbers_stay_through_copy_up_rename_and_remount() {
     let disk = MemDisk::new();
     let mut first = view(&disk, Io::Passthrough);

@@ -1,7 +1,8 @@
 //! What a view shows of a layer's metadata.
 
+use super::node::Source;
 use crate::layer::Stat;
-use crate::vfs::{Attr, FileKind, Ino};
+use crate::vfs::{Attr, Ino};
 
 /// Attributes of an inode of the lower: nothing that tells of others who use the store.
 ///
@@ -26,14 +27,15 @@ pub(super) fn of_lower(ino: Ino, stat: &Stat, owner: Option<(u32, u32)>, links: 
     }
 }
 
-/// Attributes of an inode of the upper, as they are; directories have one link (or none, when removed) before and
-/// after they are copied up, which tells find(1) not to count subdirectories by links.
-pub(super) fn of_upper(ino: Ino, stat: &Stat) -> Attr {
+/// Attributes of an inode of the upper, as they are; but a directory through which the lower shows has one link (or
+/// none, when removed), as before it was copied up, which tells find(1) not to count subdirectories by links.
+pub(super) fn of_upper(ino: Ino, stat: &Stat, source: Source) -> Attr {
+    let merged = matches!(source, Source::Both(_));
     Attr {
         ino,
         kind: stat.kind,
         permissions: stat.permissions,
-        nlink: if stat.kind == FileKind::Directory { stat.nlink.min(1) } else { stat.nlink },
+        nlink: if merged { stat.nlink.min(1) } else { stat.nlink },
         uid: stat.uid,
         gid: stat.gid,
         rdev: stat.rdev,

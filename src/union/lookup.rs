@@ -81,7 +81,7 @@ impl<L: Lower, U: Upper> UnionFs<L, U> {
     pub(super) fn found_attr(&self, ino: Ino, found: &FoundOf<L, U>) -> Attr {
         match found.source() {
             Source::Lower => attr::of_lower(ino, &found.stat, self.options.owner, 1),
-            Source::Upper(_) | Source::Both(_) => attr::of_upper(ino, &found.stat),
+            Source::Upper(_) | Source::Both(_) => attr::of_upper(ino, &found.stat, found.source()),
         }
     }
 
@@ -101,9 +101,9 @@ impl<L: Lower, U: Upper> UnionFs<L, U> {
         if let Some(open) = handle.and_then(|h| self.handles.get(h))
             && let Open { side: Side::Upper, file, .. } = &*open
         {
-            return Ok(attr::of_upper(ino, &file.stat()?));
+            return Ok(attr::of_upper(ino, &file.stat()?, source));
         }
-        let shown = attr::of_upper(ino, &self.upper()?.stat(&self.upper_object(ino)?)?);
+        let shown = attr::of_upper(ino, &self.upper()?.stat(&self.upper_object(ino)?)?, source);
         if !content {
             return Ok(shown);
         }

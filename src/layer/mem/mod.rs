@@ -144,11 +144,18 @@ impl MemObject {
             Content::Directory(names) => names.len(),
             Content::Special => 0,
         } as u64;
+        let links = match &body.content {
+            Content::Directory(names) if body.nlink > 0 => {
+                let inside = names.values().filter(|object| object.0.kind == FileKind::Directory);
+                2 + u32::try_from(inside.count()).unwrap_or(u32::MAX - 2)
+            }
+            _ => body.nlink,
+        };
         Stat {
             ino: self.0.ino,
             kind: self.0.kind,
             permissions: body.permissions,
-            nlink: body.nlink,
+            nlink: links,
             uid: body.uid,
             gid: body.gid,
             rdev: body.rdev,
