@@ -390,3 +390,27 @@ fn times_are_set_and_kept() {
     let now = SetAttr { mtime: Some(SetTime::Now), ..SetAttr::default() };
     assert!(view.fs.setattr(caller(), b, None, &now).unwrap().mtime > time);
 }
+
+#[test]
+fn access_control_lists_are_refused() {
+    let disk = MemDisk::new();
+    let (upper, list) = (disk.upper(), b"system.posix_acl_access");
+    let made = upper.draft(&NewObject::File, 0o640, 0, 0).unwrap();
+    upper.set_xattr(&upper.draft_object(&made), list, b"stored by others", XattrMode::Set).unwrap();
+    upper.publish(made, &upper.root().unwrap(), &name("theirs")).unwrap();
+    let mut view = view(&disk, Io::Cached);
+    let (lower, theirs) = (view.ino("b"), view.ino("theirs"));
+    for (ino, kind) in [(lower, "access"), (theirs, "access"), (Ino::ROOT, "default")] {
+        let attribute = format!("system.posix_acl_{kind}").into_bytes();
+        let set = view.fs.setxattr(ino, &attribute, b"list", XattrMode::Set);
+        assert_eq!(errno(set), Errno::EOPNOTSUPP);
+        assert_eq!(errno(view.fs.getxattr(ino, &attribute)), Errno::EOPNOTSUPP);
+        assert_eq!(errno(view.fs.removexattr(ino, &attribute)), Errno::EOPNOTSUPP);
+        assert!(!view.fs.listxattr(ino).unwrap().contains(&attribute));
+    }
+    assert_eq!(
+        disk.upper().read_dir(&disk.upper().root().unwrap()).unwrap().len(),
+        1,
+        "nothing was copied up"
+    );
+}
