@@ -1,33 +1,35 @@
 //! The log on standard error.
 
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::fmt;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{Layer, fmt};
 
-/// The variable that decides what is logged, in the syntax of `tracing_subscriber::EnvFilter`.
+/// The variable that decides what is logged, in the syntax of `tracing_subscriber::filter::Targets`.
 const VARIABLE: &str = "NIXVIEW_LOG";
 
 /// Starts logging: warnings, or more with each `-v`, or what `NIXVIEW_LOG` says.
 pub(super) fn start(verbose: u8) {
     let level = match verbose {
-        0 => "warn",
-        1 => "info",
-        2 => "debug",
-        _ => "trace",
+        0 => LevelFilter::WARN,
+        1 => LevelFilter::INFO,
+        2 => LevelFilter::DEBUG,
+        _ => LevelFilter::TRACE,
     };
     let asked = std::env::var(VARIABLE).ok().filter(|text| !text.is_empty());
-    let parsed = asked.as_deref().map(EnvFilter::try_new);
-    let (filter, wrong) = match parsed {
+    let (filter, wrong) = match asked.as_deref().map(str::parse::<Targets>) {
         Some(Ok(filter)) => (filter, None),
-        Some(Err(error)) => (EnvFilter::new(level), Some(error)),
-        None => (EnvFilter::new(level), None),
+        Some(Err(error)) => (Targets::new().with_default(level), Some(error)),
+        None => (Targets::new().with_default(level), None),
     };
     let colours = matches!(
         anstream::AutoStream::choice(&std::io::stderr()),
         anstream::ColorChoice::Always | anstream::ColorChoice::AlwaysAnsi
     );
-    let log = fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours);
-    let started =
-        if verbose == 0 { log.without_time().with_target(false).try_init() } else { log.try_init() };
+    let lines = fmt::layer().with_writer(std::io::stderr).with_ansi(colours);
+    let lines = if verbose == 0 { lines.without_time().with_target(false).boxed() } else { lines.boxed() };
+    let started = tracing_subscriber::registry().with(lines.with_filter(filter)).try_init();
     if let Err(error) = started {
         tracing::debug!(%error, "the log was started before");
     }
