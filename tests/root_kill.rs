@@ -18,7 +18,6 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::thread;
@@ -58,6 +57,8 @@ enum Tree {
     /// Some of it may be gone.
     Removing,
     Gone,
+    /// `own` was being made in it.
+    Filling,
     /// Made again, and empty.
     Empty,
     /// With one file of the view's own.
@@ -100,7 +101,7 @@ impl Worker {
             4 | 5 => self.trees.iter().position(|tree| *tree != Tree::Own).map(|at| match self.trees[at] {
                 Tree::Lower | Tree::Removing => Op::RemoveTree(at),
                 Tree::Gone => Op::MakeTree(at),
-                Tree::Empty | Tree::Own => Op::FillTree(at),
+                Tree::Empty | Tree::Filling | Tree::Own => Op::FillTree(at),
             }),
             _ => None,
         }
@@ -271,13 +272,10 @@ impl Worker {
                 assert!(is(&[]), "t{at} shows {names:?} of the store");
                 Tree::Empty
             }
-            Tree::Empty if in_flight == Some(&Op::FillTree(at)) => {
-                assert!(is(&[]) || is(&["own"]), "t{at} shows {names:?}");
-                Tree::Empty
-            }
-            Tree::Empty => {
-                assert!(is(&[]), "t{at} shows {names:?}");
-                Tree::Empty
+            Tree::Empty | Tree::Filling => {
+                let may_hold = self.trees[at] == Tree::Filling || in_flight == Some(&Op::FillTree(at));
+                assert!(is(&[]) || (may_hold && is(&["own"])), "t{at} shows {names:?}");
+                if may_hold { Tree::Filling } else { Tree::Empty }
             }
             Tree::Own => {
                 assert!(is(&["own"]), "t{at} shows {names:?}");
@@ -328,7 +326,7 @@ fn kill_under_load(io: &str, rounds: usize) {
     }
     let mut numbers = Numbers(io.len() as u64);
     for round in 0..rounds {
-        let server = scene.server("web").to_string();
+        let server = scene.server("web");
         let killed: &'static AtomicBool = Box::leak(Box::new(AtomicBool::new(false)));
         let (done, ended) = mpsc::channel();
         for (at, worker) in workers.drain(..).enumerate() {
@@ -339,7 +337,7 @@ fn kill_under_load(io: &str, rounds: usize) {
         drop(done);
         thread::sleep(Duration::from_micros(numbers.below(60_000) as u64));
         killed.store(true, Ordering::SeqCst);
-        assert!(Command::new("kill").args(["-KILL", &server]).status().unwrap().success());
+        scene::kill(server);
         for _ in 0..WORKERS {
             let worker = ended.recv_timeout(Duration::from_secs(20));
             workers.push(worker.expect("a worker hangs, or the view answered an error before the kill"));

@@ -154,11 +154,8 @@ fn a_killed_server_is_cleaned_up_after_and_its_upper_keeps_what_was_synced() {
         );
         scene.shell(&script).ok();
     }
-    for pid in ["a", "b"].map(|name| scene.server(name).to_string()) {
-        assert!(Command::new("kill").args(["-KILL", &pid]).status().unwrap().success());
-    }
-    while !scene.processes().is_empty() {
-        std::thread::sleep(std::time::Duration::from_millis(10));
+    for pid in ["a", "b"].map(|name| scene.server(name)) {
+        scene::kill(pid);
     }
     assert!(!scene.names("state/temporary").is_empty());
     let status = scene.nixview(&["status"]).ok().out;
@@ -169,17 +166,11 @@ fn a_killed_server_is_cleaned_up_after_and_its_upper_keeps_what_was_synced() {
     assert_eq!(scene.shell("stat -c %s a/f1 a/f2 a/f3").ok().out, "4096\n8192\n12288\n");
     // The same again, cleaned up by the next mount, and by umount.
     let pid = scene.server("a");
-    assert!(Command::new("kill").args(["-KILL", &pid.to_string()]).status().unwrap().success());
-    while !scene.processes().is_empty() {
-        std::thread::sleep(std::time::Duration::from_millis(10));
-    }
+    scene::kill(pid);
     scene.mount("env-a", "a", &["--name", "a"]).ok();
     assert_eq!(scene.mounts().len(), 1, "the dead mount was taken away");
     let pid = scene.server("a");
-    assert!(Command::new("kill").args(["-KILL", &pid.to_string()]).status().unwrap().success());
-    while !scene.processes().is_empty() {
-        std::thread::sleep(std::time::Duration::from_millis(10));
-    }
+    scene::kill(pid);
     let said = scene.nixview(&["umount", "a"]).ok().err;
     assert!(said.contains("was dead"), "{said}");
     scene.assert_nothing_left();

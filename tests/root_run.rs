@@ -240,11 +240,11 @@ fn an_interrupt_from_the_terminal_reaches_the_command_once_and_not_the_server() 
                   while :; do sleep 0.05; done";
     std::fs::write(scene.path("trap"), script).unwrap();
     let line = format!(
-        "{} --state-dir {1}/state --runtime-dir {1}/run run --closure {1}/env-a.lock --store {1}/s -- sh {1}/trap",
+        "exec {} --state-dir {1}/state --runtime-dir {1}/run run --closure {1}/env-a.lock --store {1}/s -- sh {1}/trap",
         env!("CARGO_BIN_EXE_nixview"),
         scene.dir.path().display()
     );
-    // script(1) gives it a terminal; what is written to it is typed.
+    // script(1) gives it a terminal, and would else wait with its shell; what is written to it is typed.
     let mut command = Command::new("timeout");
     command.args(["-k", "5", "30", "script", "-qec", &line, "/dev/null"]);
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();

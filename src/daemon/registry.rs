@@ -11,10 +11,15 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
+use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::sys::lock;
+use crate::sys::signals::wait_readable;
 use crate::view::ViewName;
 
 use super::record::{self, Record};
@@ -116,6 +121,7 @@ impl Registry {
     pub fn claim(&self, name: &ViewName) -> Result<(Claim, Option<Record>), RegistryError> {
         let path = self.file(name, "lock");
         let fail = |source| RegistryError::File { path: path.clone(), source };
+        let mut waited = false;
         // Whoever withdraws removes the file while holding its lock: a lock on a removed file counts for nothing.
         let lock = loop {
             let mut options = OpenOptions::new();
@@ -123,6 +129,10 @@ impl Registry {
             let file = file.map_err(fail)?;
             if !lock::try_lock(&file).map_err(fail)? {
                 let pid = self.record(name).ok().flatten().map(|r| r.pid);
+                if !waited && pid.is_some_and(wait_if_dying) {
+                    waited = true;
+                    continue;
+                }
                 return Err(RegistryError::Taken { name: name.clone(), pid });
             }
             match (fs::symlink_metadata(&path), file.metadata()) {
@@ -197,6 +207,17 @@ impl Registry {
     }
 }
 
+/// Waits for the end of a process that was killed: it has no command line any more, but still all its locks. `false`
+/// if it lives on, or does not end within a second.
+fn wait_if_dying(pid: i32) -> bool {
+    let Some(server) = Pid::from_raw(pid).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok()) else {
+        return false;
+    };
+    let dying = fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.is_empty());
+    let ended = || wait_readable(&[server.as_fd()], Some(Duration::from_secs(1)));
+    dying && ended().is_ok_and(|ended| ended.contains(&true))
+}
+
 impl Claim {
     /// The name.
     #[must_use]
@@ -254,6 +275,20 @@ mod tests {
 
     fn name(text: &str) -> ViewName {
         text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_process_that_dies_is_waited_for_and_one_that_lives_is_not() {
+        let mut child = std::process::Command::new("sleep").arg("600").spawn().unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        assert!(!wait_if_dying(i32::try_from(std::process::id()).unwrap()));
+        child.kill().unwrap();
+        while !fs::read(format!("/proc/{pid}/cmdline")).unwrap().is_empty() {
+            std::thread::yield_now();
+        }
+        assert!(wait_if_dying(pid));
+        child.wait().unwrap();
+        assert!(!wait_if_dying(pid), "it is gone");
     }
 
     #[test]

@@ -71,7 +71,12 @@ pub fn stop(registry: &Registry, which: &Which<'_>, lazy: bool) -> Result<Stoppe
     }
     loop {
         let now = registry.state(&name).attempt(attempt)?;
-        if !is_same(&now) && !matches!(now, Some(State::Dead(_))) {
+        if matches!(now, Some(State::Dead(_))) {
+            // It died instead of cleaning up.
+            leftovers::clean_if_dead(registry, &name)?;
+            return Ok(Stopped::WasDead(name));
+        }
+        if !is_same(&now) {
             return Ok(Stopped::Ended(name));
         }
         if Instant::now() >= until {

@@ -4,14 +4,17 @@
 #![allow(dead_code, reason = "each test uses a part of it")]
 
 use std::fs;
+use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
 use mini_store::MiniStore;
 use nixview::closure::{Mode, resolve};
 use nixview::lock::{Digest, EnvLock, LockedClosure, Root, Source};
 use nixview::store::{Database, Location, StorePath};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 use tempfile::TempDir;
 
 pub(crate) struct Scene {
@@ -199,10 +202,19 @@ impl Drop for Scene {
             drop(nixview::sys::mount::unmount(mount, nixview::sys::mount::Unmount::Abort));
         }
         for pid in self.processes() {
-            drop(Command::new("kill").args(["-KILL", &pid.to_string()]).status());
+            kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).ok();
         }
         drop(mini_store::remove(self.store.root()));
     }
+}
+
+/// Kills a process, and waits until it is gone with all that it held.
+pub(crate) fn kill(pid: i32) {
+    let pid = Pid::from_raw(pid).unwrap();
+    let process = pidfd_open(pid, PidfdFlags::empty()).unwrap();
+    kill_process(pid, Signal::KILL).unwrap();
+    let ended = nixview::sys::signals::wait_readable(&[process.as_fd()], Some(Duration::from_secs(10)));
+    assert!(ended.unwrap().contains(&true), "process {pid:?} survives its end");
 }
 
 pub(crate) fn ran(output: Output) -> Ran {
