@@ -11,35 +11,17 @@
 
 mod union_support;
 
-use std::sync::Arc;
+use std::cell::RefCell;
+use std::collections::HashMap;
 
-use nixview::layer::fault::{FaultUpper, Faults};
-use nixview::union::Io;
+use nixview::layer::fault::{Change, Faults};
+use nixview::union::{Io, Options};
 use nixview::vfs::{Errno, FileKind};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use union_support::dir::DirDisk;
 use union_support::model::{Model, Op, Run, op};
-use union_support::{Disk, MemDisk};
-
-/// A disk whose upper fails.
-struct FaultDisk<'d, D> {
-    disk: &'d D,
-    faults: Arc<Faults>,
-}
-
-impl<D: Disk> Disk for FaultDisk<'_, D> {
-    type L = D::L;
-    type U = FaultUpper<D::U>;
-
-    fn lower(&self) -> D::L {
-        self.disk.lower()
-    }
-
-    fn upper(&self) -> Self::U {
-        FaultUpper::new(self.disk.upper(), self.faults.clone())
-    }
-}
+use union_support::{Disk, FaultDisk, MemDisk, options};
 
 /// Restoring the times of a directory comes after the step that matters.
 fn without_directory_times(mut model: Model) -> Model {
@@ -65,12 +47,18 @@ fn is_either<D: Disk>(disk: &D, io: Io, before: &Model, after: &Model, op: &Op) 
 }
 
 /// Runs the history on new disks, ending at the first change, the second, and so on; answers how many there were.
-fn crash_everywhere<D: Disk>(new_disk: impl Fn() -> D, io: Io, ops: &[Op], is_clean: impl Fn(&D)) -> u64 {
+fn crash_everywhere<D: Disk>(
+    new_disk: impl Fn() -> D,
+    options: Options,
+    ops: &[Op],
+    is_clean: impl Fn(&D),
+) -> Vec<Change> {
+    let mut interrupted_changes = Vec::new();
     for n in 0.. {
         let disk = new_disk();
         let faults = Faults::crash_at(n);
         let faulty = FaultDisk { disk: &disk, faults: faults.clone() };
-        let mut run = Run::new(&faulty, io);
+        let mut run = Run::with(&faulty, options);
         run.compare().unwrap();
         let mut interrupted = None;
         for op in ops {
@@ -87,12 +75,13 @@ fn crash_everywhere<D: Disk>(new_disk: impl Fn() -> D, io: Io, ops: &[Op], is_cl
         drop(run);
         drop(disk.upper());
         is_clean(&disk);
+        interrupted_changes.extend(faults.ended_at());
         match interrupted {
-            Some((before, op)) => is_either(&disk, io, &before, &after, op),
-            None => return n,
+            Some((before, op)) => is_either(&disk, options.io, &before, &after, op),
+            None => break,
         }
     }
-    0
+    interrupted_changes
 }
 
 fn histories(cases: u32, check: impl Fn(&[Op])) {
@@ -100,7 +89,7 @@ fn histories(cases: u32, check: impl Fn(&[Op])) {
     let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &[9; 32]));
     // One change of the view an operation: what is a series of them has states in between.
     let single = op().prop_filter("one step", |op| !matches!(op, Op::Renew { .. } | Op::Remount));
-    let result = runner.run(&prop::collection::vec(single, 1..8), |ops| {
+    let result = runner.run(&prop::collection::vec(single, 1..11), |ops| {
         check(&ops);
         Ok(())
     });
@@ -111,24 +100,29 @@ fn histories(cases: u32, check: impl Fn(&[Op])) {
 
 #[test]
 fn a_crash_leaves_the_tree_before_or_after() {
-    let changes = std::cell::Cell::new(0);
+    let changes = RefCell::new(HashMap::new());
     for io in [Io::Cached, Io::Passthrough] {
-        histories(30, |ops| {
-            changes.set(
-                changes.get()
-                    + crash_everywhere(MemDisk::new, io, ops, |disk| {
-                        assert_eq!(disk.upper.drafts(), 0, "the work directory is clean");
-                    }),
-            );
+        histories(80, |ops| {
+            let options = Options { durable: true, ..options(io) };
+            let interrupted = crash_everywhere(MemDisk::new, options, ops, |disk| {
+                assert_eq!(disk.upper.drafts(), 0, "the work directory is clean");
+            });
+            for change in interrupted {
+                *changes.borrow_mut().entry(change).or_insert(0) += 1;
+            }
         });
     }
-    assert!(changes.get() > 300, "{} changes were interrupted", changes.get());
+    let changes = changes.into_inner();
+    for change in Change::ALL {
+        assert!(changes.contains_key(&change), "{change:?} was never interrupted: {changes:?}");
+    }
+    assert!(changes.values().sum::<usize>() > 1000, "{changes:?}");
 }
 
 #[test]
 fn a_crash_leaves_the_tree_before_or_after_on_a_disk() {
     histories(3, |ops| {
-        crash_everywhere(DirDisk::new, Io::Cached, ops, |disk| {
+        crash_everywhere(DirDisk::new, options(Io::Cached), ops, |disk| {
             let left = std::fs::read_dir(disk.dir.path().join("work")).unwrap().count();
             assert_eq!(left, 0, "the work directory is clean");
         });

@@ -1,14 +1,14 @@
 //! An upper that fails at the n-th change, for tests.
 //!
-//! Counts the changes that it is asked for, calls a hook before each, and fails as its [`Faults`] say: once, with a
+//! Counts the changes (and syncs) that it is asked for, calls a hook before each, and fails as its [`Faults`] say: once, with a
 //! chosen errno, or for good from the n-th change on, as a machine that lost its power: then every call fails with
 //! `EIO`, and drafts stay in the work directory.
 
 use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use super::{Access, LayerEntry, LayerFile, Lower, NewObject, Presence, Stat, Upper};
 use crate::vfs::{Errno, Name, SeekTarget, SetAttr, StatFs, XattrMode};
@@ -31,6 +31,30 @@ pub enum Change {
     Write,
     FileSetAttr,
     Allocate,
+    Sync,
+    SyncDir,
+}
+
+impl Change {
+    /// All kinds.
+    pub const ALL: [Self; 16] = [
+        Self::SetOrigin,
+        Self::Draft,
+        Self::Fill,
+        Self::Publish,
+        Self::Link,
+        Self::Remove,
+        Self::Rename,
+        Self::Exchange,
+        Self::SetAttr,
+        Self::SetXattr,
+        Self::RemoveXattr,
+        Self::Write,
+        Self::FileSetAttr,
+        Self::Allocate,
+        Self::Sync,
+        Self::SyncDir,
+    ];
 }
 
 type Hook = Box<dyn Fn(Change) + Send + Sync>;
@@ -42,6 +66,7 @@ pub struct Faults {
     /// `None`: a crash.
     errno: Option<Errno>,
     dead: AtomicBool,
+    ended_at: OnceLock<Change>,
     hook: Option<Hook>,
 }
 
@@ -53,7 +78,14 @@ impl fmt::Debug for Faults {
 
 impl Faults {
     fn new(at: u64, errno: Option<Errno>, hook: Option<Hook>) -> Arc<Self> {
-        Arc::new(Self { seen: AtomicU64::new(0), at, errno, dead: AtomicBool::new(false), hook })
+        Arc::new(Self {
+            seen: AtomicU64::new(0),
+            at,
+            errno,
+            dead: AtomicBool::new(false),
+            ended_at: OnceLock::new(),
+            hook,
+        })
     }
 
     /// Nothing fails; changes are counted.
@@ -92,6 +124,12 @@ impl Faults {
         self.dead.load(Ordering::SeqCst)
     }
 
+    /// The change that the crash prevented.
+    #[must_use]
+    pub fn ended_at(&self) -> Option<Change> {
+        self.ended_at.get().copied()
+    }
+
     fn alive(&self) -> io::Result<()> {
         if self.crashed() { Err(Errno::EIO.into()) } else { Ok(()) }
     }
@@ -108,6 +146,7 @@ impl Faults {
             Some(errno) => Err(errno.into()),
             None => {
                 self.dead.store(true, Ordering::SeqCst);
+                self.ended_at.get_or_init(|| change);
                 Err(Errno::EIO.into())
             }
         }
@@ -179,7 +218,7 @@ impl<F: LayerFile> LayerFile for FaultFile<F> {
     }
 
     fn sync(&self, data_only: bool) -> io::Result<()> {
-        self.faults.alive()?;
+        self.faults.change(Change::Sync)?;
         self.inner.sync(data_only)
     }
 
@@ -336,7 +375,7 @@ impl<U: Upper> Upper for FaultUpper<U> {
     }
 
     fn sync_dir(&self, dir: &U::Object) -> io::Result<()> {
-        self.faults.alive()?;
+        self.faults.change(Change::SyncDir)?;
         self.inner.sync_dir(dir)
     }
 }

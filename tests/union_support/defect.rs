@@ -2,11 +2,13 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::sync::Mutex;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex};
 
-use nixview::layer::mem::MemLayer;
+use nixview::layer::mem::{MemFile, MemLayer};
 use nixview::layer::{Access, EntryKind, LayerEntry, LayerFile, Lower, NewObject, Presence, Stat, Upper};
-use nixview::vfs::{Name, SetAttr, StatFs, XattrMode};
+use nixview::vfs::{Name, SeekTarget, SetAttr, StatFs, XattrMode};
 
 use super::{Disk, MemDisk};
 
@@ -37,6 +39,14 @@ pub enum Defect {
     LostMode,
     /// An exchange only moves one of the two.
     HalfExchange,
+    /// Files are not synced.
+    LostSync,
+    /// Copies are not synced before they get their name.
+    LostSyncOfCopy,
+    /// Directories are not synced.
+    LostSyncOfNames,
+    /// Directories are not synced after a copy got its name in them.
+    LostSyncOfCopiedNames,
 }
 
 pub const ALL: [Defect; 12] = [
@@ -54,16 +64,66 @@ pub const ALL: [Defect; 12] = [
     Defect::HalfExchange,
 ];
 
+/// Those that only a power cut brings to light.
+pub const UNSYNCED: [Defect; 4] =
+    [Defect::LostSync, Defect::LostSyncOfCopy, Defect::LostSyncOfNames, Defect::LostSyncOfCopiedNames];
+
 /// An upper in memory that has one defect.
 pub struct DefectUpper {
     inner: MemLayer,
     defect: Defect,
     listed: Mutex<HashMap<u64, Vec<LayerEntry>>>,
+    /// How far the last copy is: 1 when it got its name, 2 when the directory got its times back.
+    copied: AtomicU8,
 }
 
 impl DefectUpper {
     fn has(&self, defect: Defect) -> bool {
         self.defect == defect
+    }
+}
+
+/// An open file of such an upper.
+pub struct DefectFile {
+    inner: MemFile,
+    defect: Defect,
+}
+
+impl LayerFile for DefectFile {
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        self.inner.read_at(offset, buffer)
+    }
+
+    fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<usize> {
+        self.inner.write_at(offset, data)
+    }
+
+    fn stat(&self) -> io::Result<Stat> {
+        self.inner.stat()
+    }
+
+    fn set_attr(&self, changes: &SetAttr) -> io::Result<()> {
+        self.inner.set_attr(changes)
+    }
+
+    fn sync(&self, data_only: bool) -> io::Result<()> {
+        match self.defect {
+            Defect::LostSync => Ok(()),
+            Defect::LostSyncOfCopy if self.stat()?.nlink == 0 => Ok(()),
+            _ => self.inner.sync(data_only),
+        }
+    }
+
+    fn allocate(&self, mode: i32, offset: u64, length: u64) -> io::Result<()> {
+        self.inner.allocate(mode, offset, length)
+    }
+
+    fn seek(&self, offset: u64, target: SeekTarget) -> io::Result<u64> {
+        self.inner.seek(offset, target)
+    }
+
+    fn descriptor(&self) -> Option<Arc<OwnedFd>> {
+        None
     }
 }
 
@@ -82,7 +142,8 @@ impl Disk for DefectDisk {
     }
 
     fn upper(&self) -> DefectUpper {
-        DefectUpper { inner: self.disk.upper(), defect: self.defect, listed: Mutex::default() }
+        let (listed, copied) = (Mutex::default(), AtomicU8::new(0));
+        DefectUpper { inner: self.disk.upper(), defect: self.defect, listed, copied }
     }
 }
 
@@ -90,7 +151,7 @@ type Object = <MemLayer as Lower>::Object;
 
 impl Lower for DefectUpper {
     type Object = Object;
-    type File = <MemLayer as Lower>::File;
+    type File = DefectFile;
 
     fn root(&self) -> io::Result<Object> {
         self.inner.root()
@@ -129,7 +190,7 @@ impl Lower for DefectUpper {
     }
 
     fn open(&self, object: &Object, access: Access) -> io::Result<Self::File> {
-        self.inner.open(object, access)
+        Ok(DefectFile { inner: self.inner.open(object, access)?, defect: self.defect })
     }
 
     fn get_xattr(&self, object: &Object, name: &[u8]) -> io::Result<Vec<u8>> {
@@ -183,6 +244,7 @@ impl Upper for DefectUpper {
     }
 
     fn publish(&self, draft: Self::Draft, dir: &Object, name: &Name) -> io::Result<()> {
+        self.copied.store(1, Ordering::SeqCst);
         self.inner.publish(draft, dir, name)
     }
 
@@ -210,6 +272,7 @@ impl Upper for DefectUpper {
 
     fn set_attr(&self, object: &Object, changes: &SetAttr) -> io::Result<()> {
         let mut changes = *changes;
+        self.copied.compare_exchange(1, 2, Ordering::SeqCst, Ordering::SeqCst).ok();
         if self.has(Defect::LostTimes) {
             changes = SetAttr { atime: None, mtime: None, ..changes };
         }
@@ -225,6 +288,11 @@ impl Upper for DefectUpper {
     }
 
     fn sync_dir(&self, dir: &Object) -> io::Result<()> {
-        self.inner.sync_dir(dir)
+        let of_copy = self.copied.swap(0, Ordering::SeqCst) == 2;
+        match self.defect {
+            Defect::LostSyncOfNames => Ok(()),
+            Defect::LostSyncOfCopiedNames if of_copy => Ok(()),
+            _ => self.inner.sync_dir(dir),
+        }
     }
 }

@@ -6,7 +6,9 @@ pub mod dir;
 pub mod model;
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
+use nixview::layer::fault::{FaultUpper, Faults};
 use nixview::layer::mem::MemLayer;
 use nixview::layer::{Lower, NewObject, Upper};
 use nixview::union::{Io, Options, UnionFs};
@@ -50,7 +52,27 @@ impl MemDisk {
         lower.freeze();
         let upper = MemLayer::new();
         set_times(&upper, &upper.root().unwrap());
+        upper.sync_all();
         Self { lower, upper }
+    }
+}
+
+/// A disk whose upper fails, or is watched.
+pub struct FaultDisk<'d, D> {
+    pub disk: &'d D,
+    pub faults: Arc<Faults>,
+}
+
+impl<D: Disk> Disk for FaultDisk<'_, D> {
+    type L = D::L;
+    type U = FaultUpper<D::U>;
+
+    fn lower(&self) -> D::L {
+        self.disk.lower()
+    }
+
+    fn upper(&self) -> Self::U {
+        FaultUpper::new(self.disk.upper(), self.faults.clone())
     }
 }
 

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use nixview::union::Io;
+use nixview::union::{Io, Options};
 use nixview::vfs::{
     Errno, FileKind, Handle, Ino, OpenFlags, RenameMode, SetAttr, SetTime, Timespec, Vfs, XattrMode,
 };
@@ -155,7 +155,7 @@ pub fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-const LETTERS: [&str; 3] = ["a", "b", "c"];
+pub const LETTERS: [&str; 3] = ["a", "b", "c"];
 
 fn letter(n: u8) -> &'static str {
     LETTERS[n as usize % 3]
@@ -222,7 +222,7 @@ impl Model {
         self.paths(|i| i.kind == FileKind::Directory)
     }
 
-    fn paths(&self, wanted: impl Fn(&Inode) -> bool) -> Vec<String> {
+    pub fn paths(&self, wanted: impl Fn(&Inode) -> bool) -> Vec<String> {
         let mut found = Vec::new();
         let mut todo = vec![(String::new(), 0)];
         while let Some((path, at)) = todo.pop() {
@@ -237,7 +237,7 @@ impl Model {
         found
     }
 
-    fn at(&self, path: &str) -> Option<usize> {
+    pub fn at(&self, path: &str) -> Option<usize> {
         path.split('/').filter(|p| !p.is_empty()).try_fold(0, |at, n| self.inodes[at].names.get(n).copied())
     }
 
@@ -369,6 +369,7 @@ pub struct Run<'d, D: Disk> {
     pub model: Model,
     disk: &'d D,
     io: Io,
+    options: Options,
     pub view: View<D::L, D::U>,
     held: Vec<Held>,
 }
@@ -381,8 +382,12 @@ fn plain<T>(result: nixview::vfs::Result<T>) -> Result<T, Errno> {
 
 impl<'d, D: Disk> Run<'d, D> {
     pub fn new(disk: &'d D, io: Io) -> Self {
-        let view = View::new(disk.lower(), disk.upper(), options(io));
-        Self { model: Model::new(), disk, io, view, held: Vec::new() }
+        Self::with(disk, options(io))
+    }
+
+    pub fn with(disk: &'d D, options: Options) -> Self {
+        let view = View::new(disk.lower(), disk.upper(), options);
+        Self { model: Model::new(), disk, io: options.io, options, view, held: Vec::new() }
     }
 
     /// Does one operation on both sides; false if they answer differently.
@@ -391,13 +396,13 @@ impl<'d, D: Disk> Run<'d, D> {
         if expected == got { Ok(()) } else { Err(format!("{op:?}: expected {expected:?}, got {got:?}")) }
     }
 
-    fn a_directory(&self, index: &Index) -> String {
+    pub fn a_directory(&self, index: &Index) -> String {
         let all = self.model.directories();
         all[index.index(all.len())].clone()
     }
 
     /// The path of an object of one of these kinds, if there is any.
-    fn an_object(&self, index: &Index, kinds: &[FileKind]) -> Option<String> {
+    pub fn an_object(&self, index: &Index, kinds: &[FileKind]) -> Option<String> {
         let all = self.model.paths(|i| kinds.contains(&i.kind));
         (!all.is_empty()).then(|| all[index.index(all.len())].clone())
     }
@@ -684,7 +689,7 @@ impl<'d, D: Disk> Run<'d, D> {
             }
             Op::Remount => {
                 self.held.clear();
-                self.view = View::new(self.disk.lower(), self.disk.upper(), options(self.io));
+                self.view = View::new(self.disk.lower(), self.disk.upper(), self.options);
                 nothing
             }
         }

@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use super::{Content, MemObject, now};
+use super::{Content, MemObject, Tree, now};
 use crate::layer::{Access, LayerFile, Stat};
 use crate::vfs::{Errno, SeekTarget, SetAttr};
 
@@ -13,6 +13,7 @@ use crate::vfs::{Errno, SeekTarget, SetAttr};
 pub struct MemFile {
     object: MemObject,
     access: Access,
+    tree: Arc<Tree>,
 }
 
 /// The modes of fallocate(2) that are known here.
@@ -21,8 +22,8 @@ const PUNCH_HOLE: i32 = 2;
 const ZERO_RANGE: i32 = 16;
 
 impl MemFile {
-    pub(super) fn new(object: MemObject, access: Access) -> Self {
-        Self { object, access }
+    pub(super) fn new(object: MemObject, access: Access, tree: Arc<Tree>) -> Self {
+        Self { object, access, tree }
     }
 
     fn with_data<T>(&self, f: impl FnOnce(&mut Vec<u8>) -> io::Result<T>) -> io::Result<T> {
@@ -39,10 +40,14 @@ impl MemFile {
         Ok(())
     }
 
+    /// Content was changed.
     fn touch(&self) {
-        let mut body = self.object.0.body.lock();
-        body.mtime = now();
-        body.ctime = body.mtime;
+        {
+            let mut body = self.object.0.body.lock();
+            body.mtime = now();
+            body.ctime = body.mtime;
+        }
+        self.tree.journal.data(&self.object);
     }
 }
 
@@ -87,10 +92,13 @@ impl LayerFile for MemFile {
         if changes.size.is_some() {
             self.may_write()?;
         }
-        self.object.set_attr(changes)
+        self.object.set_attr(changes)?;
+        self.tree.attributes_changed(&self.object, changes);
+        Ok(())
     }
 
-    fn sync(&self, _data_only: bool) -> io::Result<()> {
+    fn sync(&self, data_only: bool) -> io::Result<()> {
+        self.tree.journal.sync(self.object.0.ino, data_only);
         Ok(())
     }
 

@@ -1,7 +1,8 @@
 //! A layer in memory, for tests: the contract of [`Lower`] and [`Upper`] without a disk.
 //!
 //! A clone is the same tree, as a second process has the same disk. A crash is imitated by forgetting a draft and
-//! calling [`MemLayer::reopen`], which does what opening an upper does. Locks: the one on names, then one inode.
+//! calling [`MemLayer::reopen`], which does what opening an upper does; [`MemLayer::after_power_cut`] is the disk that is
+//! found after the power failed. Locks: the one on names, then one inode.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -15,9 +16,11 @@ use super::{Access, EntryKind, LayerEntry, Lower, NewObject, Stat, Upper};
 use crate::vfs::{Errno, FileKind, Name, SetAttr, SetTime, StatFs, Timespec};
 
 mod file;
+mod journal;
 mod write;
 
 pub use file::MemFile;
+pub use journal::Order;
 pub use write::MemDraft;
 
 /// A tree in memory; a clone of it is the same tree.
@@ -35,6 +38,7 @@ struct Tree {
     names: Mutex<()>,
     /// Drafts that are not published.
     work: Mutex<HashMap<u64, MemObject>>,
+    journal: journal::Journal,
 }
 
 /// An inode of a [`MemLayer`].
@@ -48,7 +52,7 @@ struct Inode {
     body: Mutex<Body>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Body {
     permissions: u16,
     uid: u32,
@@ -64,7 +68,7 @@ struct Body {
     content: Content,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Content {
     File(Vec<u8>),
     Directory(BTreeMap<Name, MemObject>),
@@ -208,6 +212,7 @@ impl MemLayer {
                 frozen: AtomicBool::new(false),
                 names: Mutex::new(()),
                 work: Mutex::new(HashMap::new()),
+                journal: journal::Journal::default(),
             }),
         }
     }
@@ -253,6 +258,7 @@ impl MemLayer {
     pub fn add_file(&self, path: &str, permissions: u16, content: &[u8]) -> io::Result<MemObject> {
         let object = self.add(path, &NewObject::File, permissions)?;
         object.0.body.lock().content = Content::File(content.to_vec());
+        self.tree.journal.data(&object);
         Ok(object)
     }
 
@@ -326,7 +332,7 @@ impl Lower for MemLayer {
         if access == Access::ReadWrite {
             self.writable()?;
         }
-        Ok(MemFile::new(object.clone(), access))
+        Ok(MemFile::new(object.clone(), access, self.tree.clone()))
     }
 
     fn get_xattr(&self, object: &MemObject, name: &[u8]) -> io::Result<Vec<u8>> {

@@ -60,6 +60,17 @@ impl MemObject {
     }
 }
 
+impl Tree {
+    /// Notes what was changed with [`MemObject::set_attr`].
+    pub(super) fn attributes_changed(&self, object: &MemObject, changes: &SetAttr) {
+        if changes.size.is_some() {
+            self.journal.data(object);
+        } else {
+            self.journal.metadata(object);
+        }
+    }
+}
+
 impl MemLayer {
     fn new_object(&self, new: &NewObject<'_>, permissions: u16, uid: u32, gid: u32) -> MemObject {
         MemObject::new(self.tree.next.fetch_add(1, Ordering::Relaxed), new, permissions, uid, gid)
@@ -102,6 +113,7 @@ impl Upper for MemLayer {
     fn set_origin(&self, object: &MemObject, ino: u64) -> io::Result<()> {
         self.writable()?;
         object.0.body.lock().origin = Some(ino);
+        self.tree.journal.metadata(object);
         Ok(())
     }
 
@@ -112,6 +124,7 @@ impl Upper for MemLayer {
         }
         let object = self.new_object(new, permissions, uid, gid);
         self.tree.work.lock().insert(object.0.ino, object.clone());
+        self.tree.journal.metadata(&object);
         Ok(MemDraft { object, tree: self.tree.clone() })
     }
 
@@ -134,6 +147,7 @@ impl Upper for MemLayer {
             return Err(Errno::EIO.into());
         }
         draft.object.0.body.lock().content = Content::File(data);
+        self.tree.journal.data(&draft.object);
         Ok(())
     }
 
@@ -148,6 +162,7 @@ impl Upper for MemLayer {
         }
         dir.put(name, &draft.object)?;
         draft.object.count_links(1);
+        self.tree.journal.names(&[(dir, name, Some(&draft.object))]);
         Ok(())
     }
 
@@ -165,6 +180,7 @@ impl Upper for MemLayer {
         }
         dir.put(name, object)?;
         object.count_links(1);
+        self.tree.journal.names(&[(dir, name, Some(object))]);
         Ok(())
     }
 
@@ -177,10 +193,12 @@ impl Upper for MemLayer {
         {
             return Err(Errno::ENOTEMPTY.into());
         }
-        if whiteout {
-            return dir.put(name, &self.whiteout());
+        let mark = whiteout.then(|| self.whiteout());
+        match &mark {
+            Some(mark) => dir.put(name, mark)?,
+            None => dir.take(name)?.count_links(-1),
         }
-        dir.take(name)?.count_links(-1);
+        self.tree.journal.names(&[(dir, name, mark.as_ref())]);
         Ok(())
     }
 
@@ -200,9 +218,11 @@ impl Upper for MemLayer {
         to.0.is_live()?;
         from.0.take(from.1)?;
         to.0.put(to.1, &object)?;
-        if whiteout {
-            from.0.put(from.1, &self.whiteout())?;
+        let mark = whiteout.then(|| self.whiteout());
+        if let Some(mark) = &mark {
+            from.0.put(from.1, mark)?;
         }
+        self.tree.journal.names(&[(from.0, from.1, mark.as_ref()), (to.0, to.1, Some(&object))]);
         Ok(())
     }
 
@@ -211,14 +231,17 @@ impl Upper for MemLayer {
         let _names = self.tree.names.lock();
         let first = a.0.child(a.1)?.ok_or(Errno::ENOENT)?;
         let second = b.0.child(b.1)?.ok_or(Errno::ENOENT)?;
-        a.0.change(|names| names.insert(a.1.clone(), second))?;
-        b.0.change(|names| names.insert(b.1.clone(), first))?;
+        a.0.change(|names| names.insert(a.1.clone(), second.clone()))?;
+        b.0.change(|names| names.insert(b.1.clone(), first.clone()))?;
+        self.tree.journal.names(&[(a.0, a.1, Some(&second)), (b.0, b.1, Some(&first))]);
         Ok(())
     }
 
     fn set_attr(&self, object: &MemObject, changes: &SetAttr) -> io::Result<()> {
         self.writable()?;
-        object.set_attr(changes)
+        object.set_attr(changes)?;
+        self.tree.attributes_changed(object, changes);
+        Ok(())
     }
 
     fn set_xattr(&self, object: &MemObject, name: &[u8], value: &[u8], mode: XattrMode) -> io::Result<()> {
@@ -232,6 +255,8 @@ impl Upper for MemLayer {
         }
         body.xattrs.insert(name.to_vec(), value.to_vec());
         body.ctime = now();
+        drop(body);
+        self.tree.journal.metadata(object);
         Ok(())
     }
 
@@ -240,10 +265,14 @@ impl Upper for MemLayer {
         own_mark(name)?;
         let mut body = object.0.body.lock();
         body.ctime = now();
-        body.xattrs.remove(name).map(drop).ok_or_else(|| Errno::ENODATA.into())
+        body.xattrs.remove(name).ok_or(Errno::ENODATA)?;
+        drop(body);
+        self.tree.journal.metadata(object);
+        Ok(())
     }
 
-    fn sync_dir(&self, _dir: &MemObject) -> io::Result<()> {
+    fn sync_dir(&self, dir: &MemObject) -> io::Result<()> {
+        self.tree.journal.sync(dir.0.ino, false);
         Ok(())
     }
 }
