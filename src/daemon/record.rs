@@ -100,7 +100,7 @@ pub struct GcRootsRecord {
     pub count: usize,
 }
 
-/// Reads a record.
+/// Reads a record: the last whole line counts.
 ///
 /// # Errors
 /// What is wrong with it, for people.
@@ -109,19 +109,21 @@ pub fn parse(bytes: &[u8]) -> Result<Record, String> {
     struct Versioned {
         version: u32,
     }
-    let versioned: Versioned = serde_json::from_slice(bytes).map_err(|e| e.to_string())?;
+    let whole = bytes.split_inclusive(|byte| *byte == b'\n').rfind(|line| line.ends_with(b"\n"));
+    let line = whole.ok_or_else(|| "it has no whole line".to_owned())?;
+    let versioned: Versioned = serde_json::from_slice(line).map_err(|e| e.to_string())?;
     if versioned.version != VERSION {
         return Err(format!("its version is {}, this program knows version {VERSION}", versioned.version));
     }
-    serde_json::from_slice(bytes).map_err(|e| e.to_string())
+    serde_json::from_slice(line).map_err(|e| e.to_string())
 }
 
-/// Prints a record.
+/// Prints a record: one line of JSON.
 ///
 /// # Errors
 /// `InvalidData` for a path that is not UTF-8, which JSON cannot hold.
 pub fn print(record: &Record) -> io::Result<Vec<u8>> {
-    let mut text = serde_json::to_vec_pretty(record)?;
+    let mut text = serde_json::to_vec(record)?;
     text.push(b'\n');
     Ok(text)
 }
@@ -160,9 +162,22 @@ pub(super) mod tests {
     #[test]
     fn other_versions_and_unknown_fields_are_refused() {
         let text = String::from_utf8(print(&example("web")).unwrap()).unwrap();
-        let newer = text.replace("\"version\": 1", "\"version\": 2");
+        let newer = text.replace("\"version\":1", "\"version\":2");
         assert!(parse(newer.as_bytes()).unwrap_err().contains("version is 2"));
         let more = text.replace("\"pid\"", "\"extra\": 1, \"pid\"");
         assert!(parse(more.as_bytes()).unwrap_err().contains("extra"));
+    }
+
+    #[test]
+    fn the_last_whole_line_counts() {
+        let (first, mut second) = (example("web"), example("web"));
+        second.usable = !first.usable;
+        let both = [print(&first).unwrap(), print(&second).unwrap()].concat();
+        assert_eq!(parse(&both).unwrap(), second);
+        for cut in print(&first).unwrap().len()..both.len() {
+            assert_eq!(parse(both.get(..cut).unwrap()).unwrap(), first, "cut at {cut}");
+        }
+        parse(b"").unwrap_err();
+        parse(b"{").unwrap_err();
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! RUNTIME/views/NAME.lock   held by the server as long as it lives, however it ends
-//! RUNTIME/views/NAME.json   the record: who serves what, where; and what must be cleaned up if the server dies
+//! RUNTIME/views/NAME.json   the record: who serves what, where; and what must be cleaned up if the server dies.
+//!                           A line of JSON for each state of it; the last whole one counts
 //! RUNTIME/mounting.lock     held from the look at what is mounted on a directory until a view is mounted there
 //! ```
 //!
@@ -76,6 +77,8 @@ pub struct Claim {
     registry: Registry,
     name: ViewName,
     lock: File,
+    /// The record, once it was written.
+    record: Option<File>,
 }
 
 impl Registry {
@@ -144,7 +147,7 @@ impl Registry {
                 _ => {}
             }
         };
-        let claim = Claim { registry: self.clone(), name: name.clone(), lock };
+        let claim = Claim { registry: self.clone(), name: name.clone(), lock, record: None };
         let left = self.record(name)?;
         Ok((claim, left))
     }
@@ -231,20 +234,28 @@ impl Claim {
         &self.lock
     }
 
-    /// Writes the record, in one step.
+    /// Writes the record; readers see the one before or this one.
+    ///
+    /// The first is made under another name and renamed; those after it are a line more, which costs no new file.
     ///
     /// # Errors
     /// [`RegistryError::File`].
-    pub fn publish(&self, record: &Record) -> Result<(), RegistryError> {
+    pub fn publish(&mut self, record: &Record) -> Result<(), RegistryError> {
         let path = self.registry.file(&self.name, "json");
         let draft = self.registry.file(&self.name, "json~");
-        let write = || -> io::Result<()> {
+        let write = |known: &mut Option<File>| -> io::Result<()> {
+            let line = record::print(record)?;
+            if let Some(file) = known {
+                return file.write_all(&line);
+            }
             let mut options = OpenOptions::new();
             let mut file = options.create(true).truncate(true).write(true).mode(0o600).open(&draft)?;
-            file.write_all(&record::print(record)?)?;
-            fs::rename(&draft, &path)
+            file.write_all(&line)?;
+            fs::rename(&draft, &path)?;
+            *known = Some(file);
+            Ok(())
         };
-        write().map_err(|source| RegistryError::File { path: path.clone(), source })
+        write(&mut self.record).map_err(|source| RegistryError::File { path: path.clone(), source })
     }
 
     /// Gives the name back: nothing of it is left.
@@ -295,11 +306,14 @@ mod tests {
     fn a_name_is_served_by_one() {
         let dir = tempfile::tempdir().unwrap();
         let registry = Registry::open(dir.path()).unwrap();
-        let (claim, left) = registry.claim(&name("web")).unwrap();
+        let (mut claim, left) = registry.claim(&name("web")).unwrap();
         assert_eq!(left, None);
         assert_eq!(registry.state(&name("web")).unwrap(), Some(State::Starting));
         claim.publish(&example("web")).unwrap();
         assert_eq!(registry.state(&name("web")).unwrap(), Some(State::Served(Box::new(example("web")))));
+        let other = Record { usable: false, ..example("web") };
+        claim.publish(&other).unwrap();
+        assert_eq!(registry.state(&name("web")).unwrap(), Some(State::Served(Box::new(other))));
         let error = registry.claim(&name("web")).unwrap_err();
         assert!(error.to_string().contains(&format!("process {}", example("web").pid)), "{error}");
         claim.withdraw().unwrap();
@@ -311,7 +325,7 @@ mod tests {
     fn what_a_dead_server_left_is_found_and_handed_over() {
         let dir = tempfile::tempdir().unwrap();
         let registry = Registry::open(dir.path()).unwrap();
-        let (claim, _) = registry.claim(&name("web")).unwrap();
+        let (mut claim, _) = registry.claim(&name("web")).unwrap();
         claim.publish(&example("web")).unwrap();
         drop(claim);
         assert_eq!(registry.state(&name("web")).unwrap(), Some(State::Dead(Box::new(example("web")))));
@@ -324,7 +338,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let registry = Registry::open(dir.path()).unwrap();
         fs::write(dir.path().join("views/bad.json"), "{").unwrap();
-        let (claim, _) = registry.claim(&name("good")).unwrap();
+        let (mut claim, _) = registry.claim(&name("good")).unwrap();
         claim.publish(&example("good")).unwrap();
         let all = registry.all().unwrap();
         assert_eq!(

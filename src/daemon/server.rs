@@ -198,7 +198,7 @@ impl Serving<'_> {
         held.pinned = pinned;
         self.warnings.extend(warning);
         let mut record = self.record(held);
-        publish(&held.claim, &record)?;
+        publish(&mut held.claim, &record)?;
 
         let store = open_store(&self.spec.store.real)
             .attempt(|| format!("cannot open the store {} read-only", self.spec.store.real.display()))?;
@@ -214,7 +214,7 @@ impl Serving<'_> {
                 .attempt(|| "cannot ask the mount".to_owned())?
                 .number();
             record.place = Place::Mounted { target: path.clone(), connection };
-            publish(&held.claim, &record)?;
+            publish(&mut held.claim, &record)?;
             let turn = self.turn(path)?;
             held.shown = true;
             mount::attach(mount.as_fd(), fd.as_fd())
@@ -226,7 +226,7 @@ impl Serving<'_> {
         }
         drop(target);
         record.usable = true;
-        publish(&held.claim, &record)?;
+        publish(&mut held.claim, &record)?;
         let private = mount.filter(|_| held.mounted.is_none());
         held.shown = true;
         caller
@@ -474,7 +474,7 @@ fn refuse_view(path: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-fn publish(claim: &Claim, record: &Record) -> Result<(), Failure> {
+fn publish(claim: &mut Claim, record: &Record) -> Result<(), Failure> {
     claim.publish(record).attempt(|| "cannot write the record of the view".to_owned())
 }
 

@@ -1,7 +1,8 @@
 //! Which format a file system and this process's privilege allow: found out by trying, in the work directory.
 //!
-//! All is tried on empty files, not on directories: these have blocks, and freeing them costs milliseconds on a busy
-//! disk (ext4 with `discard`), which is most of what a mount takes.
+//! As few inodes as possible are made for it, and no directories: to find a free inode can take half a millisecond on a
+//! full ext4, and directories have blocks, whose freeing costs milliseconds on a busy disk with `discard`. That would be
+//! most of what a mount takes.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -9,7 +10,7 @@ use std::sync::Arc;
 
 use rustix::fs::{RenameFlags, XattrFlags};
 
-use super::work::Work;
+use super::work::{Temporary, Work};
 use super::{Format, unless, whiteout};
 use crate::sys;
 use crate::vfs::Errno;
@@ -26,9 +27,13 @@ const REFUSED: &[Errno] = &[
 ];
 
 /// The best format that works here.
+///
+/// # Errors
+/// As [`works`].
 pub(super) fn best(work: &Arc<Work>) -> io::Result<Format> {
+    let whiteouts = names(work)?;
     for format in Format::ALL {
-        if works(work, format)? {
+        if format == Format::Files || (whiteouts && has_marks(work, format)?) {
             return Ok(format);
         }
     }
@@ -40,44 +45,66 @@ pub(super) fn best(work: &Arc<Work>) -> io::Result<Format> {
 /// # Errors
 /// `Unsupported`, with a message for people, if the file system cannot exchange two names, which all formats need.
 pub(super) fn works(work: &Arc<Work>, format: Format) -> io::Result<bool> {
-    if !can_exchange(work)? {
-        return Err(io::Error::new(
-            io::ErrorKind::Unsupported,
-            "its file system cannot exchange two names (RENAME_EXCHANGE): put the upper on ext4, xfs, btrfs or tmpfs",
-        ));
+    let whiteouts = names(work)?;
+    Ok(format == Format::Files || (whiteouts && has_marks(work, format)?))
+}
+
+/// Makes sure that names can be exchanged; true if whiteouts can be made besides.
+///
+/// Where they can, the two that come into being in the two ways there are (made, and left by a rename) are the names
+/// that are exchanged: the fewer inodes are made, the sooner a view is mounted.
+fn names(work: &Arc<Work>) -> io::Result<bool> {
+    if let Some((made, moved)) = whiteouts(work)? {
+        for place in [made.place(), moved.place()] {
+            if !whiteout::is_one(&sys::stat::stat_name(place.0, place.1)?) {
+                return exchange_files(work).map(|()| false);
+            }
+        }
+        return exchange(&made, &moved).map(|()| true);
     }
-    Ok(format == Format::Files || (has_whiteouts(work)? && has_marks(work, format)?))
+    exchange_files(work).map(|()| false)
 }
 
-fn can_exchange(work: &Arc<Work>) -> io::Result<bool> {
-    let (file, _) = work.create(|dir, name| sys::names::create_file(dir, name, 0o600))?;
-    let (other, _) = work.create(|dir, name| sys::names::create_file(dir, name, 0o600))?;
-    let exchanged = sys::names::rename(file.place(), other.place(), RenameFlags::EXCHANGE);
-    Ok(unless(exchanged, REFUSED)?.is_some())
-}
-
-/// Both ways in which whiteouts come into being, and whether they are then what was asked for.
-fn has_whiteouts(work: &Arc<Work>) -> io::Result<bool> {
-    let (moved, _) = work.create(|dir, name| sys::names::create_file(dir, name, 0o600))?;
+/// A whiteout that was made and moved away, and the one that this left in its place.
+fn whiteouts(work: &Arc<Work>) -> io::Result<Option<(Temporary, Temporary)>> {
     let Some((made, ())) = unless(work.create(whiteout::create_device), REFUSED)? else {
-        return Ok(false);
+        return Ok(None);
     };
-    let (target, _) = work.create(|dir, name| sys::names::create_file(dir, name, 0o600))?;
-    let left = sys::names::rename(moved.place(), target.place(), RenameFlags::WHITEOUT);
-    if unless(left, REFUSED)?.is_none() {
-        return Ok(false);
-    }
-    for place in [made.place(), moved.place()] {
-        if !whiteout::is_one(&sys::stat::stat_name(place.0, place.1)?) {
-            return Ok(false);
+    let (moved, ()) = work.create(|_, _| Ok(()))?;
+    let left = sys::names::rename(made.place(), moved.place(), RenameFlags::WHITEOUT);
+    match unless(left, REFUSED) {
+        Ok(Some(())) => Ok(Some((made, moved))),
+        answer => {
+            moved.forget();
+            answer.map(|_| None)
         }
     }
-    Ok(true)
 }
 
+fn exchange_files(work: &Arc<Work>) -> io::Result<()> {
+    let (file, _) = work.create(|dir, name| sys::names::create_file(dir, name, 0o600))?;
+    let (other, _) = work.create(|dir, name| sys::names::create_file(dir, name, 0o600))?;
+    exchange(&file, &other)
+}
+
+fn exchange(one: &Temporary, other: &Temporary) -> io::Result<()> {
+    let exchanged = sys::names::rename(one.place(), other.place(), RenameFlags::EXCHANGE);
+    unless(exchanged, REFUSED)?.ok_or_else(|| {
+        io::Error::new(
+            io::ErrorKind::Unsupported,
+            "its file system cannot exchange two names (RENAME_EXCHANGE): put the upper on ext4, xfs, btrfs or tmpfs",
+        )
+    })
+}
+
+/// Tried on the work directory itself, where an opaque mark means nothing.
 fn has_marks(work: &Arc<Work>, format: Format) -> io::Result<bool> {
-    let (_made, file) = work.create(|dir, name| sys::names::create_file(dir, name, 0o600))?;
     let name = [format.overlay_prefix().as_bytes(), b"opaque"].concat();
-    let set = sys::xattr::set(file.as_fd(), &name, b"y", XattrFlags::empty());
-    Ok(unless(set, REFUSED)?.is_some() && sys::xattr::get(file.as_fd(), &name)? == b"y")
+    let set = sys::xattr::set(work.as_fd(), &name, b"y", XattrFlags::empty());
+    if unless(set, REFUSED)?.is_none() {
+        return Ok(false);
+    }
+    let kept = sys::xattr::get(work.as_fd(), &name)? == b"y";
+    sys::xattr::remove(work.as_fd(), &name)?;
+    Ok(kept)
 }
