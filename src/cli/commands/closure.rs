@@ -60,10 +60,30 @@ pub struct Show {
 /// An environment and what is known of it.
 struct Environment {
     closure: Closure,
-    known: Known,
+    references: Source,
     roots: Vec<StorePath>,
     mode: Mode,
     store: StoreDir,
+}
+
+/// Where its references are. A closure that is remembered is shown without opening the store's database.
+enum Source {
+    Opened(Box<Known>),
+    At(Location),
+}
+
+impl Source {
+    /// Opens the store's records, if that was not done to find the closure.
+    fn open(self, context: &Context) -> Result<Known, CliError> {
+        match self {
+            Self::Opened(known) => Ok(*known),
+            Self::At(location) => known(&location, context),
+        }
+    }
+}
+
+fn known(location: &Location, context: &Context) -> Result<Known, CliError> {
+    Known::open(location, None, &context.state.state).context("cannot read the store")
 }
 
 /// Shows it.
@@ -77,11 +97,11 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
             diff(&old, &new, args.json, context)
         }
         (true, _) => Err(CliError::usage("--diff needs two environments")),
-        (false, [one]) if EnvLock::is_one(Path::new(one)) => show(&open(one, args, context)?, args, context),
+        (false, [one]) if EnvLock::is_one(Path::new(one)) => show(open(one, args, context)?, args, context),
         (false, many) if many.iter().any(|one| EnvLock::is_one(Path::new(one))) => {
             Err(CliError::usage("one lock file at a time can be shown; --diff compares two"))
         }
-        (false, sources) => show(&made(sources, args, context)?, args, context),
+        (false, sources) => show(made(sources, args, context)?, args, context),
     }
 }
 
@@ -90,7 +110,7 @@ fn made(sources: &[String], args: &Args, context: &Context) -> Result<Environmen
     let roots = made.lock.roots.into_iter().map(|root| root.path).collect();
     Ok(Environment {
         closure: made.closure,
-        known: made.known,
+        references: Source::Opened(Box::new(made.known)),
         roots,
         mode: made.lock.mode,
         store: made.lock.store_dir,
@@ -104,11 +124,17 @@ fn open(text: &str, args: &Args, context: &Context) -> Result<Environment, CliEr
     let lock = EnvLock::read(Path::new(text)).context("cannot use the environment")?;
     let location = args.how.location()?;
     verify_store(&lock, &location.dir).with_context(|| format!("cannot use {text} here"))?;
-    let known = Known::open(&location, None, &context.state.state).context("cannot read the store")?;
     let roots: Vec<StorePath> = lock.roots.iter().map(|root| root.path.clone()).collect();
-    let closure = known
-        .closure(&Cache::open(&context.state.state), &roots, lock.mode)
-        .with_context(|| format!("cannot find the closure of {text}"))?;
+    let cache = Cache::open(&context.state.state);
+    let (closure, references) = match cache.unchanged(&location, &roots, lock.mode) {
+        Some(closure) => (closure, Source::At(location)),
+        None => {
+            let known = known(&location, context)?;
+            let closure = known.closure(&cache, &roots, lock.mode);
+            let closure = closure.with_context(|| format!("cannot find the closure of {text}"))?;
+            (closure, Source::Opened(Box::new(known)))
+        }
+    };
     if let Err(error) = verify(&lock, &closure) {
         if !args.show.diff {
             return Err(Err::<(), _>(error)
@@ -121,10 +147,10 @@ fn open(text: &str, args: &Args, context: &Context) -> Result<Environment, CliEr
         }
         context.output.note(&format!("nixview: note: {text}: {error}"));
     }
-    Ok(Environment { closure, known, roots, mode: lock.mode, store: location.dir })
+    Ok(Environment { closure, references, roots, mode: lock.mode, store: lock.store_dir })
 }
 
-fn show(env: &Environment, args: &Args, context: &Context) -> Result<ExitCode, CliError> {
+fn show(env: Environment, args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let output = &context.output;
     if let Some(target) = &args.show.why {
         return chain(env, target, args, context);
@@ -141,10 +167,10 @@ fn show(env: &Environment, args: &Args, context: &Context) -> Result<ExitCode, C
             "digest": closure.digest(),
             "mode": env.mode,
             "narSize": closure.nar_size(),
-            "roots": full(env, &env.roots),
+            "roots": full(&env.store, &env.roots),
         });
         if let (false, Some(map)) = (args.show.summary, value.as_object_mut()) {
-            map.insert("paths".to_owned(), json!(full(env, closure.paths())));
+            map.insert("paths".to_owned(), json!(full(&env.store, closure.paths())));
         }
         output.json(&value)?;
     } else if args.show.summary {
@@ -158,21 +184,22 @@ fn show(env: &Environment, args: &Args, context: &Context) -> Result<ExitCode, C
     Ok(ExitCode::SUCCESS)
 }
 
-fn full(env: &Environment, paths: &[StorePath]) -> Vec<String> {
-    paths.iter().map(|path| format!("{}/{path}", env.store)).collect()
+fn full(store: &StoreDir, paths: &[StorePath]) -> Vec<String> {
+    paths.iter().map(|path| format!("{store}/{path}")).collect()
 }
 
-fn chain(env: &Environment, target: &str, args: &Args, context: &Context) -> Result<ExitCode, CliError> {
+fn chain(env: Environment, target: &str, args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let location: Location = args.how.location()?;
     let target = match Given::recognise(target, &location).context("cannot look for the path")? {
         Given::Path(path) => path,
         _ => return Err(CliError::usage(format!("--why needs a store path, and '{target}' is none"))),
     };
-    let found = why(env.known.references(), &env.roots, env.mode, &target)
+    let known = env.references.open(context)?;
+    let found = why(known.references(), &env.roots, env.mode, &target)
         .context("cannot follow the references")?
         .filter(|_| env.closure.contains(&target));
     if args.json {
-        context.output.json(&found.as_ref().map(|chain| full(env, chain)))?;
+        context.output.json(&found.as_ref().map(|chain| full(&env.store, chain)))?;
     } else if let Some(chain) = &found {
         context.output.write(|out| {
             chain.iter().enumerate().try_for_each(|(depth, path)| {
@@ -190,7 +217,7 @@ fn diff(old: &Environment, new: &Environment, json: bool, context: &Context) -> 
     let only = |one: &Environment, other: &Environment| -> Vec<String> {
         let paths: Vec<StorePath> =
             one.closure.paths().iter().filter(|p| !other.closure.contains(p)).cloned().collect();
-        full(one, &paths)
+        full(&one.store, &paths)
     };
     let (removed, added) = (only(old, new), only(new, old));
     let same = removed.is_empty() && added.is_empty();
@@ -207,9 +234,10 @@ fn diff(old: &Environment, new: &Environment, json: bool, context: &Context) -> 
 
 /// Draws members below what refers to them. Starts at the roots, or, where these are no members (mode `dev`), at the
 /// members that nothing refers to. Without recursion: chains can be long.
-fn tree(env: &Environment, context: &Context) -> Result<(), CliError> {
+fn tree(env: Environment, context: &Context) -> Result<(), CliError> {
     let failed = "cannot follow the references";
-    let references = env.known.references();
+    let known = env.references.open(context)?;
+    let references = known.references();
     let mut below = std::collections::BTreeMap::new();
     for path in env.closure.paths() {
         let mut next = references.references(path).context(failed)?;
