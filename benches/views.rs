@@ -136,8 +136,8 @@ impl Bench {
     }
 
     /// A mount of fuse-overlayfs over the whole store; `None` where it is not installed.
-    fn mount_overlayfs(&self, store: &Store) -> Option<PathBuf> {
-        let base = self.dir.path().join("overlay");
+    fn mount_overlayfs(&self, store: &Store, name: &str) -> Option<PathBuf> {
+        let base = self.dir.path().join("overlay").join(name);
         let [upper, work, target] = ["u", "w", "m"].map(|d| base.join(d));
         for dir in [&upper, &work, &target] {
             fs::create_dir_all(dir).unwrap();
@@ -162,7 +162,7 @@ impl Bench {
             let took = start.elapsed();
             self.umount("t");
             let start = Instant::now();
-            let other = self.mount_overlayfs(store);
+            let other = self.mount_overlayfs(store, "t");
             let took_other = start.elapsed();
             if let Some(target) = other {
                 assert!(Command::new("umount").arg(&target).status().unwrap().success());
@@ -179,17 +179,30 @@ impl Bench {
         println!("| {} | {} | {other} | {ratio} |", store.size, spread(&ours));
     }
 
+    /// Many views of one store beside as many mounts of fuse-overlayfs over it, all there at once.
     fn many(&self, store: &Store, views: usize) {
-        let start = Instant::now();
+        let (mut ours, mut theirs, mut others) = (Vec::new(), Vec::new(), Vec::new());
         for view in 0..views {
-            self.mount(store, &format!("v{view}"));
+            let name = format!("v{view}");
+            let start = Instant::now();
+            self.mount(store, &name);
+            ours.push(start.elapsed());
+            let start = Instant::now();
+            others.extend(self.mount_overlayfs(store, &name).inspect(|_| theirs.push(start.elapsed())));
         }
-        let took = start.elapsed();
         let memory = sorted(&self.pids().into_iter().map(pss).collect::<Vec<_>>());
         assert_eq!(memory.len(), views, "one server per view");
-        println!("\n{views} views of {} paths, mounted one after the other: {took:.1?}", store.size);
+        println!("\n{views} views of one store of {} paths, all mounted at once:", store.size);
+        println!("nixview mount, ms: {}", spread(&ours));
+        if !theirs.is_empty() {
+            let ratio = median(&ours).as_secs_f64() / median(&theirs).as_secs_f64();
+            println!("fuse-overlayfs mount, ms: {}; ratio {ratio:.2}", spread(&theirs));
+        }
         let (middle, largest) = (memory[views / 2], memory[views - 1]);
         println!("PSS of a server: median {middle} kB, largest {largest} kB");
+        for target in others {
+            assert!(Command::new("umount").arg(&target).status().unwrap().success());
+        }
         for view in 0..views {
             self.umount(&format!("v{view}"));
         }
