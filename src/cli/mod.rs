@@ -11,10 +11,12 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
 
+pub mod changes;
 pub mod commands;
 pub mod error;
 mod log;
 pub mod output;
+pub mod shown_change;
 pub mod source;
 pub mod state;
 pub mod view;

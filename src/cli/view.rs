@@ -95,6 +95,14 @@ pub enum IoArg {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Owner(u32, u32);
 
+impl Owner {
+    /// The two numbers.
+    #[must_use]
+    pub fn ids(self) -> (u32, u32) {
+        (self.0, self.1)
+    }
+}
+
 impl FromStr for Owner {
     type Err = String;
 

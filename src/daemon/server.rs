@@ -27,7 +27,7 @@ use crate::sys::signals::{Signals, wait_readable};
 use crate::sys::{fusermount, memory, mountinfo, process};
 use crate::view::build::{self, Tree};
 use crate::view::spec::{IoChoice, UpperChoice, ViewSpec};
-use crate::view::upper_dir::{self, UpperDir};
+use crate::view::upper_dir::{self, LastView, UpperDir};
 
 /// How long those who still use a view have, once its server was told to end.
 const GRACE: Duration = Duration::from_secs(2);
@@ -197,6 +197,7 @@ impl Serving<'_> {
         let (closure, pinned, warning) = pin::closure(self.spec, self.dirs, self.options.require_gc_roots)?;
         held.pinned = pinned;
         self.warnings.extend(warning);
+        self.note_view(held)?;
         let mut record = self.record(held);
         publish(&mut held.claim, &record)?;
 
@@ -278,6 +279,17 @@ impl Serving<'_> {
             }
         }
         build::open_upper(self.spec).attempt(|| "cannot use the upper".to_owned())
+    }
+
+    /// Notes with the upper what it lies over from now on.
+    fn note_view(&self, held: &Held) -> Result<(), Failure> {
+        let Some(upper) = &held.upper else { return Ok(()) };
+        let view = LastView {
+            lock: self.spec.lock.clone(),
+            store: self.spec.store.real.clone(),
+            owner: self.spec.owner,
+        };
+        upper.record_view(&view).attempt(|| "cannot use the upper".to_owned())
     }
 
     /// A session that serves the view, and its detached mount: with passthrough if that is asked for or works.

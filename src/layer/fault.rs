@@ -10,7 +10,7 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use super::{Access, LayerEntry, LayerFile, Lower, NewObject, Presence, Stat, Upper};
+use super::{Access, LayerEntry, LayerFile, Lower, NewObject, Presence, Restore, Stat, Upper};
 use crate::vfs::{Errno, Name, SeekTarget, SetAttr, StatFs, XattrMode};
 
 /// A kind of change, for hooks.
@@ -18,6 +18,7 @@ use crate::vfs::{Errno, Name, SeekTarget, SetAttr, StatFs, XattrMode};
 #[allow(missing_docs, reason = "named after the methods of Upper and LayerFile")]
 pub enum Change {
     SetOrigin,
+    Discard,
     Draft,
     Fill,
     Publish,
@@ -377,6 +378,23 @@ impl<U: Upper> Upper for FaultUpper<U> {
     fn sync_dir(&self, dir: &U::Object) -> io::Result<()> {
         self.faults.change(Change::SyncDir)?;
         self.inner.sync_dir(dir)
+    }
+}
+
+impl<U: Restore> Restore for FaultUpper<U> {
+    fn make_opaque(&self, dir: &U::Object) -> io::Result<()> {
+        self.faults.change(Change::SetXattr)?;
+        self.inner.make_opaque(dir)
+    }
+
+    fn make_transparent(&self, dir: &U::Object) -> io::Result<()> {
+        self.faults.change(Change::RemoveXattr)?;
+        self.inner.make_transparent(dir)
+    }
+
+    fn discard(&self, dir: &U::Object, name: &Name) -> io::Result<()> {
+        self.faults.change(Change::Discard)?;
+        self.inner.discard(dir, name)
     }
 }
 

@@ -30,6 +30,9 @@ pub mod dir;
 pub mod fault;
 #[cfg(any(test, feature = "test-layers"))]
 pub mod mem;
+mod restore;
+
+pub use restore::Restore;
 
 /// The metadata of an object, as the layer has it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -47,6 +47,14 @@ pub fn sync(file: BorrowedFd<'_>, data_only: bool) -> io::Result<()> {
     retry(|| if data_only { rustix::fs::fdatasync(file) } else { rustix::fs::fsync(file) })
 }
 
+/// Makes everything durable that was written to the file system of a file or directory.
+///
+/// # Errors
+/// Those of syncfs(2).
+pub fn sync_filesystem(file: BorrowedFd<'_>) -> io::Result<()> {
+    retry(|| rustix::fs::syncfs(file))
+}
+
 /// Allocates or frees space, `mode` as fallocate(2) has it.
 ///
 /// # Errors

@@ -7,7 +7,7 @@ use crate::vfs::FileKind;
 
 /// What the upper has under a name.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Above {
+pub(crate) enum Above {
     /// Nothing.
     Absent,
     /// A mark that hides the lower's name.
@@ -23,7 +23,7 @@ pub(super) enum Above {
 
 /// What the lower has under a name, below a directory in which the lower shows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Below {
+pub(crate) enum Below {
     /// Nothing, or nothing that shows in this directory.
     Absent,
     /// Anything but a directory.
@@ -34,7 +34,7 @@ pub(super) enum Below {
 
 /// What the union has under a name.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Shows {
+pub(crate) enum Shows {
     /// No such name.
     Nothing,
     /// The upper's object alone.
@@ -47,19 +47,19 @@ pub(super) enum Shows {
 
 impl Above {
     /// False if the lower decides nothing, and so need not be asked.
-    pub(super) fn lets_through(self) -> bool {
+    pub(crate) fn lets_through(self) -> bool {
         matches!(self, Self::Absent | Self::Directory { opaque: false })
     }
 }
 
 impl Below {
-    pub(super) fn of(kind: FileKind) -> Self {
+    pub(crate) fn of(kind: FileKind) -> Self {
         if kind == FileKind::Directory { Self::Directory } else { Self::Other }
     }
 }
 
 /// The rule.
-pub(super) fn merge(above: Above, below: Below) -> Shows {
+pub(crate) fn merge(above: Above, below: Below) -> Shows {
     match (above, below) {
         (Above::Whiteout, _) | (Above::Absent, Below::Absent) => Shows::Nothing,
         (Above::Absent, _) => Shows::Lower,

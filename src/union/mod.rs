@@ -48,6 +48,8 @@ mod rename;
 mod setattr;
 mod xattr;
 
+pub(crate) use merge::{Above, Below, Shows, merge};
+
 use handles::Handles;
 use inode_table::{Dropped, Table};
 use locks::KeyedLocks;

@@ -2,14 +2,17 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::sync::Arc;
 
 use super::members::Members;
 use super::spec::{UpperChoice, ViewSpec};
 use super::store_root::ClosureLower;
 use super::upper_dir::{UpperDir, UpperError, UpperSpec};
-use crate::closure::Closure;
+use crate::closure::{Cache, Closure};
 use crate::layer::dir::{DirLower, DirUpper};
+use crate::lock::{self, EnvLock, Known, LockError};
+use crate::store::{Location, StorePath};
 use crate::union::{Options, UnionFs};
 
 /// The tree of a view.
@@ -47,6 +50,30 @@ pub fn open_upper(spec: &ViewSpec) -> Result<Option<UpperDir>, UpperError> {
     }
 }
 
+/// The closure that a lock names, out of a store as it is now; `state` is where caches lie.
+///
+/// # Errors
+/// If it cannot be had, or is another than the lock says.
+pub fn closure(lock: &EnvLock, store: &Location, state: &Path) -> Result<Closure, LockError> {
+    let roots: Vec<StorePath> = lock.roots.iter().map(|root| root.path.clone()).collect();
+    let cache = Cache::open(state);
+    let closure = match cache.unchanged(store, &roots, lock.mode) {
+        Some(closure) => closure,
+        None => Known::open(store, None, state)?.closure(&cache, &roots, lock.mode)?,
+    };
+    lock::verify(lock, &closure)?;
+    Ok(closure)
+}
+
+/// The lower that shows `closure` of the store behind `store`.
+///
+/// # Errors
+/// [`BuildError`].
+pub fn lower(closure: &Closure, store: &OwnedFd) -> Result<ClosureLower<DirLower>, BuildError> {
+    let members = Members::of_names(closure.names()).map_err(BuildError::TooManyNames)?;
+    Ok(ClosureLower::new(DirLower::new(store)?, Arc::new(members)))
+}
+
 /// The tree that shows `closure` of the store behind `store` (a directory on a read-only clone of its mount), with the
 /// changes that `upper` holds.
 ///
@@ -59,8 +86,7 @@ pub fn build(
     upper: Option<&UpperDir>,
     passthrough: bool,
 ) -> Result<Tree, BuildError> {
-    let members = Members::of_names(closure.names()).map_err(BuildError::TooManyNames)?;
-    let lower = ClosureLower::new(DirLower::new(store)?, Arc::new(members));
+    let lower = lower(closure, store)?;
     let options = Options {
         owner: Some(spec.owner),
         io: if passthrough { crate::union::Io::Passthrough } else { crate::union::Io::Cached },

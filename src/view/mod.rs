@@ -1,6 +1,7 @@
 //! What a view is: its specification, its lower (the closure of a store), its upper. No FUSE.
 
 pub mod build;
+pub mod changes;
 pub mod members;
 mod name;
 pub mod spec;

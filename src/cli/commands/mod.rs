@@ -9,11 +9,13 @@ use super::{CliError, Context};
 
 pub mod closure;
 pub mod completions;
+pub mod diff;
 pub mod doctor;
 pub mod gc;
 pub mod lock;
 pub mod man;
 pub mod mount;
+pub mod reset;
 pub mod run;
 pub mod shell;
 pub mod status;
@@ -41,6 +43,10 @@ pub enum Command {
     Shell(shell::Args),
     /// List and remove the writable parts of views
     Upper(upper::Args),
+    /// Show what a view changes of its store
+    Diff(diff::Args),
+    /// Take changes of a view back: all, or some paths
+    Reset(reset::Args),
     /// Say what this machine lacks, and what to do about it
     Doctor(doctor::Args),
     /// Print a script that completes nixview's commands and options in a shell
@@ -65,6 +71,8 @@ impl Command {
             Self::Run(args) => run::run(args, context),
             Self::Shell(args) => shell::run(args, context),
             Self::Upper(args) => upper::run(args, context),
+            Self::Diff(args) => diff::run(args, context),
+            Self::Reset(args) => reset::run(args, context),
             Self::Doctor(args) => doctor::run(args, context),
             Self::Completions(args) => completions::run(args, context),
             Self::Man(args) => man::run(args, context),

@@ -24,6 +24,8 @@ mod marks;
 mod probe;
 mod publish;
 mod read;
+mod reader;
+mod restore;
 mod survey;
 mod upper;
 mod whiteout;
@@ -35,6 +37,7 @@ pub use draft::DirDraft;
 pub use file::DirFile;
 pub use fill::CopyCounts;
 pub use marks::Format;
+pub use reader::UpperReader;
 pub use survey::{Survey, survey};
 pub use upper::DirUpper;
 

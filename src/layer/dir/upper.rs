@@ -19,10 +19,10 @@ use crate::vfs::{Errno, Name, SetAttr, StatFs, XattrMode};
 /// own. Names from the tree are never trusted: see the head of the module for how they are opened.
 #[derive(Clone, Debug)]
 pub struct DirUpper {
-    root: DirObject,
+    pub(super) root: DirObject,
     pub(super) work: Arc<Work>,
     pub(super) format: Format,
-    copies: Arc<fill::Counters>,
+    pub(super) copies: Arc<fill::Counters>,
 }
 
 impl DirUpper {

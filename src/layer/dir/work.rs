@@ -23,6 +23,12 @@ impl Work {
         Ok(Self { dir, next: AtomicU64::new(0) })
     }
 
+    /// A work directory that is none, for an upper that is only read: whatever is tried in it is `ENOTDIR`.
+    pub(super) fn none() -> io::Result<Self> {
+        let dir = rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC)?;
+        Ok(Self { dir, next: AtomicU64::new(0) })
+    }
+
     /// Makes something under a free name; it is removed when the answer is dropped.
     pub(super) fn create<T>(
         self: &Arc<Self>,

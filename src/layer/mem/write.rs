@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::{Content, MemLayer, MemObject, Tree, now};
-use crate::layer::{LayerFile, NewObject, Presence, Upper};
+use crate::layer::{LayerFile, NewObject, Presence, Restore, Upper};
 use crate::vfs::{Errno, FileKind, Name, SetAttr, XattrMode};
 
 /// An object without a name; removed when dropped.
@@ -273,6 +273,33 @@ impl Upper for MemLayer {
 
     fn sync_dir(&self, dir: &MemObject) -> io::Result<()> {
         self.tree.journal.sync(dir.0.ino, false);
+        Ok(())
+    }
+}
+
+impl Restore for MemLayer {
+    fn make_opaque(&self, dir: &MemObject) -> io::Result<()> {
+        self.writable()?;
+        dir.0.body.lock().opaque = true;
+        Ok(())
+    }
+
+    fn make_transparent(&self, dir: &MemObject) -> io::Result<()> {
+        self.writable()?;
+        dir.0.body.lock().opaque = false;
+        Ok(())
+    }
+
+    fn discard(&self, dir: &MemObject, name: &Name) -> io::Result<()> {
+        self.writable()?;
+        let _names = self.tree.names.lock();
+        let mut gone = vec![dir.take(name)?];
+        while let Some(object) = gone.pop() {
+            if object.0.kind == FileKind::Directory {
+                gone.extend(object.with_names(|names| names.values().cloned().collect::<Vec<_>>())?);
+            }
+            object.count_links(-1);
+        }
         Ok(())
     }
 }

@@ -44,6 +44,14 @@ pub enum UpperError {
         /// What is wrong with it.
         why: String,
     },
+    /// Its `view.json` is none of ours.
+    #[error("'{path}/view.json' cannot be used: {why}")]
+    LastView {
+        /// The upper.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
     /// It belongs to another store.
     #[error(
         "the upper '{path}' was made over the store directory '{was}', and this closure is one of '{wanted}': name another upper"

@@ -1,6 +1,7 @@
-//! The upper of a view on disk: `{data,work,meta.json,lock}` under one directory that only its owner can enter.
+//! The upper of a view on disk: `{data,work,meta.json,view.json,lock}` under one directory that only its owner can enter.
 //!
-//! `data` is the view's own tree and `work` its work directory, both in the format that `meta.json` names; `lock` is
+//! `data` is the view's own tree and `work` its work directory, both in the format that `meta.json` names; `view.json`
+//! is what it lay over when it was last mounted; `lock` is
 //! locked, and holds the process id of its holder, as long as somebody serves the view. The lock goes with the last
 //! process that has it, however that dies.
 
@@ -14,11 +15,16 @@ use rustix::fs::{Mode, OFlags};
 
 mod error;
 mod holder;
+mod last;
 mod list;
+mod look;
 mod meta;
+mod rebuild;
 
 pub use error::UpperError;
+pub use last::LastView;
 pub use list::{UpperInfo, list, remove_stale};
+pub use look::UpperLook;
 pub use meta::Meta;
 
 use crate::layer::dir::{self, DirUpper, Format};
@@ -195,6 +201,14 @@ impl UpperDir {
         holder::write(&self.lock, self.holder).tried("write 'lock'", &self.path)
     }
 
+    /// Notes in the file `view.json` what it lies over, for who asks later what it changes.
+    ///
+    /// # Errors
+    /// [`UpperError::Io`], [`UpperError::LastView`].
+    pub fn record_view(&self, view: &LastView) -> Result<(), UpperError> {
+        view.write(self.dir.as_fd(), &self.path)
+    }
+
     /// Gives it back unused: what opening it has made is taken away again, but for directories above it.
     ///
     /// # Errors
@@ -262,7 +276,7 @@ fn remove_contents(dir: BorrowedFd<'_>) -> io::Result<()> {
         }
         present(sys::names::remove_directory(dir, name))?;
     }
-    for name in [meta::NEW_FILE, meta::FILE, holder::FILE] {
+    for name in [last::NEW_FILE, last::FILE, meta::NEW_FILE, meta::FILE, holder::FILE] {
         present(sys::names::unlink(dir, name))?;
     }
     Ok(())
@@ -306,7 +320,7 @@ fn check_top(dir: BorrowedFd<'_>, path: &Path) -> Result<Vec<Vec<u8>>, UpperErro
     let top = fs::File::from(dir.try_clone_to_owned().tried("open the directory", path)?);
     let top_meta = top.metadata().tried("look at the directory", path)?;
     let names = names_in(dir).tried("list the directory", path)?;
-    let ours = [DATA, WORK, meta::FILE, meta::NEW_FILE, holder::FILE];
+    let ours = [DATA, WORK, meta::FILE, meta::NEW_FILE, last::FILE, last::NEW_FILE, holder::FILE];
     if let Some(other) = names.iter().find(|name| !ours.contains(&name.as_slice())) {
         return Err(not_an_upper(format!("it holds '{}'", other.escape_ascii())));
     }

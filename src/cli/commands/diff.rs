@@ -1,0 +1,83 @@
+//! `nixview diff`: what a view changes of its store.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use serde::Serialize;
+
+use crate::cli::changes::{OverArgs, look, root_of, told};
+use crate::cli::shown_change::{LETTERS, ShownChange, ShownSummary, line, summary, total};
+use crate::cli::{CliError, Context};
+
+/// Arguments of `nixview diff`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = format!("{LETTERS}. A copy that equals its original is no change. A view that is mounted is read as it is \
+    at that moment.\n\n\
+    Examples:\n  \
+    nixview diff web\n  \
+    nixview diff --stat /srv/web.upper\n  \
+    nixview diff --json web | jq -r '.changes[].path'\n  \
+    nixview diff --exit-code web >/dev/null && echo unchanged"))]
+pub struct Args {
+    /// What it lies over.
+    #[command(flatten)]
+    pub over: OverArgs,
+    /// Print JSON [default: a line for each path]
+    #[arg(long)]
+    pub json: bool,
+    /// Print the totals alone [default: a line for each path]
+    #[arg(long)]
+    pub stat: bool,
+    /// Exit with 1 if there are changes, and with 2 if something failed [default: 0, and 1 if something failed]
+    #[arg(long)]
+    pub exit_code: bool,
+    /// The name of a view, where it is mounted, or the directory of an upper (anything with a '/')
+    #[arg(value_name = "VIEW")]
+    pub view: PathBuf,
+}
+
+#[derive(Serialize)]
+struct Report {
+    upper: PathBuf,
+    view: String,
+    closure: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    changes: Option<Vec<ShownChange>>,
+    summary: ShownSummary,
+}
+
+/// Compares.
+///
+/// # Errors
+/// If there is no such upper, it is not known what it lies over, or one of the two cannot be read.
+pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
+    let answer = compare(args, context);
+    if args.exit_code { answer.map_err(|error| error.with_code(2)) } else { answer }
+}
+
+fn compare(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
+    let look = look(&args.view, context)?;
+    let over = args.over.open(look.last_view().map_err(|error| told(&error))?, context)?;
+    let progress = context.output.progress("comparing");
+    let found = over.changes(&look.tree().map_err(|error| told(&error))?, &[])?;
+    drop(progress);
+    let root = root_of(&over.view.lock.store_dir);
+    let sum = summary(&found);
+    if args.json {
+        let shown = || found.iter().map(|change| ShownChange::new(change, &root)).collect();
+        context.output.json(&Report {
+            upper: look.path().to_owned(),
+            view: look.meta().view.clone(),
+            closure: over.view.lock.closure.digest.to_string(),
+            changes: (!args.stat).then(shown),
+            summary: (&sum).into(),
+        })?;
+    } else if args.stat {
+        context.output.line(&total(&sum))?;
+    } else {
+        context
+            .output
+            .write(|out| found.iter().try_for_each(|change| writeln!(out, "{}", line(change, &root))))?;
+    }
+    Ok(if args.exit_code && !found.is_empty() { ExitCode::from(1) } else { ExitCode::SUCCESS })
+}

@@ -1,0 +1,72 @@
+//! A look at an upper that somebody else may hold.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use super::error::Tried;
+use super::{DATA, LastView, Meta, UpperError, check_top, holder, open_top};
+use crate::layer::dir::UpperReader;
+use crate::sys;
+
+/// An upper that is read, held by whoever holds it.
+#[derive(Debug)]
+pub struct UpperLook {
+    path: PathBuf,
+    dir: OwnedFd,
+    meta: Meta,
+}
+
+impl UpperLook {
+    /// Opens the upper at `path` for reading. Nothing is made, and nobody is disturbed.
+    ///
+    /// # Errors
+    /// Each kind of [`UpperError`] but `Busy`. A directory that has no `meta.json` is not an upper: overlayfs's own are
+    /// taken over by the first mount.
+    pub fn open(path: &Path) -> Result<Self, UpperError> {
+        let dir = open_top(path)?;
+        check_top(dir.as_fd(), path)?;
+        let Some(meta) = Meta::read(dir.as_fd(), path)? else {
+            let why = "it has no 'meta.json'".to_owned();
+            return Err(UpperError::NotAnUpper { path: path.to_owned(), why });
+        };
+        Ok(Self { path: path.to_owned(), dir, meta })
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What it is.
+    #[must_use]
+    pub fn meta(&self) -> &Meta {
+        &self.meta
+    }
+
+    /// Who holds it: `None` if nobody does; the process as far as it is known.
+    ///
+    /// # Errors
+    /// [`UpperError::Io`].
+    pub fn holder(&self) -> Result<Option<Option<u32>>, UpperError> {
+        holder::ask(self.dir.as_fd()).tried("read 'lock'", &self.path)
+    }
+
+    /// What it lay over when it was last mounted, if that is noted.
+    ///
+    /// # Errors
+    /// [`UpperError::LastView`], [`UpperError::Io`].
+    pub fn last_view(&self) -> Result<Option<LastView>, UpperError> {
+        LastView::read(self.dir.as_fd(), &self.path)
+    }
+
+    /// Its tree.
+    ///
+    /// # Errors
+    /// [`UpperError::Io`].
+    pub fn tree(&self) -> Result<UpperReader, UpperError> {
+        sys::open::open_directory(self.dir.as_fd(), DATA)
+            .and_then(|data| UpperReader::new(&data, self.meta.format))
+            .tried("open 'data'", &self.path)
+    }
+}
