@@ -162,6 +162,23 @@ fn tree(root: &Path) -> Vec<String> {
     all
 }
 
+/// All attributes on the disk below a directory whose names the formats use.
+fn marked(dir: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        let mut names = vec![0; 64 * 1024];
+        let length = rustix::fs::llistxattr(&path, &mut names[..]).unwrap();
+        let all =
+            names[..length].split(|byte| *byte == 0).map(|name| String::from_utf8(name.to_vec()).unwrap());
+        found.extend(all.filter(|name| name.contains(".overlay.") || name.contains(".nixview.")));
+        if path.symlink_metadata().unwrap().is_dir() {
+            found.extend(marked(&path));
+        }
+    }
+    found
+}
+
 #[test]
 #[ignore = "needs root and /dev/fuse"]
 fn marks_of_the_upper_cannot_be_set_from_inside() {
@@ -185,8 +202,22 @@ fn marks_of_the_upper_cannot_be_set_from_inside() {
     }
     assert_eq!(seen[0], seen[1]);
     let shows = |name: &str| seen[0].iter().any(|line| line.contains(&format!("/{name}\" ")));
-    for name in ["marks", "file", ".wh.file", ".wh..wh..opq", "null", "fifo", "victim0", "victim7", "share"] {
+    let made = ["marks", "file", ".wh.file", ".wh..wh..opq", "null", "zero", "fifo"];
+    for name in made.into_iter().chain(["victim0", "victim7", "share"]) {
         assert!(shows(name), "{name} is hidden");
+    }
+    let marked = marked(&scene.path("upper/data"));
+    assert!(marked.iter().any(|name| name == "trusted.overlay.overlay.redirect"), "{marked:?}");
+    let own = ["trusted.overlay.opaque", "trusted.nixview.origin", "trusted.nixview.device"];
+    for name in marked {
+        let escaped = [
+            "trusted.overlay.overlay.",
+            "trusted.nixview.nixview.",
+            "user.nixview.nixview.",
+            "user.overlay.",
+        ];
+        let inert = escaped.iter().any(|prefix| name.starts_with(prefix));
+        assert!(inert || own.contains(&&*name), "{name} was set from inside");
     }
     scene.nixview(&["upper", "remove", &upper]).ok();
     assert_eq!(scene.store_digest(), before, "the store was changed");

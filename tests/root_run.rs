@@ -4,6 +4,7 @@
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
+    clippy::print_stderr,
     reason = "test code"
 )]
 
@@ -229,6 +230,26 @@ fn a_user_namespace_can_be_forced() {
     let scene = Scene::new();
     let ran = scene.run("env-a", &["--user-namespace"], "hello; echo x > /nix/new && cat /nix/new").ok();
     assert_eq!(ran.out, format!("{}x\n", mini_store::contents::HELLO));
+    scene.assert_nothing_left();
+}
+
+#[test]
+#[ignore = "needs root and /dev/fuse"]
+fn access_control_lists_are_there_on_demand_also_in_a_user_namespace() {
+    if Command::new("setfacl").arg("--version").output().is_err() {
+        return eprintln!("skipped: no setfacl");
+    }
+    let scene = Scene::new();
+    let listed = "umask 027; mkdir /nix/d && setfacl -d -m u::rwx,g::r-x,o::r-x,g:0:rwx /nix/d && echo x > /nix/d/f && \
+                  setfacl -m g:0:r /nix/d && getfacl -cn /nix/d/f /nix/d 2>/dev/null | grep -v '^$'";
+    let want = "user::rw-\ngroup::r-x\t#effective:r--\ngroup:0:rwx\t#effective:rw-\nmask::rw-\nother::r--\n\
+                user::rwx\ngroup::r-x\ngroup:0:r--\nmask::r-x\nother::---\n\
+                default:user::rwx\ndefault:group::r-x\ndefault:group:0:rwx\ndefault:mask::rwx\ndefault:other::r-x\n";
+    for options in [&["--acl"][..], &["--acl", "--user-namespace"]] {
+        assert_eq!(scene.run("env-a", options, listed).ok().out, want, "{options:?}");
+    }
+    let refused = "setfacl -m u:1:r /nix 2>&1 && echo set; stat -c %a /nix";
+    assert_eq!(scene.run("env-a", &[], refused).ok().out, "setfacl: /nix: Operation not supported\n755\n");
     scene.assert_nothing_left();
 }
 

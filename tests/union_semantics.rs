@@ -13,9 +13,12 @@ mod union_support;
 use nixview::layer::mem::MemLayer;
 use nixview::layer::{Lower, NewObject, Presence, Upper};
 use nixview::union::{Io, Options, UnionFs};
+use nixview::vfs::access_list::{ACCESS_LIST, DEFAULT_LIST};
 use nixview::vfs::{
-    Errno, FileKind, Flow, Ino, OpenFlags, RenameMode, SeekTarget, SetAttr, SetTime, Timespec, Vfs, XattrMode,
+    Caller, Errno, FileKind, Flow, Ino, OpenFlags, RenameMode, SeekTarget, SetAttr, SetTime, Timespec, Vfs,
+    XattrMode,
 };
+use union_support::dir::DirDisk;
 use union_support::{Disk, EPOCH, MemDisk, View, caller, name, options};
 
 fn view(disk: &MemDisk, io: Io) -> View<MemLayer, MemLayer> {
@@ -269,15 +272,84 @@ fn set_gid_directories_give_their_group() {
     view.fs.release(file.attr.ino, opened.handle);
 }
 
+/// A program's device 0:0 and attributes of the names of marks, in a view of any layers: they are what they look like,
+/// before and after a remount, and hide nothing.
+fn devices_and_marks_of_programs_are_nothing_else<D: Disk>(disk: &D) {
+    let root = Ino::ROOT;
+    let open = || View::new(disk.lower(), disk.upper(), options(Io::Cached));
+    let mode = FileKind::CharDevice.mode_bits() | 0o640;
+    let is_device = |view: &mut View<D::L, D::U>, path: &str, permissions, links| {
+        let attr = view.walk(path).unwrap();
+        assert_eq!((attr.kind, attr.rdev, attr.size), (FileKind::CharDevice, 0, 0), "{path}");
+        assert_eq!((attr.permissions, attr.nlink), (permissions, links), "{path}");
+        assert_eq!(errno(view.fs.open(attr.ino, OpenFlags(libc::O_RDWR))), Errno::ENXIO, "{path}");
+        assert_eq!(errno(view.fs.setattr(caller(), attr.ino, None, &size(5))), Errno::EINVAL, "{path}");
+    };
+    let mut view = open();
+    let made = view.fs.mknod(caller(), root, &name("n"), mode, 0).unwrap().attr.ino;
+    is_device(&mut view, "n", 0o640, 1);
+    view.fs.setattr(caller(), made, None, &CHMOD).unwrap();
+    let a = view.ino("a");
+    // In place of a name of the lower too, and of one that was removed.
+    view.fs.rename((root, &name("n")), (root, &name("b")), RenameMode::Replace).unwrap();
+    view.fs.unlink(a, &name("a")).unwrap();
+    view.fs.link(made, a, &name("a")).unwrap();
+    is_device(&mut view, "b", 0o700, 2);
+
+    let dir = view.ino("a/b");
+    let marks =
+        ["overlay.opaque", "overlay.whiteout", "overlay.redirect", "nixview.origin", "nixview.device"];
+    let mut names: Vec<Vec<u8>> = marks.iter().map(|mark| format!("user.{mark}").into_bytes()).collect();
+    names.sort();
+    for name in &names {
+        view.fs.setxattr(dir, name, b"y", XattrMode::Create).unwrap();
+        assert_eq!(errno(view.fs.setxattr(dir, name, b"z", XattrMode::Create)), Errno::EEXIST);
+    }
+    let mut again = open();
+    is_device(&mut again, "b", 0o700, 2);
+    is_device(&mut again, "a/a", 0o700, 2);
+    let dir = again.ino("a/b");
+    assert_eq!(again.names(dir, 8).len(), 3, "it is not opaque");
+    let mut shown = again.fs.listxattr(dir).unwrap();
+    shown.retain(|name| name.starts_with(b"user."));
+    shown.sort();
+    assert_eq!(shown, names);
+    for name in &names {
+        assert_eq!(again.fs.getxattr(dir, name).unwrap(), b"y");
+        again.fs.removexattr(dir, name).unwrap();
+        assert_eq!(errno(again.fs.getxattr(dir, name)), Errno::ENODATA);
+    }
+    // The lower's name comes back for none of it.
+    again.fs.unlink(root, &name("b")).unwrap();
+    assert_eq!(again.walk("b"), Err(Errno::ENOENT));
+    is_device(&mut again, "a/a", 0o700, 1);
+    again.fs.mknod(caller(), root, &name("b"), mode, 0).unwrap();
+    is_device(&mut open(), "b", 0o640, 1);
+}
+
 #[test]
 fn whiteouts_cannot_be_made_by_programs() {
+    devices_and_marks_of_programs_are_nothing_else(&MemDisk::new());
+    devices_and_marks_of_programs_are_nothing_else(&DirDisk::new());
     let disk = MemDisk::new();
     let view = view(&disk, Io::Cached);
     let mode = FileKind::CharDevice.mode_bits() | 0o600;
-    assert_eq!(errno(view.fs.mknod(caller(), Ino::ROOT, &name("w"), mode, 0)), Errno::EPERM);
-    let root = Ino::ROOT;
-    assert_eq!(errno(view.fs.setxattr(root, b"trusted.overlay.opaque", b"y", XattrMode::Set)), Errno::EPERM);
-    assert_eq!(view.fs.mknod(caller(), root, &name("n"), mode, 0x103).unwrap().attr.rdev, 0x103);
+    assert_eq!(view.fs.mknod(caller(), Ino::ROOT, &name("n"), mode, 0x103).unwrap().attr.rdev, 0x103);
+}
+
+#[test]
+fn a_device_0_0_of_the_lower_is_copied_up_as_one() {
+    let lower = MemLayer::new();
+    lower.add("n", &NewObject::Node { kind: FileKind::CharDevice, rdev: 0 }, 0o600).unwrap();
+    lower.freeze();
+    let disk = MemDisk { lower, upper: MemLayer::new() };
+    let mut first = view(&disk, Io::Cached);
+    let (ino, renamed) = (first.ino("n"), name("m"));
+    first.fs.setattr(caller(), ino, None, &CHMOD).unwrap();
+    first.fs.rename((Ino::ROOT, &name("n")), (Ino::ROOT, &renamed), RenameMode::Replace).unwrap();
+    let attr = view(&disk, Io::Cached).walk("m").unwrap();
+    assert_eq!((attr.ino, attr.kind, attr.permissions), (ino, FileKind::CharDevice, 0o700));
+    assert_eq!(view(&disk, Io::Cached).walk("n"), Err(Errno::ENOENT));
 }
 
 #[test]
@@ -392,13 +464,15 @@ fn times_are_set_and_kept() {
 }
 
 #[test]
-fn access_control_lists_are_refused() {
+fn access_control_lists_are_refused_where_the_upper_has_none() {
     let disk = MemDisk::new();
     let (upper, list) = (disk.upper(), b"system.posix_acl_access");
     let made = upper.draft(&NewObject::File, 0o640, 0, 0).unwrap();
     upper.set_xattr(&upper.draft_object(&made), list, b"stored by others", XattrMode::Set).unwrap();
     upper.publish(made, &upper.root().unwrap(), &name("theirs")).unwrap();
+    disk.upper.refuse_access_lists();
     let mut view = view(&disk, Io::Cached);
+    assert!(!view.fs.keeps_access_lists());
     let (lower, theirs) = (view.ino("b"), view.ino("theirs"));
     for (ino, kind) in [(lower, "access"), (theirs, "access"), (Ino::ROOT, "default")] {
         let attribute = format!("system.posix_acl_{kind}").into_bytes();
@@ -413,4 +487,91 @@ fn access_control_lists_are_refused() {
         1,
         "nothing was copied up"
     );
+}
+
+/// A list with a named user: owner, that user, group, mask, others.
+fn access_list(owner: u8, user: u8, group: u8, mask: u8, other: u8) -> Vec<u8> {
+    let mut list = 2_u32.to_le_bytes().to_vec();
+    let named = rustix::process::getuid().as_raw();
+    let none = u32::MAX;
+    for (tag, permissions, id) in
+        [(1_u16, owner, none), (2, user, named), (4, group, none), (16, mask, none), (32, other, none)]
+    {
+        list.extend(tag.to_le_bytes());
+        list.extend(u16::from(permissions).to_le_bytes());
+        list.extend(id.to_le_bytes());
+    }
+    list
+}
+
+#[test]
+fn what_is_made_inherits_the_default_list_or_obeys_the_umask() {
+    let disk = MemDisk::new();
+    let view = view(&disk, Io::Cached);
+    let umask = Caller { umask: 0o027, ..caller() };
+    let (root, fifo) = (Ino::ROOT, FileKind::Fifo.mode_bits() | 0o666);
+    let dir = view.fs.mkdir(umask, root, &name("d"), 0o777).unwrap().attr;
+    assert_eq!(dir.permissions, 0o750);
+    assert_eq!(view.fs.mknod(umask, dir.ino, &name("p"), fifo, 0).unwrap().attr.permissions, 0o640);
+    assert_eq!(view.fs.symlink(umask, dir.ino, &name("l"), b"x").unwrap().attr.permissions, 0o777);
+
+    let default = access_list(7, 6, 5, 7, 0);
+    view.fs.setxattr(dir.ino, DEFAULT_LIST, &default, XattrMode::Set).unwrap();
+    let inner = view.fs.mkdir(umask, dir.ino, &name("d"), 0o1777).unwrap().attr;
+    assert_eq!(inner.permissions, 0o1770, "the list, not the umask");
+    assert_eq!(view.fs.getxattr(inner.ino, DEFAULT_LIST).unwrap(), default);
+    assert_eq!(view.fs.getxattr(inner.ino, ACCESS_LIST).unwrap(), default);
+    let (file, opened) =
+        view.fs.create(umask, inner.ino, &name("f"), 0o640, OpenFlags(libc::O_RDWR)).unwrap();
+    view.fs.release(file.attr.ino, opened.handle);
+    assert_eq!(file.attr.permissions, 0o640);
+    assert_eq!(view.fs.getxattr(file.attr.ino, ACCESS_LIST).unwrap(), access_list(6, 6, 5, 4, 0));
+    assert_eq!(errno(view.fs.getxattr(file.attr.ino, DEFAULT_LIST)), Errno::ENODATA);
+    let link = view.fs.symlink(umask, inner.ino, &name("l"), b"x").unwrap().attr.ino;
+    assert_eq!(errno(view.fs.getxattr(link, ACCESS_LIST)), Errno::ENODATA);
+    view.fs.removexattr(inner.ino, DEFAULT_LIST).unwrap();
+    view.fs.removexattr(inner.ino, DEFAULT_LIST).unwrap();
+    assert_eq!(view.fs.mkdir(umask, inner.ino, &name("e"), 0o777).unwrap().attr.permissions, 0o750);
+}
+
+#[test]
+fn lists_of_the_lower_count_where_its_owners_do() {
+    let lower = MemLayer::new();
+    let file = lower.add_file("f", 0o640, b"x").unwrap();
+    let list = access_list(6, 6, 0, 6, 0);
+    lower.set_xattr(&file, ACCESS_LIST, &list, XattrMode::Set).unwrap();
+    lower.freeze();
+    let disk = MemDisk { lower, upper: MemLayer::new() };
+    let mut plain = view(&disk, Io::Cached);
+    let ino = plain.ino("f");
+    assert_eq!(plain.fs.getxattr(ino, ACCESS_LIST).unwrap(), list);
+    plain.fs.setattr(caller(), ino, None, &size(0)).unwrap();
+    assert_eq!(plain.fs.getxattr(ino, ACCESS_LIST).unwrap(), list, "and goes with the copy");
+
+    let disk = MemDisk { lower: disk.lower, upper: MemLayer::new() };
+    let squash = Options { owner: Some((1000, 100)), ..options(Io::Cached) };
+    let mut squashed = View::new(disk.lower(), disk.upper(), squash);
+    let ino = squashed.ino("f");
+    for _ in 0..2 {
+        assert_eq!(errno(squashed.fs.getxattr(ino, ACCESS_LIST)), Errno::ENODATA);
+        assert_eq!(squashed.fs.listxattr(ino).unwrap(), Vec::<Vec<u8>>::new());
+        squashed.fs.removexattr(ino, ACCESS_LIST).unwrap();
+        squashed.write("f", 0, b"copied").unwrap();
+    }
+}
+
+#[test]
+fn a_copy_without_the_content_has_no_capabilities() {
+    let lower = MemLayer::new();
+    for path in ["all", "none"] {
+        let file = lower.add_file(path, 0o755, b"program").unwrap();
+        lower.set_xattr(&file, b"security.capability", b"all of them", XattrMode::Set).unwrap();
+    }
+    lower.freeze();
+    let mut view = view(&MemDisk { lower, upper: MemLayer::new() }, Io::Cached);
+    let (all, none) = (view.ino("all"), view.ino("none"));
+    view.fs.setattr(caller(), all, None, &CHMOD).unwrap();
+    view.fs.setattr(caller(), none, None, &size(0)).unwrap();
+    assert_eq!(view.fs.getxattr(all, b"security.capability").unwrap(), b"all of them");
+    assert_eq!(errno(view.fs.getxattr(none, b"security.capability")), Errno::ENODATA);
 }

@@ -35,6 +35,10 @@ pub struct ViewArgs {
     /// Who reads files: the kernel by itself (passthrough), the server (cached), or what works (auto)
     #[arg(long, value_name = "HOW", default_value = "auto", value_enum)]
     pub io: IoArg,
+    /// Keep and obey POSIX access control lists; users other than the owner then wait for the server at each look-up
+    /// from the top of the view [default: lists are refused, and those in the upper count for nothing]
+    #[arg(long)]
+    pub acl: bool,
     /// Fail if Nix's garbage collector cannot be kept from the environment [default: warn]
     #[arg(long)]
     pub require_gc_roots: bool,
@@ -147,7 +151,7 @@ impl ViewArgs {
             IoArg::Passthrough => IoChoice::Passthrough,
             IoArg::Cached => IoChoice::Cached,
         };
-        Ok(ViewSpec { name, lock_file, lock, store, upper, owner, io })
+        Ok(ViewSpec { name, lock_file, lock, store, upper, owner, io, access_lists: self.acl })
     }
 }
 

@@ -22,13 +22,15 @@ use fuser::{
 };
 
 use crate::telemetry::metrics::{Metrics, Operation};
-use crate::vfs::{self, Entry, OpenFlags, Vfs};
+use crate::vfs::access_list::ACCESS_LIST;
+use crate::vfs::{self, OpenFlags, Vfs};
 
+use super::answer::{attributes, empty, entry, xattr};
 use super::convert::{self, FOREVER, NO_HANDLE};
 use super::invalidate::Invalidator;
 use super::observe::Observer;
 use super::passthrough::{self, Mode, OpenInodes};
-use super::{Io, directory};
+use super::{Io, directory, rights};
 
 /// The most that one request reads or writes, in bytes. Each thread keeps as much memory for good once a request of
 /// this size has come: 256 KiB, not the 1 MiB that the kernel would send.
@@ -47,6 +49,8 @@ pub(super) struct Adapter<V> {
     io: Io,
     /// True if the kernel can go without opening directories.
     opens_no_directories: bool,
+    /// True if the kernel leaves the umask to the file system.
+    masks: bool,
     open: OpenInodes<BackingId>,
     refusal_was_told: AtomicBool,
     observer: Observer,
@@ -59,6 +63,7 @@ impl<V: Vfs> Adapter<V> {
             vfs,
             io,
             opens_no_directories: false,
+            masks: false,
             open: OpenInodes::default(),
             refusal_was_told: AtomicBool::new(false),
             observer: Observer::new(metrics),
@@ -90,6 +95,11 @@ impl<V: Vfs> Adapter<V> {
         })
     }
 
+    /// Who makes something.
+    fn maker(&self, request: &Request, umask: u32) -> vfs::Caller {
+        convert::maker(request, if self.masks { umask } else { 0 })
+    }
+
     /// Registers a layer's file with the kernel; `None`, told once, if the kernel refuses it.
     fn register(
         &self,
@@ -109,39 +119,6 @@ impl<V: Vfs> Adapter<V> {
     }
 }
 
-fn entry(reply: ReplyEntry, answer: Result<Entry, fuser::Errno>) {
-    match answer {
-        Ok(entry) => reply.entry(&FOREVER, &convert::attr(&entry.attr), Generation(entry.generation.0)),
-        Err(errno) => reply.error(errno),
-    }
-}
-
-fn attributes(reply: ReplyAttr, answer: Result<vfs::Attr, fuser::Errno>) {
-    match answer {
-        Ok(attr) => reply.attr(&FOREVER, &convert::attr(&attr)),
-        Err(errno) => reply.error(errno),
-    }
-}
-
-fn empty(reply: ReplyEmpty, answer: Result<(), fuser::Errno>) {
-    match answer {
-        Ok(()) => reply.ok(),
-        Err(errno) => reply.error(errno),
-    }
-}
-
-/// Answers a question that may have been for the length alone (`size` 0).
-fn xattr(reply: ReplyXattr, size: u32, answer: Result<Vec<u8>, fuser::Errno>) {
-    match answer {
-        Ok(value) => match u32::try_from(value.len()) {
-            Ok(length) if size == 0 => reply.size(length),
-            Ok(length) if length <= size => reply.data(&value),
-            _ => reply.error(fuser::Errno::ERANGE),
-        },
-        Err(errno) => reply.error(errno),
-    }
-}
-
 impl<V: Vfs + 'static> fuser::Filesystem for Adapter<V> {
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> io::Result<()> {
         let offered = config.capabilities();
@@ -150,7 +127,9 @@ impl<V: Vfs + 'static> fuser::Filesystem for Adapter<V> {
             | InitFlags::FUSE_CACHE_SYMLINKS
             | InitFlags::FUSE_EXPLICIT_INVAL_DATA
             | InitFlags::FUSE_ASYNC_DIO
-            | InitFlags::FUSE_NO_OPENDIR_SUPPORT;
+            | InitFlags::FUSE_NO_OPENDIR_SUPPORT
+            | InitFlags::FUSE_DONT_MASK;
+        wanted.set(InitFlags::FUSE_POSIX_ACL, self.vfs.keeps_access_lists());
         match self.io {
             Io::Passthrough => {
                 passthrough::negotiate(config)?;
@@ -164,6 +143,7 @@ impl<V: Vfs + 'static> fuser::Filesystem for Adapter<V> {
         config.add_capabilities(wanted & offered).map_err(unsupported)?;
         let invalid = |_| io::Error::from_raw_os_error(libc::EINVAL);
         config.set_max_write(MAX_TRANSFER).map_err(invalid)?;
+        self.masks = offered.contains(InitFlags::FUSE_DONT_MASK);
         self.opens_no_directories = offered.contains(InitFlags::FUSE_NO_OPENDIR_SUPPORT);
         tracing::debug!(io = self.io.name(), offered = offered.bits(), "connected to the kernel");
         Ok(())
@@ -229,11 +209,11 @@ impl<V: Vfs + 'static> fuser::Filesystem for Adapter<V> {
         parent: INodeNo,
         name: &OsStr,
         mode: u32,
-        _umask: u32,
+        umask: u32,
         rdev: u32,
         reply: ReplyEntry,
     ) {
-        let caller = convert::caller(request);
+        let caller = self.maker(request, umask);
         let made = self.run_named(Operation::Mknod, parent, name, |parent, name| {
             self.vfs.mknod(caller, parent, name, mode, rdev.into())
         });
@@ -246,10 +226,10 @@ impl<V: Vfs + 'static> fuser::Filesystem for Adapter<V> {
         parent: INodeNo,
         name: &OsStr,
         mode: u32,
-        _umask: u32,
+        umask: u32,
         reply: ReplyEntry,
     ) {
-        let caller = convert::caller(request);
+        let caller = self.maker(request, umask);
         let made = self.run_named(Operation::Mkdir, parent, name, |parent, name| {
             self.vfs.mkdir(caller, parent, name, convert::permissions(mode))
         });
@@ -310,11 +290,11 @@ impl<V: Vfs + 'static> fuser::Filesystem for Adapter<V> {
         parent: INodeNo,
         name: &OsStr,
         mode: u32,
-        _umask: u32,
+        umask: u32,
         flags: i32,
         reply: ReplyCreate,
     ) {
-        let caller = convert::caller(request);
+        let caller = self.maker(request, umask);
         let created = self.run_named(Operation::Create, parent, name, |parent, name| {
             self.vfs.create(caller, parent, name, convert::permissions(mode), OpenFlags(flags))
         });
@@ -348,15 +328,21 @@ impl<V: Vfs + 'static> fuser::Filesystem for Adapter<V> {
         }
     }
 
-    fn open(&self, _request: &Request, ino: INodeNo, flags: fuser::OpenFlags, reply: ReplyOpen) {
+    fn open(&self, request: &Request, ino: INodeNo, flags: fuser::OpenFlags, reply: ReplyOpen) {
         if self.io == Io::Cached {
             return reply.error(self.observer.refused(Operation::Open));
         }
-        let opened =
-            match self.run(Operation::Open, ino, || self.vfs.open(convert::ino(ino), OpenFlags(flags.0))) {
-                Ok(opened) => opened,
-                Err(errno) => return reply.error(errno),
-            };
+        let opened = self.run(Operation::Open, ino, || {
+            let (ino, flags) = (convert::ino(ino), OpenFlags(flags.0));
+            if flags.has(libc::O_TRUNC) {
+                rights::before_truncation(&*self.vfs, request, ino)?;
+            }
+            self.vfs.open(ino, flags)
+        });
+        let opened = match opened {
+            Ok(opened) => opened,
+            Err(errno) => return reply.error(errno),
+        };
         let handle = FileHandle(opened.handle.0);
         let backing = opened.backing.as_ref();
         let mode =
@@ -535,7 +521,7 @@ impl<V: Vfs + 'static> fuser::Filesystem for Adapter<V> {
 
     fn setxattr(
         &self,
-        _request: &Request,
+        request: &Request,
         ino: INodeNo,
         name: &OsStr,
         value: &[u8],
@@ -546,6 +532,9 @@ impl<V: Vfs + 'static> fuser::Filesystem for Adapter<V> {
         let set = self.run(Operation::Setxattr, ino, || {
             let ino = convert::ino(ino);
             let mode = convert::xattr_mode(flags).map_err(|errno| vfs::Error::new("setxattr", ino, errno))?;
+            if name.as_bytes() == ACCESS_LIST && self.vfs.keeps_access_lists() {
+                rights::before_access_list(&*self.vfs, request, ino)?;
+            }
             self.vfs.setxattr(ino, name.as_bytes(), value, mode)
         });
         empty(reply, set);
@@ -557,8 +546,13 @@ impl<V: Vfs + 'static> fuser::Filesystem for Adapter<V> {
         xattr(reply, size, value);
     }
 
-    fn listxattr(&self, _request: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
-        let names = self.run(Operation::Listxattr, ino, || self.vfs.listxattr(convert::ino(ino)));
+    fn listxattr(&self, request: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        let names = self.run(Operation::Listxattr, ino, || {
+            let mut names = self.vfs.listxattr(convert::ino(ino))?;
+            // Who may not read them does not see them, which the kernel leaves to the file system.
+            names.retain(|name| request.uid() == 0 || !name.starts_with(b"trusted."));
+            Ok(names)
+        });
         let joined = names.map(|names| names.iter().flat_map(|name| [name, &b"\0"[..]].concat()).collect());
         xattr(reply, size, joined);
     }

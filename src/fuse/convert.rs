@@ -26,7 +26,12 @@ pub(super) fn handle(handle: FileHandle) -> Option<Handle> {
 }
 
 pub(super) fn caller(request: &Request) -> Caller {
-    Caller { uid: request.uid(), gid: request.gid(), pid: request.pid() }
+    Caller { uid: request.uid(), gid: request.gid(), pid: request.pid(), umask: 0 }
+}
+
+/// Who makes something, with a umask that the kernel has not applied.
+pub(super) fn maker(request: &Request, umask: u32) -> Caller {
+    Caller { umask: (umask & 0o777) as u16, ..caller(request) }
 }
 
 /// A name in a request. The kernel lets names of up to 1,024 bytes through.

@@ -8,11 +8,13 @@
 //! listings and link targets are kept by the kernel for ever; see `docs/mechanisms.md`.
 
 mod adapter;
+mod answer;
 mod convert;
 mod directory;
 mod invalidate;
 mod observe;
 mod passthrough;
+mod rights;
 
 use std::io;
 use std::num::NonZeroUsize;

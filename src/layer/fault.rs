@@ -296,6 +296,10 @@ impl<U: Upper> Lower for FaultUpper<U> {
 impl<U: Upper> Upper for FaultUpper<U> {
     type Draft = FaultDraft<U::Draft>;
 
+    fn keeps_access_lists(&self) -> bool {
+        self.inner.keeps_access_lists()
+    }
+
     fn presence(&self, dir: &U::Object, name: &Name) -> io::Result<Presence<U::Object>> {
         self.faults.alive()?;
         self.inner.presence(dir, name)

@@ -39,7 +39,8 @@ pub use restore::Restore;
 pub struct Stat {
     /// Inode number within the layer; unique among the objects that exist at one time.
     pub ino: u64,
-    /// File, directory, … A whiteout shows as what it is on disk, usually a character device.
+    /// File, directory, … A whiteout shows as what it is on disk, usually a character device 0:0; so use
+    /// [`Upper::presence`] to tell it from a device that a program made.
     pub kind: FileKind,
     /// Low 12 bits of the mode.
     pub permissions: u16,
@@ -68,7 +69,7 @@ pub struct Stat {
 /// What a name in a directory listing is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum EntryKind {
-    /// An object of this kind.
+    /// An object of this kind; a character device 0:0 of an upper may be listed as a regular file.
     Object(FileKind),
     /// A mark that hides this name in the lower layer. Only uppers have these.
     Whiteout,
@@ -161,7 +162,7 @@ pub trait Lower: Send + Sync + 'static {
     /// Opens a regular file. A lower answers [`Access::ReadWrite`] with `EROFS`.
     fn open(&self, object: &Self::Object, access: Access) -> io::Result<Self::File>;
 
-    /// The value of an extended attribute. The layer's own marks are not shown.
+    /// The value of an extended attribute. The layer's own marks are not shown: names like theirs are stored as others.
     fn get_xattr(&self, object: &Self::Object, name: &[u8]) -> io::Result<Vec<u8>>;
 
     /// The names of all extended attributes; without the layer's own marks.
@@ -183,7 +184,8 @@ pub enum NewObject<'a> {
     },
     /// A symbolic link with this target.
     Symlink(&'a [u8]),
-    /// A device, FIFO or socket. A character device 0:0 is refused with `EPERM` where it would be a whiteout.
+    /// A device, FIFO or socket. A character device 0:0 becomes an object that is no whiteout; `EPERM` where the layer
+    /// cannot tell the two apart.
     Node {
         /// Which.
         kind: FileKind,
@@ -198,6 +200,9 @@ pub enum NewObject<'a> {
 pub trait Upper: Lower {
     /// A new object that has no name yet; dropped without [`publish`](Self::publish), it is removed.
     type Draft: Send;
+
+    /// True if the file system keeps access control lists, and permission bits in step with them.
+    fn keeps_access_lists(&self) -> bool;
 
     /// What the upper has under `name`.
     fn presence(&self, dir: &Self::Object, name: &Name) -> io::Result<Presence<Self::Object>>;
@@ -250,10 +255,11 @@ pub trait Upper: Lower {
     /// Each change that fails is an error.
     fn set_attr(&self, object: &Self::Object, changes: &SetAttr) -> io::Result<()>;
 
-    /// Sets an extended attribute. The layer's own marks cannot be set: `EPERM`.
+    /// Sets an extended attribute. The layer's own marks cannot be set: names like theirs are stored as others;
+    /// `EOPNOTSUPP` if such a name is too long for that.
     fn set_xattr(&self, object: &Self::Object, name: &[u8], value: &[u8], mode: XattrMode) -> io::Result<()>;
 
-    /// Removes an extended attribute. The layer's own marks cannot be removed: `EPERM`.
+    /// Removes an extended attribute. The layer's own marks cannot be removed.
     fn remove_xattr(&self, object: &Self::Object, name: &[u8]) -> io::Result<()>;
 
     /// Makes the names of a directory durable.

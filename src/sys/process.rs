@@ -307,6 +307,17 @@ pub fn raise_file_limit() -> io::Result<u64> {
     Ok(now.maximum.unwrap_or(u64::MAX))
 }
 
+/// The supplementary groups of a process or thread, as ids of this process's user namespace.
+///
+/// # Errors
+/// `ENOENT` or `ESRCH` if there is none of this number; `InvalidData` if /proc tells them otherwise than it should.
+pub fn supplementary_groups(pid: u32) -> io::Result<Vec<u32>> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let groups = status.lines().find_map(|line| line.strip_prefix("Groups:"));
+    let parsed = groups.map(|text| text.split_whitespace().map(str::parse).collect());
+    parsed.and_then(Result::ok).ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "test code")]

@@ -15,6 +15,9 @@ use super::{Io, Outcome, UnionFs, number};
 use crate::layer::{Access, LayerFile, Lower, NewObject, Stat, Upper};
 use crate::vfs::{Errno, FileKind, Ino, SetAttr, SetTime, XattrMode};
 
+/// The capabilities of a program, which go when its content does.
+const CAPABILITY: &[u8] = b"security.capability";
+
 /// For what a copy is needed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Need {
@@ -213,7 +216,10 @@ impl<L: Lower, U: Upper> UnionFs<L, U> {
         if is_file && need != Need::Truncated && stat.size > 0 {
             upper.fill(&draft, &self.lower.open(&original.object, Access::Read)?)?;
         }
-        for name in self.lower.list_xattr(&original.object)? {
+        for name in self.lower_xattrs(&original.object)? {
+            if need == Need::Truncated && name == CAPABILITY {
+                continue;
+            }
             let value = self.lower.get_xattr(&original.object, &name)?;
             upper.set_xattr(&object, &name, &value, XattrMode::Set)?;
         }

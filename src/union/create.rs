@@ -1,16 +1,37 @@
 //! Making files, directories, symbolic links and nodes.
 //!
 //! What is made is drafted complete and gets its name by one rename, over a whiteout if there is one. A new directory
-//! is always opaque: else what the lower has, or will have, under its path would show through it.
+//! is always opaque: else what the lower has, or will have, under its path would show through it. The caller's umask and
+//! default access control lists are applied here: the draft is not made in the directory that it will be in.
 
 use super::node::Source;
 use super::place::{Found, PlaceOf};
 use super::{Outcome, UnionFs};
 use crate::layer::{Lower, NewObject, Upper};
-use crate::vfs::{Caller, Entry, Errno, FileKind, Ino, Name, OpenFlags, Opened};
+use crate::vfs::access_list::{self, ACCESS_LIST, DEFAULT_LIST, Inherited};
+use crate::vfs::{Caller, Entry, Errno, FileKind, Ino, Name, OpenFlags, Opened, SetAttr, XattrMode};
 
 /// The bit that new entries of a directory inherit the group by, and new directories themselves.
 const SET_GID: u16 = 0o2000;
+
+/// Access control lists of a new object, and its mode.
+struct InheritedLists {
+    permissions: u16,
+    access: Option<Vec<u8>>,
+    default: Option<Vec<u8>>,
+}
+
+impl InheritedLists {
+    /// Gives a draft its lists, and its mode once more: a list can take the bit of the group away.
+    fn give<U: Upper>(&self, upper: &U, draft: &U::Object, permissions: u16) -> Outcome<()> {
+        for (name, list) in [(ACCESS_LIST, &self.access), (DEFAULT_LIST, &self.default)] {
+            if let Some(list) = list {
+                upper.set_xattr(draft, name, list, XattrMode::Set)?;
+            }
+        }
+        Ok(upper.set_attr(draft, &SetAttr { permissions: Some(permissions), ..SetAttr::default() })?)
+    }
+}
 
 impl<L: Lower, U: Upper> UnionFs<L, U> {
     pub(super) fn make_node(
@@ -25,8 +46,6 @@ impl<L: Lower, U: Upper> UnionFs<L, U> {
             None | Some(FileKind::Regular) => NewObject::File,
             Some(FileKind::Directory) => return Err(Errno::EPERM),
             Some(FileKind::Symlink) => return Err(Errno::EINVAL),
-            // As overlayfs: what would be taken for a whiteout cannot be made.
-            Some(FileKind::CharDevice) if rdev == 0 => return Err(Errno::EPERM),
             Some(kind) => NewObject::Node { kind, rdev },
         };
         let permissions = u16::try_from(mode & 0o7777).unwrap_or_default();
@@ -104,8 +123,17 @@ impl<L: Lower, U: Upper> UnionFs<L, U> {
                 bit if matches!(new, NewObject::Directory { .. }) => (above.gid, bit),
                 _ => (above.gid, 0),
             };
+            let lists = self.inherited_lists(dir, new, permissions)?;
+            let permissions = match (&lists, new) {
+                (Some(lists), _) => lists.permissions,
+                (None, NewObject::Symlink(_)) => permissions,
+                (None, _) => permissions & !caller.umask,
+            };
             let draft = upper.draft(new, permissions | inherited, caller.uid, gid)?;
             let object = upper.draft_object(&draft);
+            if let Some(lists) = lists {
+                lists.give(upper, &object, permissions | inherited)?;
+            }
             let _changing = self.lock_names(&[parent]);
             if !self.is_current(&place)? {
                 continue;
@@ -116,6 +144,25 @@ impl<L: Lower, U: Upper> UnionFs<L, U> {
             upper.publish(draft, dir, name)?;
             return self.enter(&place, name, object);
         }
+    }
+
+    /// What an object that is made in a directory gets from the default list of that.
+    fn inherited_lists(
+        &self,
+        dir: &U::Object,
+        new: &NewObject<'_>,
+        permissions: u16,
+    ) -> Outcome<Option<InheritedLists>> {
+        if !self.access_lists || matches!(new, NewObject::Symlink(_)) {
+            return Ok(None);
+        }
+        let default = match self.upper()?.get_xattr(dir, DEFAULT_LIST).map_err(Errno::from) {
+            Err(Errno::ENODATA) => return Ok(None),
+            answer => answer?,
+        };
+        let Inherited { permissions, access } = access_list::inherit(&default, permissions)?;
+        let default = matches!(new, NewObject::Directory { .. }).then_some(default);
+        Ok(Some(InheritedLists { permissions, access, default }))
     }
 
     /// The entry of an upper object that has just got a name; the directory's lock is held.

@@ -79,6 +79,10 @@ pub struct Options {
     /// Copies are durable before they get their name, and `fsync` syncs. `false` is for uppers that nobody needs
     /// after a crash. Default `true`.
     pub durable: bool,
+    /// Access control lists are kept, inherited and, by the kernel, obeyed, where the upper's file system has them;
+    /// `false`: they are refused, and those in the layers count for nothing. Default `false`, since the kernel then asks
+    /// for the list of the root at each look-up by others than its owner (docs/decisions).
+    pub access_lists: bool,
     /// How many objects are kept open for each layer, at most. Default 128.
     pub objects: usize,
     /// How many files are kept open for reads and writes without a handle, at most. Default 32.
@@ -87,7 +91,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { owner: None, io: Io::default(), durable: true, objects: 128, files: 32 }
+        Self { owner: None, io: Io::default(), durable: true, access_lists: false, objects: 128, files: 32 }
     }
 }
 
@@ -98,6 +102,7 @@ pub struct UnionFs<L: Lower, U: Upper> {
     lower_root: L::Object,
     upper_root: Option<U::Object>,
     options: Options,
+    access_lists: bool,
     table: Mutex<Table<L::Object, U::Object>>,
     copies: KeyedLocks,
     topology: Mutex<()>,
@@ -126,6 +131,7 @@ impl<L: Lower, U: Upper> UnionFs<L, U> {
             _ => Source::Lower,
         };
         Ok(Self {
+            access_lists: options.access_lists && upper.as_ref().is_some_and(U::keeps_access_lists),
             lower,
             upper,
             lower_root,
@@ -185,6 +191,10 @@ impl<L: Lower, U: Upper> Vfs for UnionFs<L, U> {
 
     fn getattr(&self, ino: Ino, handle: Option<Handle>) -> Result<Attr> {
         self.attributes(ino, handle).map_err(of("getattr", ino))
+    }
+
+    fn keeps_access_lists(&self) -> bool {
+        self.access_lists
     }
 
     fn setattr(&self, _: Caller, ino: Ino, handle: Option<Handle>, changes: &SetAttr) -> Result<Attr> {

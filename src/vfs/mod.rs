@@ -4,6 +4,7 @@
 //! kernel's side ([`crate::fuse`]) and the logic ([`crate::union`]): plain values in and out, so that the logic
 //! runs, and is tested, without a mount.
 
+pub mod access_list;
 mod error;
 mod name;
 mod types;
@@ -48,10 +49,16 @@ pub trait Vfs: Send + Sync {
     /// The target of a symbolic link, as bytes, unchanged.
     fn readlink(&self, ino: Ino) -> Result<Vec<u8>>;
 
-    /// Makes a file, device, FIFO or socket. `mode` has type and permission bits, the umask already applied.
+    /// True if access control lists are kept and inherited: then the kernel is to check access by them.
+    ///
+    /// If not, the attributes that hold them ([`access_list`]) answer `EOPNOTSUPP`.
+    fn keeps_access_lists(&self) -> bool;
+
+    /// Makes a file, device, FIFO or socket. `mode` has type and permission bits, as the caller asked for them: the
+    /// caller's umask, or the default list of the directory, is applied here.
     fn mknod(&self, caller: Caller, parent: Ino, name: &Name, mode: u32, rdev: u64) -> Result<Entry>;
 
-    /// Makes a directory. `permissions` are the low 12 bits, the umask already applied.
+    /// Makes a directory. `permissions` are the low 12 bits, as for [`mknod`](Self::mknod).
     fn mkdir(&self, caller: Caller, parent: Ino, name: &Name, permissions: u16) -> Result<Entry>;
 
     /// Makes a symbolic link.
@@ -69,7 +76,8 @@ pub trait Vfs: Send + Sync {
     /// Moves a name.
     fn rename(&self, from: (Ino, &Name), to: (Ino, &Name), mode: RenameMode) -> Result<()>;
 
-    /// Makes and opens a regular file; an existing one (a race) is opened unless `O_EXCL` is set.
+    /// Makes and opens a regular file, `permissions` as for [`mkdir`](Self::mkdir); an existing one (a race) is opened
+    /// unless `O_EXCL` is set.
     fn create(
         &self,
         caller: Caller,
@@ -122,7 +130,7 @@ pub trait Vfs: Send + Sync {
     /// The names of all extended attributes.
     fn listxattr(&self, ino: Ino) -> Result<Vec<Vec<u8>>>;
 
-    /// Sets an extended attribute. Copies a lower inode up first.
+    /// Sets an extended attribute. Copies a lower inode up first. An access control list sets permission bits too.
     fn setxattr(&self, ino: Ino, name: &[u8], value: &[u8], mode: XattrMode) -> Result<()>;
 
     /// Removes an extended attribute. Copies a lower inode up first.

@@ -163,6 +163,9 @@ pub struct Caller {
     pub gid: u32,
     /// Process id in the server's namespace; 0 if it is not visible there.
     pub pid: u32,
+    /// Permission bits that what is made must not have, unless a default access control list says what it has; 0 where
+    /// they are gone already, and for operations that make nothing.
+    pub umask: u16,
 }
 
 /// How a file is opened: the flags of open(2) that concern a file system.

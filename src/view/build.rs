@@ -91,6 +91,7 @@ pub fn build(
         owner: Some(spec.owner),
         io: if passthrough { crate::union::Io::Passthrough } else { crate::union::Io::Cached },
         durable: !matches!(spec.upper, UpperChoice::Temporary { .. }),
+        access_lists: spec.access_lists,
         ..Options::default()
     };
     Ok(UnionFs::new(lower, upper.map(|u| u.layer().clone()), options)?)

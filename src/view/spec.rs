@@ -23,6 +23,8 @@ pub struct ViewSpec {
     pub owner: (u32, u32),
     /// Who reads and writes the files behind it.
     pub io: IoChoice,
+    /// Access control lists are kept and obeyed, where the upper's file system has them.
+    pub access_lists: bool,
 }
 
 /// Where the changes of a view go.

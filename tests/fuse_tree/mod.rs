@@ -181,6 +181,10 @@ impl Vfs for Tree {
         self.getattr(ino, None)
     }
 
+    fn keeps_access_lists(&self) -> bool {
+        false
+    }
+
     fn readlink(&self, ino: Ino) -> Result<Vec<u8>> {
         let target = fs::read_link(self.full(ino)).map_err(failed("readlink", ino))?;
         Ok(target.into_os_string().into_vec())

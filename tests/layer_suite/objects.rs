@@ -1,7 +1,7 @@
 //! Drafts, kinds of objects, and how objects are found.
 
-use nixview::layer::{Access, LayerFile, NewObject, Upper};
-use nixview::vfs::{Errno, FileKind, Name};
+use nixview::layer::{Access, EntryKind, LayerFile, NewObject, Presence, Upper};
+use nixview::vfs::{Errno, FileKind, Name, SetAttr};
 
 use super::{Bench, Test, Thing, errno, name};
 
@@ -10,6 +10,7 @@ pub(crate) fn tests<U: Upper>() -> Vec<Test<U>> {
         ("drafts_are_seen_once_published", drafts_are_seen_once_published),
         ("a_crash_leaves_drafts_that_the_next_start_removes", a_crash_leaves_drafts),
         ("every_kind_is_what_it_is", every_kind_is_what_it_is),
+        ("a_device_0_0_is_no_whiteout", a_device_0_0_is_no_whiteout),
         ("names_and_paths", names_and_paths),
         ("long_paths", long_paths),
         ("objects_are_inodes", objects_are_inodes),
@@ -86,8 +87,50 @@ fn every_kind_is_what_it_is<U: Upper>(b: &Bench<U>) {
         }
         b.upper.remove(&root, &name("x"), false).unwrap();
     }
-    let whiteout = NewObject::Node { kind: FileKind::CharDevice, rdev: 0 };
-    assert_eq!(errno(b.upper.draft(&whiteout, 0o600, b.owner.0, b.owner.1)), Errno::EPERM);
+}
+
+fn a_device_0_0_is_no_whiteout<U: Upper>(b: &Bench<U>) {
+    let root = b.root();
+    let device = NewObject::Node { kind: FileKind::CharDevice, rdev: 0 };
+    let draft = match b.upper.draft(&device, 0o400, b.owner.0, b.owner.1) {
+        Err(error) if !b.xattrs => return assert_eq!(Errno::of(&error), Errno::EPERM),
+        draft => draft.unwrap(),
+    };
+    b.upper.publish(draft, &root, &name("made")).unwrap();
+    b.add_file(&root, "empty", b"");
+    b.upper.rename((&root, &name("made")), (&root, &name("x")), true).unwrap();
+    let object = b.upper.lookup(&root, &name("x")).unwrap();
+    b.upper.link(&object, &root, &name("made")).unwrap();
+    b.upper.set_attr(&object, &SetAttr { permissions: Some(0o620), ..SetAttr::default() }).unwrap();
+    let again = (b.reopen)();
+    let root = again.root().unwrap();
+    for text in ["x", "made"] {
+        let Presence::Present(found) = again.presence(&root, &name(text)).unwrap() else {
+            panic!("{text} is not there");
+        };
+        let stat = again.stat(&found).unwrap();
+        assert_eq!((stat.kind, stat.rdev, stat.size), (FileKind::CharDevice, 0, 0));
+        assert_eq!((stat.permissions, stat.nlink), (0o620, 2));
+        for access in [Access::Read, Access::ReadWrite] {
+            assert_eq!(errno(again.open(&found, access)), Errno::ENXIO);
+        }
+        let longer = SetAttr { size: Some(1), ..SetAttr::default() };
+        assert_eq!(errno(again.set_attr(&found, &longer)), Errno::EINVAL);
+        let mark = ["trusted.nixview.device", "user.nixview.device"];
+        assert!(mark.iter().all(|mark| errno(again.get_xattr(&found, mark.as_bytes())) == Errno::ENODATA));
+    }
+    let listed = again.read_dir(&root).unwrap();
+    assert!(listed.len() == 3 && listed.iter().all(|e| e.kind != EntryKind::Whiteout), "{listed:?}");
+    let dir = b.add_dir(&root, "dir");
+    b.upper.link(&object, &dir, &name("y")).unwrap();
+    assert_eq!(
+        errno(b.upper.remove(&root, &name("dir"), false)),
+        Errno::ENOTEMPTY,
+        "it is a name like others"
+    );
+    b.upper.remove(&root, &name("x"), true).unwrap();
+    assert!(matches!(b.upper.presence(&root, &name("x")).unwrap(), Presence::Whiteout));
+    assert_eq!(b.upper.stat(&object).unwrap().nlink, 2);
 }
 
 fn names_and_paths<U: Upper>(b: &Bench<U>) {

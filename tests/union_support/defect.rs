@@ -209,6 +209,10 @@ impl Lower for DefectUpper {
 impl Upper for DefectUpper {
     type Draft = <MemLayer as Upper>::Draft;
 
+    fn keeps_access_lists(&self) -> bool {
+        self.inner.keeps_access_lists()
+    }
+
     fn presence(&self, dir: &Object, name: &Name) -> io::Result<Presence<Object>> {
         self.inner.presence(dir, name)
     }

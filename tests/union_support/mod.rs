@@ -26,7 +26,12 @@ pub fn name(text: &str) -> Name {
 
 /// Who asks: the ids of this process, so that also an unprivileged one can make files for it.
 pub fn caller() -> Caller {
-    Caller { uid: rustix::process::getuid().as_raw(), gid: rustix::process::getgid().as_raw(), pid: 0 }
+    Caller {
+        uid: rustix::process::getuid().as_raw(),
+        gid: rustix::process::getgid().as_raw(),
+        pid: 0,
+        umask: 0,
+    }
 }
 
 /// Two layers that stay when a view of them goes.
@@ -139,7 +144,7 @@ pub struct View<L: Lower, U: Upper> {
 }
 
 pub fn options(io: Io) -> Options {
-    Options { io, durable: false, ..Options::default() }
+    Options { io, durable: false, access_lists: true, ..Options::default() }
 }
 
 impl<L: Lower, U: Upper> View<L, U> {

@@ -38,6 +38,11 @@ pub enum Op {
         dir: Index,
         name: u8,
     },
+    /// A character device 0:0, which is not to be taken for a whiteout.
+    ZeroDevice {
+        dir: Index,
+        name: u8,
+    },
     Link {
         of: Index,
         dir: Index,
@@ -132,6 +137,7 @@ pub fn op() -> impl Strategy<Value = Op> {
         3 => (i(), n(), p()).prop_map(|(dir, name, permissions)| Op::Mkdir { dir, name, permissions }),
         1 => (i(), n(), n()).prop_map(|(dir, name, target)| Op::Symlink { dir, name, target }),
         1 => (i(), n()).prop_map(|(dir, name)| Op::Fifo { dir, name }),
+        1 => (i(), n()).prop_map(|(dir, name)| Op::ZeroDevice { dir, name }),
         2 => (i(), i(), n()).prop_map(|(of, dir, name)| Op::Link { of, dir, name }),
         4 => (i(), n()).prop_map(|(dir, name)| Op::Unlink { dir, name }),
         3 => (i(), n()).prop_map(|(dir, name)| Op::Rmdir { dir, name }),
@@ -450,8 +456,13 @@ impl<'d, D: Disk> Run<'d, D> {
     fn apply(&mut self, op: &Op) -> (Answer, Answer) {
         const FILE: &[FileKind] = &[FileKind::Regular];
         const BOTH: &[FileKind] = &[FileKind::Regular, FileKind::Directory];
-        const LINKABLE: &[FileKind] =
-            &[FileKind::Regular, FileKind::Symlink, FileKind::Fifo, FileKind::Directory];
+        const LINKABLE: &[FileKind] = &[
+            FileKind::Regular,
+            FileKind::Symlink,
+            FileKind::Fifo,
+            FileKind::CharDevice,
+            FileKind::Directory,
+        ];
         let nothing = (Ok(()), Ok(()));
         match op {
             Op::Create { dir, name: n, permissions, exclusive } => {
@@ -496,6 +507,13 @@ impl<'d, D: Disk> Run<'d, D> {
                 let mode = FileKind::Fifo.mode_bits() | 0o640;
                 let got = plain(self.view.fs.mknod(caller(), parent, &name(n), mode, 0));
                 self.new_object(&dir, n, inode(FileKind::Fifo, 0o640), got)
+            }
+            Op::ZeroDevice { dir, name: n } => {
+                let (dir, n) = (self.a_directory(dir), letter(*n));
+                let parent = self.view.ino(&dir);
+                let mode = FileKind::CharDevice.mode_bits() | 0o640;
+                let got = plain(self.view.fs.mknod(caller(), parent, &name(n), mode, 0));
+                self.new_object(&dir, n, inode(FileKind::CharDevice, 0o640), got)
             }
             Op::Link { of, dir, name: n } => {
                 let Some(path) = self.an_object(of, LINKABLE) else { return nothing };

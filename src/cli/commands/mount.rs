@@ -31,7 +31,7 @@ pub struct Args {
     /// Serve in the foreground until the view ends; Ctrl-C unmounts it [default: in the background]
     #[arg(short, long)]
     pub foreground: bool,
-    /// Mount options, separated by commas: ro, noexec, allow_other (the default as root), no_allow_other; rw, exec,
+    /// Mount options, separated by commas: ro, acl (as --acl), noexec, allow_other (the default as root), no_allow_other; rw, exec,
     /// nosuid, nodev and default_permissions say what is so anyway
     #[arg(short, value_name = "OPTION", value_delimiter = ',')]
     pub options: Vec<MountOption>,
@@ -50,6 +50,7 @@ pub struct Args {
 pub enum MountOption {
     Ro,
     Rw,
+    Acl,
     Noexec,
     Exec,
     Nosuid,
@@ -81,7 +82,8 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
         Some(chosen) => chosen,
         None => UpperChoice::Directory(context.state.state.join(UPPERS).join(name.as_str())),
     };
-    let spec = args.view.spec(name, upper)?;
+    let mut spec = args.view.spec(name, upper)?;
+    spec.access_lists |= has(MountOption::Acl);
     let privileged = may_mount().context("cannot ask for privileges")?;
     let options = ServeOptions {
         allow_other: has(MountOption::AllowOther) || (privileged && !has(MountOption::NoAllowOther)),

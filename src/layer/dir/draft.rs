@@ -42,8 +42,15 @@ pub(super) fn create(
         NewObject::Symlink(target) => {
             upper.work.create(|dir, name| sys::names::create_symlink(dir, name, target))?
         }
+        NewObject::Node { kind: FileKind::CharDevice, rdev: 0 } => {
+            // As it is it would be a whiteout.
+            let (place, created) =
+                upper.work.create(|dir, name| sys::names::create_file(dir, name, 0o600))?;
+            marks::set_device(created.as_fd(), upper.format)?;
+            (place, ())
+        }
         NewObject::Node { kind, rdev } => {
-            let file_type = node_type(*kind, *rdev)?;
+            let file_type = node_type(*kind)?;
             upper.work.create(|dir, name| sys::names::create_node(dir, name, file_type, 0o600, *rdev))?
         }
     };
@@ -64,10 +71,9 @@ pub(super) fn create(
     Ok(draft)
 }
 
-/// The type of a node, unless it would be a whiteout or is no node.
-fn node_type(kind: FileKind, rdev: u64) -> io::Result<FileType> {
+/// The type of a node; `EINVAL` for what is none.
+fn node_type(kind: FileKind) -> io::Result<FileType> {
     match kind {
-        FileKind::CharDevice if rdev == 0 => Err(error(Errno::EPERM)),
         FileKind::CharDevice | FileKind::BlockDevice | FileKind::Fifo | FileKind::Socket => {
             Ok(FileType::from_raw_mode(kind.mode_bits()))
         }

@@ -1,8 +1,11 @@
-//! What an upper notes with its objects, in extended attributes: opaque directories and numbers of origin.
+//! What an upper notes with its objects, in extended attributes: opaque directories, numbers of origin, and devices
+//! that look like whiteouts.
 //!
 //! `trusted.overlay.opaque` (`user.overlay.opaque`) is the kernel overlayfs's. `trusted.nixview.origin`
-//! (`user.nixview.origin`) is ours: the inode number of the view, 16 hexadecimal digits. What overlayfs can note and
-//! we do not read, because it changes what a tree means (redirects, metadata-only copies, whiteouts in attributes,
+//! (`user.nixview.origin`) is ours: the inode number of the view, 16 hexadecimal digits. So is
+//! `trusted.nixview.device` (`user.nixview.device`), of the value `c 0:0`: it makes an empty regular file stand for a
+//! character device 0:0 of a program, which as it is would be a whiteout. Programs reach none of these
+//! names (see `escape`). What overlayfs can note and we do not read, because it changes what a tree means (redirects, metadata-only copies, whiteouts in attributes,
 //! protected inode flags, or anything not known here), makes the object unusable: `EOPNOTSUPP`.
 //!
 //! **Symbolic links, devices, FIFOs and sockets** can have `trusted` attributes, but no `user` ones (the system
@@ -64,8 +67,8 @@ impl Format {
     }
 }
 
-/// Names of attributes that are a layer's own: never shown, never set for anybody.
-pub(super) fn is_mark(name: &[u8]) -> bool {
+/// True for names that marks, or escaped attributes of programs, can have in some format.
+fn is_reserved(name: &[u8]) -> bool {
     [&b"trusted.overlay."[..], b"user.overlay.", b"trusted.nixview.", b"user.nixview."]
         .iter()
         .any(|prefix| name.starts_with(prefix))
@@ -73,6 +76,11 @@ pub(super) fn is_mark(name: &[u8]) -> bool {
 
 /// The attributes that may hold a number of origin, the better first.
 const ORIGIN: [&str; 2] = ["trusted.nixview.origin", "user.nixview.origin"];
+
+/// The attribute that can make an empty file a device, with and without privilege, and its value.
+const TRUSTED_DEVICE: &str = "trusted.nixview.device";
+const USER_DEVICE: &str = "user.nixview.device";
+const ZERO_DEVICE: &[u8] = b"c 0:0";
 
 /// Attributes of overlayfs (after its prefix) that change nothing of what an object is: a file handle of the lower
 /// (`origin`), caches (`impure`), names of the mount (`uuid`), link counts and back links that only an index needs, and
@@ -112,7 +120,7 @@ pub(super) fn unknown(
 /// Reads the marks of an object: one system call where there are none.
 pub(super) fn read(object: BorrowedFd<'_>, format: Format) -> io::Result<Marks> {
     let names = sys::xattr::list(object)?;
-    if !names.iter().any(|name| is_mark(name)) {
+    if !names.iter().any(|name| is_reserved(name)) {
         return Ok(Marks::default());
     }
     if let Some(name) = unknown(object, &names, format.overlay_prefix())? {
@@ -172,6 +180,39 @@ pub(super) fn set_origin(object: BorrowedFd<'_>, format: Format, ino: u64) -> io
             Some(()) => Ok(()),
             None => unless(store(user), REFUSED).map(drop),
         },
+    }
+}
+
+/// Makes an empty regular file stand for a character device 0:0.
+///
+/// # Errors
+/// `EPERM` where the file system or the privilege allows no attribute to tell it by.
+pub(super) fn set_device(object: BorrowedFd<'_>, format: Format) -> io::Result<()> {
+    for name in device_names(format) {
+        let stored = sys::xattr::set(object, name.as_bytes(), ZERO_DEVICE, XattrFlags::empty());
+        if unless(stored, &[Errno::EPERM, Errno::EOPNOTSUPP])?.is_some() {
+            return Ok(());
+        }
+    }
+    Err(error(Errno::EPERM))
+}
+
+/// True for an empty regular file that stands for a character device 0:0.
+pub(super) fn is_device(object: BorrowedFd<'_>, format: Format) -> io::Result<bool> {
+    for name in device_names(format) {
+        let value = unless(sys::xattr::get(object, name.as_bytes()), &[Errno::ENODATA, Errno::EOPNOTSUPP])?;
+        if value.is_some_and(|value| value == ZERO_DEVICE) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+fn device_names(format: Format) -> &'static [&'static str] {
+    match format {
+        Format::Trusted => &[TRUSTED_DEVICE],
+        Format::User => &[USER_DEVICE],
+        Format::Files => &[TRUSTED_DEVICE, USER_DEVICE],
     }
 }
 

@@ -5,8 +5,8 @@
 //! symbolic link and across no mount point; only what was found to be a regular file or a directory is opened for
 //! real. No descriptors are kept here: an object is one descriptor, and who holds objects decides how many there are.
 //!
-//! One operation family a file: `read` and `file` serve both layers; `marks` (what is noted in extended attributes),
-//! `whiteout`, `work` (the work directory), `clear`, `probe` (which format a file system can), `draft`, `fill`,
+//! One operation family a file: `read` and `file` serve both layers; `marks` (what is noted in extended attributes), `escape` (what programs call
+//! by the same names), `whiteout`, `work` (the work directory), `clear`, `probe` (which format a file system can), `draft`, `fill`,
 //! `publish` (the changes of names) and `write` (of metadata) serve the upper; `survey` reads what others wrote.
 
 use std::io;
@@ -18,6 +18,7 @@ use crate::vfs::{Errno, Name, StatFs};
 
 mod clear;
 mod draft;
+mod escape;
 mod file;
 mod fill;
 mod marks;
@@ -58,6 +59,8 @@ impl AsFd for DirObject {
 }
 
 /// A directory tree that is read and never written.
+///
+/// Extended attributes are shown as overlayfs shows those of a lower: its marks of the trusted kind are not.
 ///
 /// That nothing can be written through it, also not by a bug, is the job of the mount that its descriptor was opened
 /// on: for a shared store, a detached read-only clone.
@@ -113,11 +116,11 @@ impl Lower for DirLower {
     }
 
     fn get_xattr(&self, object: &DirObject, name: &[u8]) -> io::Result<Vec<u8>> {
-        read::get_xattr(object, name)
+        read::get_xattr(object, name, Format::Trusted)
     }
 
     fn list_xattr(&self, object: &DirObject) -> io::Result<Vec<Vec<u8>>> {
-        read::list_xattr(object)
+        read::list_xattr(object, Format::Trusted)
     }
 
     fn statfs(&self) -> io::Result<StatFs> {

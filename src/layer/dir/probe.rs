@@ -14,6 +14,7 @@ use super::work::{Temporary, Work};
 use super::{Format, unless, whiteout};
 use crate::sys;
 use crate::vfs::Errno;
+use crate::vfs::access_list::{ACCESS_LIST, DEFAULT_LIST};
 
 /// How a file system or the kernel says that it cannot or may not.
 const REFUSED: &[Errno] = &[
@@ -107,4 +108,18 @@ fn has_marks(work: &Arc<Work>, format: Format) -> io::Result<bool> {
     let kept = sys::xattr::get(work.as_fd(), &name)? == b"y";
     sys::xattr::remove(work.as_fd(), &name)?;
     Ok(kept)
+}
+
+/// True if the file system has access control lists. What is drafted in the work directory then inherits none from it.
+///
+/// # Errors
+/// Those of getxattr(2) and removexattr(2).
+pub(super) fn keeps_access_lists(root: &impl AsFd, work: &impl AsFd) -> io::Result<bool> {
+    const NONE: &[Errno] = &[Errno::ENODATA];
+    match unless(sys::xattr::get(root.as_fd(), ACCESS_LIST), NONE) {
+        Err(error) if Errno::of(&error) == Errno::EOPNOTSUPP => return Ok(false),
+        answer => drop(answer?),
+    }
+    unless(sys::xattr::remove(work.as_fd(), DEFAULT_LIST), NONE)?;
+    Ok(true)
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use rustix::fs::{FileType, OFlags, Statx};
 
 use super::marks::{self, Format};
-use super::{DirFile, DirObject, error, unless, whiteout};
+use super::{DirFile, DirObject, error, escape, unless, whiteout};
 use crate::layer::{Access, EntryKind, LayerEntry, Stat};
 use crate::sys;
 use crate::vfs::{Errno, FileKind, Name, StatFs, Timespec};
@@ -43,6 +43,15 @@ pub(super) fn resolve(root: &DirObject, path: &[Name]) -> io::Result<DirObject> 
 /// The metadata of an object.
 pub(super) fn stat(object: &impl AsFd) -> io::Result<Stat> {
     convert(&sys::stat::stat(object.as_fd())?)
+}
+
+/// The metadata of an object of an upper, where an empty file can stand for a device (see `marks`).
+pub(super) fn stat_upper(object: &DirObject, format: Format) -> io::Result<Stat> {
+    let mut stat = stat(object)?;
+    if stat.kind == FileKind::Regular && stat.size == 0 && marks::is_device(object.as_fd(), format)? {
+        stat.kind = FileKind::CharDevice;
+    }
+    Ok(stat)
 }
 
 /// The kind of an object.
@@ -143,18 +152,14 @@ pub(super) fn open(object: &DirObject, access: Access) -> io::Result<DirFile> {
 }
 
 /// The value of an extended attribute that is not a layer's mark.
-pub(super) fn get_xattr(object: &DirObject, name: &[u8]) -> io::Result<Vec<u8>> {
-    if marks::is_mark(name) {
-        return Err(error(Errno::ENODATA));
-    }
-    sys::xattr::get(object.as_fd(), name)
+pub(super) fn get_xattr(object: &DirObject, name: &[u8], format: Format) -> io::Result<Vec<u8>> {
+    sys::xattr::get(object.as_fd(), &escape::stored(name, format)?)
 }
 
 /// The names of all extended attributes that are not a layer's marks.
-pub(super) fn list_xattr(object: &DirObject) -> io::Result<Vec<Vec<u8>>> {
-    let mut names = sys::xattr::list(object.as_fd())?;
-    names.retain(|name| !marks::is_mark(name));
-    Ok(names)
+pub(super) fn list_xattr(object: &DirObject, format: Format) -> io::Result<Vec<Vec<u8>>> {
+    let names = sys::xattr::list(object.as_fd())?;
+    Ok(names.into_iter().filter_map(|name| escape::shown(name, format)).collect())
 }
 
 /// Sizes of the file system.

@@ -23,7 +23,13 @@ impl UpperReader {
     /// Those of openat2(2): `ENOTDIR` if it is no directory.
     pub fn new(data: &impl AsFd, format: Format) -> io::Result<Self> {
         let root = DirObject::new(sys::open::open_directory(data.as_fd(), b".")?);
-        Ok(Self(DirUpper { root, work: Arc::new(Work::none()?), format, copies: Arc::default() }))
+        Ok(Self(DirUpper {
+            root,
+            work: Arc::new(Work::none()?),
+            format,
+            access_lists: false,
+            copies: Arc::default(),
+        }))
     }
 
     /// What the upper has under `name`.

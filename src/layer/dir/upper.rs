@@ -11,7 +11,7 @@ use super::{
 };
 use crate::layer::{Access, LayerEntry, LayerFile, Lower, NewObject, Presence, Stat, Upper};
 use crate::sys;
-use crate::vfs::{Errno, Name, SetAttr, StatFs, XattrMode};
+use crate::vfs::{Errno, FileKind, Name, SetAttr, StatFs, XattrMode};
 
 /// A directory tree that is read and changed; a clone of it is the same tree.
 ///
@@ -22,6 +22,7 @@ pub struct DirUpper {
     pub(super) root: DirObject,
     pub(super) work: Arc<Work>,
     pub(super) format: Format,
+    pub(super) access_lists: bool,
     pub(super) copies: Arc<fill::Counters>,
 }
 
@@ -53,7 +54,8 @@ impl DirUpper {
                 return Err(io::Error::new(io::ErrorKind::Unsupported, why));
             }
         };
-        Ok(Self { root, work, format, copies: Arc::default() })
+        let access_lists = probe::keeps_access_lists(&root, &work)?;
+        Ok(Self { root, work, format, access_lists, copies: Arc::default() })
     }
 
     /// How this upper stores its marks.
@@ -92,7 +94,7 @@ impl Lower for DirUpper {
     }
 
     fn stat(&self, object: &DirObject) -> io::Result<Stat> {
-        read::stat(object)
+        read::stat_upper(object, self.format)
     }
 
     fn read_dir(&self, dir: &DirObject) -> io::Result<Vec<LayerEntry>> {
@@ -106,6 +108,9 @@ impl Lower for DirUpper {
     /// Opens a regular file; `EOPNOTSUPP` for one whose content overlayfs left in its lower (`metacopy`).
     fn open(&self, object: &DirObject, access: Access) -> io::Result<DirFile> {
         marks::read(object.as_fd(), self.format)?;
+        if self.stat(object)?.kind == FileKind::CharDevice {
+            return Err(error(Errno::ENXIO));
+        }
         match access {
             Access::Read => read::open(object, access),
             Access::ReadWrite => marks::owner_may_write(object.as_fd(), || read::open(object, access)),
@@ -113,11 +118,11 @@ impl Lower for DirUpper {
     }
 
     fn get_xattr(&self, object: &DirObject, name: &[u8]) -> io::Result<Vec<u8>> {
-        read::get_xattr(object, name)
+        read::get_xattr(object, name, self.format)
     }
 
     fn list_xattr(&self, object: &DirObject) -> io::Result<Vec<Vec<u8>>> {
-        read::list_xattr(object)
+        read::list_xattr(object, self.format)
     }
 
     fn statfs(&self) -> io::Result<StatFs> {
@@ -127,6 +132,10 @@ impl Lower for DirUpper {
 
 impl Upper for DirUpper {
     type Draft = DirDraft;
+
+    fn keeps_access_lists(&self) -> bool {
+        self.access_lists
+    }
 
     fn presence(&self, dir: &DirObject, name: &Name) -> io::Result<Presence<DirObject>> {
         if whiteout::is_reserved(self.format, name) {
@@ -187,15 +196,15 @@ impl Upper for DirUpper {
     }
 
     fn set_attr(&self, object: &DirObject, changes: &SetAttr) -> io::Result<()> {
-        write::set_attr(object, changes)
+        write::set_attr(object, changes, self.format)
     }
 
     fn set_xattr(&self, object: &DirObject, name: &[u8], value: &[u8], mode: XattrMode) -> io::Result<()> {
-        write::set_xattr(object, name, value, mode)
+        write::set_xattr(object, name, value, mode, self.format)
     }
 
     fn remove_xattr(&self, object: &DirObject, name: &[u8]) -> io::Result<()> {
-        write::remove_xattr(object, name)
+        write::remove_xattr(object, name, self.format)
     }
 
     fn sync_dir(&self, dir: &DirObject) -> io::Result<()> {

@@ -5,15 +5,15 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::fs::{OFlags, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, XattrFlags};
 
-use super::{DirObject, error, marks, read};
+use super::{DirObject, Format, error, escape, marks, read};
 use crate::sys;
 use crate::vfs::{Errno, FileKind, SetAttr, SetTime, XattrMode};
 
 /// Changes metadata: length, owner, mode, times, in this order, since each of them can change the next.
-pub(super) fn set_attr(object: &DirObject, changes: &SetAttr) -> io::Result<()> {
+pub(super) fn set_attr(object: &DirObject, changes: &SetAttr, format: Format) -> io::Result<()> {
     let fd = object.as_fd();
     if let Some(length) = changes.size {
-        match read::kind(object)? {
+        match read::stat_upper(object, format)?.kind {
             FileKind::Regular => {}
             FileKind::Directory => return Err(error(Errno::EISDIR)),
             _ => return Err(error(Errno::EINVAL)),
@@ -45,23 +45,24 @@ pub(super) fn set_times(fd: BorrowedFd<'_>, changes: &SetAttr) -> io::Result<()>
     sys::attr::set_times(fd, &times)
 }
 
-/// Sets an extended attribute that is not a layer's mark.
-pub(super) fn set_xattr(object: &DirObject, name: &[u8], value: &[u8], mode: XattrMode) -> io::Result<()> {
-    refuse_mark(name)?;
+/// Sets an extended attribute, whose name may not be a mark's on the disk.
+pub(super) fn set_xattr(
+    object: &DirObject,
+    name: &[u8],
+    value: &[u8],
+    mode: XattrMode,
+    format: Format,
+) -> io::Result<()> {
     let flags = match mode {
         XattrMode::Set => XattrFlags::empty(),
         XattrMode::Create => XattrFlags::CREATE,
         XattrMode::Replace => XattrFlags::REPLACE,
     };
-    marks::set(object.as_fd(), name, value, flags)
+    marks::set(object.as_fd(), &escape::stored(name, format)?, value, flags)
 }
 
-/// Removes an extended attribute that is not a layer's mark.
-pub(super) fn remove_xattr(object: &DirObject, name: &[u8]) -> io::Result<()> {
-    refuse_mark(name)?;
-    marks::owner_may_write(object.as_fd(), || sys::xattr::remove(object.as_fd(), name))
-}
-
-fn refuse_mark(name: &[u8]) -> io::Result<()> {
-    if marks::is_mark(name) { Err(error(Errno::EPERM)) } else { Ok(()) }
+/// Removes an extended attribute, as [`set_xattr`] names it.
+pub(super) fn remove_xattr(object: &DirObject, name: &[u8], format: Format) -> io::Result<()> {
+    let name = escape::stored(name, format)?;
+    marks::owner_may_write(object.as_fd(), || sys::xattr::remove(object.as_fd(), &name))
 }

@@ -34,6 +34,7 @@ struct Tree {
     root: MemObject,
     next: AtomicU64,
     frozen: AtomicBool,
+    refuses_lists: AtomicBool,
     /// Held for every change of names.
     names: Mutex<()>,
     /// Drafts that are not published.
@@ -64,6 +65,7 @@ struct Body {
     ctime: Timespec,
     xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
     opaque: bool,
+    whiteout: bool,
     origin: Option<u64>,
     content: Content,
 }
@@ -113,6 +115,7 @@ impl MemObject {
             ctime: time,
             xattrs: BTreeMap::new(),
             opaque,
+            whiteout: false,
             origin: None,
             content,
         };
@@ -120,7 +123,7 @@ impl MemObject {
     }
 
     fn is_whiteout(&self) -> bool {
-        self.0.kind == FileKind::CharDevice && self.0.body.lock().rdev == 0
+        self.0.body.lock().whiteout
     }
 
     /// Runs on the names of a directory; `ENOTDIR` for anything else.
@@ -210,6 +213,7 @@ impl MemLayer {
                 root,
                 next: AtomicU64::new(3),
                 frozen: AtomicBool::new(false),
+                refuses_lists: AtomicBool::new(false),
                 names: Mutex::new(()),
                 work: Mutex::new(HashMap::new()),
                 journal: journal::Journal::default(),
@@ -220,6 +224,11 @@ impl MemLayer {
     /// From now on every change is answered with `EROFS`, as a lower must.
     pub fn freeze(&self) {
         self.tree.frozen.store(true, Ordering::SeqCst);
+    }
+
+    /// From now on it is a layer without access control lists.
+    pub fn refuse_access_lists(&self) {
+        self.tree.refuses_lists.store(true, Ordering::Relaxed);
     }
 
     /// What opening an upper does after a crash: removes what is left in the work directory, answers how much.

@@ -78,21 +78,19 @@ impl MemLayer {
 
     fn whiteout(&self) -> MemObject {
         let object = self.new_object(&NewObject::Node { kind: FileKind::CharDevice, rdev: 0 }, 0, 0, 0);
+        object.0.body.lock().whiteout = true;
         object.count_links(1);
         object
     }
 }
 
-fn own_mark(name: &[u8]) -> io::Result<()> {
-    const MARKS: [&[u8]; 4] = [b"trusted.overlay.", b"user.overlay.", b"trusted.nixview.", b"user.nixview."];
-    if MARKS.iter().any(|mark| name.starts_with(mark)) {
-        return Err(Errno::EPERM.into());
-    }
-    Ok(())
-}
-
 impl Upper for MemLayer {
     type Draft = MemDraft;
+
+    /// True, but permission bits are not kept in step.
+    fn keeps_access_lists(&self) -> bool {
+        !self.tree.refuses_lists.load(Ordering::Relaxed)
+    }
 
     fn presence(&self, dir: &MemObject, name: &Name) -> io::Result<Presence<MemObject>> {
         Ok(match dir.child(name)? {
@@ -119,9 +117,6 @@ impl Upper for MemLayer {
 
     fn draft(&self, new: &NewObject<'_>, permissions: u16, uid: u32, gid: u32) -> io::Result<MemDraft> {
         self.writable()?;
-        if *new == (NewObject::Node { kind: FileKind::CharDevice, rdev: 0 }) {
-            return Err(Errno::EPERM.into());
-        }
         let object = self.new_object(new, permissions, uid, gid);
         self.tree.work.lock().insert(object.0.ino, object.clone());
         self.tree.journal.metadata(&object);
@@ -246,7 +241,6 @@ impl Upper for MemLayer {
 
     fn set_xattr(&self, object: &MemObject, name: &[u8], value: &[u8], mode: XattrMode) -> io::Result<()> {
         self.writable()?;
-        own_mark(name)?;
         let mut body = object.0.body.lock();
         match (mode, body.xattrs.contains_key(name)) {
             (XattrMode::Create, true) => return Err(Errno::EEXIST.into()),
@@ -262,7 +256,6 @@ impl Upper for MemLayer {
 
     fn remove_xattr(&self, object: &MemObject, name: &[u8]) -> io::Result<()> {
         self.writable()?;
-        own_mark(name)?;
         let mut body = object.0.body.lock();
         body.ctime = now();
         body.xattrs.remove(name).ok_or(Errno::ENODATA)?;
