@@ -110,6 +110,7 @@ fn load(workers: &mut Vec<Worker>, time: Duration, end: impl FnOnce(&AtomicBool)
 }
 
 fn endure(io: &str, time: Duration) {
+    scene::alone();
     let scene = Scene::new();
     fill_store(&scene.store.real("data"));
     let before = scene.store_digest();

@@ -14,6 +14,7 @@ use mini_store::MiniStore;
 use nixview::closure::{Mode, resolve};
 use nixview::lock::{Digest, EnvLock, LockedClosure, Root, Source};
 use nixview::store::{Database, Location, StorePath};
+use rustix::mount::MountPropagationFlags;
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 use tempfile::TempDir;
 
@@ -206,6 +207,14 @@ impl Drop for Scene {
         }
         drop(mini_store::remove(self.store.root()));
     }
+}
+
+/// Puts this thread, and what it starts, into a mount namespace of its own: no other one gets copies of its mounts and
+/// keeps them when they are unmounted here.
+pub(crate) fn alone() {
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
+    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+    rustix::mount::mount_change("/", private).unwrap();
 }
 
 /// Kills a process, and waits until it is gone with all that it held.
