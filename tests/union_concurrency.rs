@@ -20,7 +20,7 @@ use std::time::Duration;
 use nixview::layer::fault::{Change, FaultUpper, Faults};
 use nixview::layer::mem::MemLayer;
 use nixview::layer::{Access, LayerEntry, Lower, Stat};
-use nixview::union::{Io, UnionFs};
+use nixview::union::{Io, Options, UnionFs};
 use nixview::vfs::{Errno, FileKind, Flow, Ino, Name, OpenFlags, RenameMode, SetAttr, StatFs, Vfs};
 use union_support::{Disk, MemDisk, View, caller, name, options};
 
@@ -47,45 +47,111 @@ fn guarded(test: impl FnOnce() + Send + 'static) {
     }
 }
 
+/// Lets the first change of a kind wait in its thread: that it has begun is told, and how it goes on is for the test.
+fn stuck_at(stuck_in: Change) -> (Arc<Faults>, mpsc::Receiver<()>, mpsc::Sender<()>) {
+    let (stuck, is_stuck) = mpsc::channel();
+    let (release, released) = mpsc::channel::<()>();
+    let (first, released) = (AtomicBool::new(true), Mutex::new(released));
+    let faults = Faults::watch(move |change| {
+        if change == stuck_in && first.swap(false, Ordering::SeqCst) {
+            stuck.send(()).unwrap();
+            released.lock().unwrap().recv().unwrap();
+        }
+    });
+    (faults, is_stuck, release)
+}
+
+/// Opens for writing, as the kernel does, and writes.
+fn write_opened(fs: &Fs, ino: Ino, data: &[u8]) {
+    let opened = fs.open(ino, OpenFlags(libc::O_RDWR)).unwrap();
+    assert_eq!(fs.write(ino, Some(opened.handle), 0, data).unwrap(), data.len());
+    fs.release(ino, opened.handle);
+}
+
 #[test]
 fn nobody_waits_for_a_copy_but_who_writes_to_the_same_file() {
-    guarded(|| {
-        let disk = MemDisk::new();
-        let (stuck, is_stuck) = mpsc::channel();
-        let (release, released) = mpsc::channel::<()>();
-        let (first, released) = (AtomicBool::new(true), Mutex::new(released));
-        let faults = Faults::watch(move |change| {
-            if change == Change::Fill && first.swap(false, Ordering::SeqCst) {
-                stuck.send(()).unwrap();
-                released.lock().unwrap().recv().unwrap();
-            }
-        });
-        let fs = fs(&disk, Io::Cached, faults);
-        let (b, dir, other) = (find(&fs, "b"), find(&fs, "a"), find(&fs, "a/a"));
-        thread::scope(|scope| {
-            let writer = scope.spawn(|| fs.write(b, None, 0, b"UPPER").unwrap());
-            is_stuck.recv().unwrap();
-            assert_eq!(find(&fs, "b"), b);
-            assert_eq!(fs.getattr(b, None).unwrap().size, 7);
-            let mut buffer = [0; 7];
-            assert_eq!(fs.read(b, None, 0, &mut buffer).unwrap(), 7);
-            assert_eq!(&buffer, b"lower b");
-            let made = fs.mkdir(caller(), Ino::ROOT, &name("new"), 0o755).unwrap().attr.ino;
-            assert_eq!(find(&fs, "new"), made);
-            assert_eq!(fs.write(other, None, 0, b"x").unwrap(), 1, "another file is copied meanwhile");
-            fs.rename((dir, &name("a")), (made, &name("a")), RenameMode::Replace).unwrap();
-            let mut names = 0;
-            fs.readdir(Ino::ROOT, 0, false, &mut |_| {
-                names += 1;
-                Flow::Continue
-            })
-            .unwrap();
-            assert_eq!(names, 4);
-            release.send(()).unwrap();
-            assert_eq!(writer.join().unwrap(), 5);
-        });
+    // While content is copied, while it goes to the disk, and while its name does.
+    for stuck_in in [Change::Fill, Change::Sync, Change::SyncDir] {
+        for io in [Io::Cached, Io::Passthrough] {
+            guarded(move || a_stuck_copy_stops_nobody(stuck_in, io));
+        }
+    }
+}
+
+fn a_stuck_copy_stops_nobody(stuck_in: Change, io: Io) {
+    let disk = MemDisk::new();
+    let (faults, is_stuck, release) = stuck_at(stuck_in);
+    let options = Options { durable: true, ..options(io) };
+    let fs = UnionFs::new(disk.lower(), Some(FaultUpper::new(disk.upper(), faults)), options).unwrap();
+    let (b, dir, other) = (find(&fs, "b"), find(&fs, "a"), find(&fs, "a/a"));
+    thread::scope(|scope| {
+        let writer = scope.spawn(|| write_opened(&fs, b, b"UPPER"));
+        is_stuck.recv().unwrap();
         assert_eq!(find(&fs, "b"), b);
         assert_eq!(fs.getattr(b, None).unwrap().size, 7);
+        let mut buffer = [0; 7];
+        assert_eq!(fs.read(b, None, 0, &mut buffer).unwrap(), 7);
+        assert_eq!(&buffer, b"lower b");
+        let made = fs.mkdir(caller(), Ino::ROOT, &name("new"), 0o755).unwrap().attr.ino;
+        assert_eq!(find(&fs, "new"), made);
+        write_opened(&fs, other, b"x");
+        fs.fsync(other, None, false).unwrap();
+        fs.rename((dir, &name("a")), (made, &name("a")), RenameMode::Replace).unwrap();
+        let mut names = 0;
+        fs.readdir(Ino::ROOT, 0, false, &mut |_| {
+            names += 1;
+            Flow::Continue
+        })
+        .unwrap();
+        assert_eq!(names, 4);
+        release.send(()).unwrap();
+        writer.join().unwrap();
+    });
+    assert_eq!(find(&fs, "b"), b);
+    let mut buffer = [0; 7];
+    assert_eq!(fs.read(b, None, 0, &mut buffer).unwrap(), 7);
+    assert_eq!(&buffer, b"UPPER b");
+}
+
+/// What was synced in a directory could not be found again if the copy of the directory had no durable name yet.
+#[test]
+fn a_sync_waits_for_the_names_of_copies_above() {
+    guarded(|| {
+        let disk = MemDisk::new();
+        let (faults, is_stuck, release) = stuck_at(Change::SyncDir);
+        let options = Options { durable: true, ..options(Io::Cached) };
+        let fs = UnionFs::new(disk.lower(), Some(FaultUpper::new(disk.upper(), faults)), options).unwrap();
+        let dir = find(&fs, "c");
+        let chmod = SetAttr { permissions: Some(0o700), ..SetAttr::default() };
+        let released = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let copier = scope.spawn(|| fs.setattr(caller(), dir, None, &chmod).map(drop).unwrap());
+            is_stuck.recv().unwrap();
+            let flags = OpenFlags(libc::O_RDWR);
+            let (entry, opened) = fs.create(caller(), dir, &name("a"), 0o644, flags).unwrap();
+            let file = entry.attr.ino;
+            let (fs, released) = (&fs, &released);
+            let syncs = [
+                scope.spawn(move || {
+                    fs.fsync(file, Some(opened.handle), false).unwrap();
+                    released.load(Ordering::SeqCst)
+                }),
+                scope.spawn(move || {
+                    fs.fsyncdir(dir).unwrap();
+                    released.load(Ordering::SeqCst)
+                }),
+            ];
+            for _ in 0..2000 {
+                assert_eq!(find(fs, "c/a"), file, "lookups go on");
+                thread::yield_now();
+            }
+            released.store(true, Ordering::SeqCst);
+            release.send(()).unwrap();
+            for sync in syncs {
+                assert!(sync.join().unwrap(), "it was answered before the directory had its name");
+            }
+            copier.join().unwrap();
+        });
     });
 }
 

@@ -102,7 +102,7 @@ fn histories(cases: u32, check: impl Fn(&[Op])) {
 fn a_crash_leaves_the_tree_before_or_after() {
     let changes = RefCell::new(HashMap::new());
     for io in [Io::Cached, Io::Passthrough] {
-        histories(80, |ops| {
+        histories(60, |ops| {
             let options = Options { durable: true, ..options(io) };
             let interrupted = crash_everywhere(MemDisk::new, options, ops, |disk| {
                 assert_eq!(disk.upper.drafts(), 0, "the work directory is clean");

@@ -169,12 +169,18 @@ impl<L: Lower, U: Upper> UnionFs<L, U> {
             (Some(link), Some(parent)) => {
                 let changing = self.lock_names(&[link.0]);
                 let published = self.publish(&original, need, draft, parent, link);
-                let gone = published == Err(Errno::ENOENT);
                 drop(changing);
-                if gone && !self.table.lock().is_linked(ino) {
-                    return Ok(None);
+                let split = match published {
+                    Err(Errno::ENOENT) if !self.table.lock().is_linked(ino) => return Ok(None),
+                    published => published?,
+                };
+                // Nobody waits for this disk but who changes, or syncs, what is copied (`copies_above_are_durable`).
+                if self.options.durable {
+                    upper.sync_dir(parent)?;
                 }
-                published?;
+                if split {
+                    return Err(Errno::ESTALE);
+                }
             }
             _ => {
                 let object = upper.draft_object(&draft);
@@ -235,8 +241,18 @@ impl<L: Lower, U: Upper> UnionFs<L, U> {
         Ok(draft)
     }
 
-    /// Gives a copy its name and the node its new source, or its successor. The lock of the directory is held and
-    /// a change of names has begun. `ENOENT`: the name is not the inode's any more.
+    /// Waits until the copies of an inode and of the directories above, if any are being made, are durable with their
+    /// names: what is synced then can be found again. The caller holds no locks.
+    pub(super) fn copies_above_are_durable(&self, ino: Ino) {
+        let above = self.table.lock().ancestors(ino);
+        for copied in above.into_iter().chain([ino]) {
+            drop(self.copies.lock(&[copied]));
+        }
+    }
+
+    /// Gives a copy its name and the node its new source, or its successor: then the answer is true, and the name has to
+    /// be walked again. The lock of the directory is held and a change of names has begun. `ENOENT`: the name is not the
+    /// inode's any more.
     fn publish(
         &self,
         original: &Original<L::Object>,
@@ -244,7 +260,7 @@ impl<L: Lower, U: Upper> UnionFs<L, U> {
         draft: U::Draft,
         parent: &U::Object,
         link: &Link,
-    ) -> Outcome<()> {
+    ) -> Outcome<bool> {
         let upper = self.upper()?;
         let ino = original.ino;
         let busy = {
@@ -285,10 +301,7 @@ impl<L: Lower, U: Upper> UnionFs<L, U> {
             ..SetAttr::default()
         };
         upper.set_attr(parent, &times)?;
-        if self.options.durable {
-            upper.sync_dir(parent)?;
-        }
-        if split { Err(Errno::ESTALE) } else { Ok(()) }
+        Ok(split)
     }
 
     fn forget_lower(&self, ino: Ino, kind: FileKind) {

@@ -172,6 +172,7 @@ impl<L: Lower, U: Upper> UnionFs<L, U> {
         if !self.options.durable || self.table.lock().get(ino)?.source == Source::Lower {
             return Ok(());
         }
+        self.copies_above_are_durable(ino);
         if let Some(open) = self.opened(ino, handle).filter(|open| open.side == Side::Upper) {
             return Ok(open.file.sync(data_only)?);
         }
@@ -182,7 +183,10 @@ impl<L: Lower, U: Upper> UnionFs<L, U> {
     pub(super) fn sync_directory(&self, ino: Ino) -> Outcome<()> {
         let place = self.place(ino)?;
         match (&self.upper, &place.upper) {
-            (Some(upper), Some(dir)) if self.options.durable => Ok(upper.sync_dir(dir)?),
+            (Some(upper), Some(dir)) if self.options.durable => {
+                self.copies_above_are_durable(ino);
+                Ok(upper.sync_dir(dir)?)
+            }
             _ => Ok(()),
         }
     }
