@@ -135,7 +135,9 @@ fn a_reset_takes_back_all_or_what_is_named() {
         fs::read(changed.scene.store.real("right").join("bin/where")).unwrap()
     );
     let gone = format!("/nix/{}/holes.bin", changed.below("sparse"));
-    changed.nixview(&["reset", "web", &gone]).failed(1, &["is deleted in the view; reset that", "sparse"]);
+    let ran = changed.nixview(&["reset", "web", &gone, "/nix/store/z"]);
+    assert_eq!(ran.out, "", "it stops there");
+    ran.failed(1, &["stopped", "is deleted in the view; reset that", "sparse"]);
     changed.nixview(&["reset", "web", "/etc/passwd"]).failed(2, &["does not start with /nix"]);
     changed.nixview(&["reset", "web", "/nix/../etc"]).failed(2, &["is no path in the view"]);
     let same = changed.nixview(&["reset", "web", "/nix/store/new"]).ok();

@@ -17,6 +17,7 @@ use nixview::layer::{Lower, Restore};
 use nixview::union::Io;
 use nixview::vfs::{FileKind, Name, Timespec};
 use nixview::view::changes::{Change, ReadUpper, Reset, ResetError, Trees, What, changes, reset, shown};
+use nixview::view::oci_layer::{Source, Target, export, import};
 use proptest::prelude::*;
 use proptest::sample::Index;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
@@ -291,5 +292,50 @@ fn a_reset_that_is_interrupted_shows_what_was_or_what_was_asked_for() {
             }
         }
         Ok(())
+    });
+}
+
+fn archive<U: ReadUpper>(upper: &U) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    export(upper, &[name("nix")], false, &mut bytes).unwrap();
+    bytes
+}
+
+/// Without what a layer cannot hold, and says so.
+fn that_goes_out(ops: &[Op]) -> Vec<Op> {
+    ops.iter().filter(|op| !matches!(op, Op::ZeroDevice { .. })).cloned().collect()
+}
+
+fn goes_out_and_comes_back<D: Disk>(disk: &D, fresh: &D) -> Result<(), String>
+where
+    D::U: Restore,
+{
+    let bytes = archive(&disk.upper());
+    let (lower, upper) = (disk.lower(), fresh.upper());
+    let source = Source { prefix: vec![name("nix")], skip_others: false };
+    let trees_of = Trees { lower: &lower, upper: &upper, owner: None };
+    import(&source, bytes.as_slice(), Target { trees: trees_of, owner: None }).map_err(|e| e.to_string())?;
+    let (before, after) = (tree(disk.lower(), disk.upper()), tree(disk.lower(), fresh.upper()));
+    if before != after {
+        return Err(format!("{before:?} became {after:?}"));
+    }
+    if archive(&fresh.upper()) == bytes { Ok(()) } else { Err("the second archive differs".to_owned()) }
+}
+
+#[test]
+fn an_archive_makes_the_same_tree_in_memory() {
+    histories(400, |ops, _| {
+        let disk = MemDisk::new();
+        play(&disk, &that_goes_out(ops))?;
+        goes_out_and_comes_back(&disk, &MemDisk::new())
+    });
+}
+
+#[test]
+fn an_archive_makes_the_same_tree_on_a_disk() {
+    histories(40, |ops, _| {
+        let disk = DirDisk::new();
+        play(&disk, &that_goes_out(ops))?;
+        goes_out_and_comes_back(&disk, &DirDisk::new())
     });
 }

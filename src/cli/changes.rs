@@ -171,6 +171,17 @@ pub fn root_of(store_dir: &StoreDir) -> String {
     text.strip_suffix("/store").unwrap_or("/nix").to_owned()
 }
 
+/// The directory of a layer that is the root of a view: `nix`.
+///
+/// # Errors
+/// If the store directory has no such parent.
+pub fn prefix_of(store_dir: &StoreDir) -> Result<Vec<Name>, CliError> {
+    let root = root_of(store_dir);
+    let names = root.split('/').filter(|name| !name.is_empty()).map(|name| Name::new(name.as_bytes()));
+    let names: Result<_, crate::vfs::Errno> = names.collect();
+    names.map_err(std::io::Error::from).with_context(|| format!("'{root}' cannot be in a layer"))
+}
+
 /// A path of a view for people, as programs in it see it: `/nix/store/x`.
 #[must_use]
 pub fn in_view(root: &str, path: &[Name]) -> String {

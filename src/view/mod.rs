@@ -4,6 +4,7 @@ pub mod build;
 pub mod changes;
 pub mod members;
 mod name;
+pub mod oci_layer;
 pub mod spec;
 pub mod store_root;
 pub mod upper_dir;

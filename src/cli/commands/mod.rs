@@ -11,7 +11,9 @@ pub mod closure;
 pub mod completions;
 pub mod diff;
 pub mod doctor;
+pub mod export;
 pub mod gc;
+pub mod import;
 pub mod lock;
 pub mod man;
 pub mod mount;
@@ -47,6 +49,10 @@ pub enum Command {
     Diff(diff::Args),
     /// Take changes of a view back: all, or some paths
     Reset(reset::Args),
+    /// Write the changes of a view as an OCI image layer
+    Export(export::Args),
+    /// Make an OCI image layer the changes of a view
+    Import(import::Args),
     /// Say what this machine lacks, and what to do about it
     Doctor(doctor::Args),
     /// Print a script that completes nixview's commands and options in a shell
@@ -73,6 +79,8 @@ impl Command {
             Self::Upper(args) => upper::run(args, context),
             Self::Diff(args) => diff::run(args, context),
             Self::Reset(args) => reset::run(args, context),
+            Self::Export(args) => export::run(args, context),
+            Self::Import(args) => import::run(args, context),
             Self::Doctor(args) => doctor::run(args, context),
             Self::Completions(args) => completions::run(args, context),
             Self::Man(args) => man::run(args, context),

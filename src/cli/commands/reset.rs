@@ -5,12 +5,12 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
-use crate::cli::changes::{OverArgs, hold, in_view, look, names_of, root_of, told};
+use crate::cli::changes::{Over, OverArgs, hold, in_view, look, names_of, root_of, told};
 use crate::cli::shown_change::{ShownChange, ShownSummary, line, summary, total};
 use crate::cli::{CliError, Context, ErrorContext};
 use crate::vfs::Name;
 use crate::view::changes::{Change, Reset, reset};
-use crate::view::upper_dir::UpperError;
+use crate::view::upper_dir::{UpperDir, UpperError};
 
 /// Arguments of `nixview reset`.
 #[derive(Debug, clap::Args)]
@@ -52,35 +52,26 @@ struct Report {
 /// Takes changes back.
 ///
 /// # Errors
-/// If a view of the upper is mounted, or a path cannot be reset; those before it are.
+/// If a view of the upper is mounted, or a path cannot be reset; those before it, in bytewise order, are, and are told.
 pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let look = look(&args.view, context)?;
     let over = args.over.open(look.last_view().map_err(|error| told(&error))?, context)?;
     let root = root_of(&over.view.lock.store_dir);
-    let paths = args.paths.iter().map(|path| names_of(path, &root)).collect::<Result<Vec<_>, _>>()?;
-    let upper = hold(&look, over.view.owner)?;
+    let mut paths = args.paths.iter().map(|path| names_of(path, &root)).collect::<Result<Vec<_>, _>>()?;
+    let mut upper = hold(&look, over.view.owner)?;
     let mut found: Vec<Change> = Vec::new();
     if paths.is_empty() || paths.iter().any(Vec::is_empty) {
+        paths.clear();
         found = over.changes(upper.layer(), &[])?;
         if !args.dry_run {
             upper.rebuild(over.view.owner, |_| Ok::<(), UpperError>(())).map_err(|error| told(&error))?;
         }
-    } else {
-        let durable = !upper.meta().temporary;
-        for path in outermost(paths) {
-            let changes = over.changes(upper.layer(), &path)?;
-            if !args.dry_run {
-                match reset(over.trees(upper.layer()), &path, durable).context("cannot go on")? {
-                    Reset::Done => {}
-                    Reset::Unchanged if changes.is_empty() => {
-                        context.output.note(&format!("{} is as in the store", in_view(&root, &path)));
-                    }
-                    Reset::Unchanged => {
-                        return Err(CliError::new(format!("{} could not be reset", in_view(&root, &path))));
-                    }
-                }
-            }
-            found.extend(changes);
+    }
+    let mut outcome = Ok(());
+    for path in outermost(paths) {
+        outcome = one(args, &over, &upper, &path, &root, &mut found, context);
+        if outcome.is_err() {
+            break;
         }
     }
     let sum = summary(&found);
@@ -96,7 +87,28 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
         let done = if args.dry_run { "would take back" } else { "took back" };
         context.output.note(&format!("{done}: {}", total(&sum)));
     }
-    Ok(ExitCode::SUCCESS)
+    outcome.map(|()| ExitCode::SUCCESS)
+}
+
+/// Takes one path back, and adds what changed there to `found`.
+fn one(
+    args: &Args,
+    over: &Over,
+    upper: &UpperDir,
+    path: &[Name],
+    root: &str,
+    found: &mut Vec<Change>,
+    context: &Context,
+) -> Result<(), CliError> {
+    let changes = over.changes(upper.layer(), path)?;
+    if !args.dry_run {
+        let done = reset(over.trees(upper.layer()), path, !upper.meta().temporary).context("stopped")?;
+        if done == Reset::Unchanged && changes.is_empty() {
+            context.output.note(&format!("{} is as in the store", in_view(root, path)));
+        }
+    }
+    found.extend(changes);
+    Ok(())
 }
 
 /// The paths, sorted, without those that are below another.

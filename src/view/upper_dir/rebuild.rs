@@ -18,13 +18,12 @@ impl UpperDir {
     /// Replaces the tree by what `fill` makes of an empty one, whose root belongs to `owner`.
     ///
     /// One rename, after all of the new tree is on the disk: whatever fails or is killed before leaves the tree that was there, and what
-    /// it leaves in the work directory goes at the next start. The old tree is removed. The upper is given up
-    /// by this.
+    /// it leaves in the work directory goes at the next start. The old tree is removed.
     ///
     /// # Errors
     /// Those of `fill`; [`UpperError::Io`].
     pub fn rebuild<T, E: From<UpperError>>(
-        self,
+        &mut self,
         owner: (u32, u32),
         fill: impl FnOnce(&DirUpper) -> Result<T, E>,
     ) -> Result<T, E> {
@@ -32,12 +31,19 @@ impl UpperDir {
         let new = new_tree(work.as_fd(), self.meta.format, owner).tried("make a new tree", &self.path)?;
         let filled = fill(&new);
         drop(new);
-        if filled.is_ok() {
-            put(self.dir.as_fd(), work.as_fd(), !self.meta.temporary)
-                .tried("put a new tree in place of 'data'", &self.path)?;
-        }
-        dir::clear(work.as_fd()).tried("remove what is left in 'work'", &self.path)?;
-        filled
+        let filled = match filled {
+            Ok(filled) => filled,
+            Err(error) => {
+                dir::clear(work.as_fd()).tried("remove what is left in 'work'", &self.path)?;
+                return Err(error);
+            }
+        };
+        let put = put(self.dir.as_fd(), work.as_fd(), !self.meta.temporary);
+        put.tried("put a new tree in place of 'data'", &self.path)?;
+        let data = sys::open::open_directory(self.dir.as_fd(), DATA).tried("open 'data'", &self.path)?;
+        // Opening it empties the work directory, and so removes the old tree.
+        self.layer = DirUpper::open(&data, &work, Some(self.meta.format)).tried("open 'data'", &self.path)?;
+        Ok(filled)
     }
 }
 

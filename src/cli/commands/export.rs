@@ -1,0 +1,149 @@
+//! `nixview export`: the changes of a view as an OCI image layer.
+
+use std::io::{self, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use serde::Serialize;
+
+use crate::cli::changes::{hold, in_view, look, prefix_of, root_of};
+use crate::cli::output::{count, size};
+use crate::cli::view::{absolute, warn};
+use crate::cli::{CliError, Context, ErrorContext};
+use crate::view::oci_layer::{self, Compression, Digests, ExportError, Exported, Sink};
+use crate::view::upper_dir::UpperDir;
+
+/// Arguments of `nixview export`.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "The view must not be mounted. The root of the view is the directory nix/ of the layer. The same upper gives the \
+    same bytes.\n\n\
+    Examples:\n  \
+    nixview export web -o web.tar\n  \
+    nixview export web --compress gzip -o - | ssh host nixview import web -\n  \
+    nixview export web --json -o web.tar | jq -r .digest"
+)]
+pub struct Args {
+    /// The file to write, whole or not at all; - is standard output
+    #[arg(short, long, value_name = "FILE")]
+    pub output: PathBuf,
+    /// How to compress it: none, gzip or zstd
+    #[arg(long, value_name = "HOW", default_value = "none", value_enum)]
+    pub compress: CompressArg,
+    /// Leave out what a layer cannot hold (sockets, names that begin with .wh.) with a warning [default: fail]
+    #[arg(long)]
+    pub skip_unsupported: bool,
+    /// Print the layer's descriptor as JSON [default: as text]
+    #[arg(long)]
+    pub json: bool,
+    /// The name of a view, or the directory of an upper (anything with a '/')
+    #[arg(value_name = "VIEW")]
+    pub view: PathBuf,
+}
+
+/// How to compress.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+pub enum CompressArg {
+    /// Not at all.
+    None,
+    /// gzip.
+    Gzip,
+    /// zstd.
+    Zstd,
+}
+
+/// The descriptor of the OCI image specification, and what belongs into an image's configuration.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Report {
+    media_type: &'static str,
+    digest: String,
+    size: u64,
+    diff_id: String,
+    entries: u64,
+}
+
+/// Exports.
+///
+/// # Errors
+/// If a view of the upper is mounted, something in it cannot be in a layer, or the file cannot be written.
+pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
+    let look = look(&args.view, context)?;
+    let owner = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    let upper = hold(&look, owner)?;
+    let compression = match args.compress {
+        CompressArg::None => Compression::None,
+        CompressArg::Gzip => Compression::Gzip,
+        CompressArg::Zstd => Compression::Zstd,
+    };
+    let to_output = args.output == Path::new("-");
+    let progress = context.output.progress("exporting");
+    let (digests, exported) = if to_output {
+        if args.json {
+            return Err(CliError::usage("--json needs a file: standard output is the layer"));
+        }
+        let output = io::stdout().lock();
+        if output.is_terminal() {
+            return Err(CliError::usage("a layer is nothing for a terminal").hint("name a file with -o"));
+        }
+        write(&upper, args, compression, output)?.0
+    } else {
+        to_file(&upper, args, compression)?
+    };
+    drop(progress);
+    let root = root_of(&upper.meta().store_dir);
+    let left_out: Vec<String> = exported
+        .skipped
+        .iter()
+        .map(|(path, why)| format!("{} is not in the layer: {why}", in_view(&root, path)))
+        .collect();
+    warn(context, &left_out);
+    let Digests { digest, size: bytes, diff_id } = digests;
+    let text = format!("{digest} {bytes} ({}, {})", size(bytes), count(exported.entries, "entry", "entries"));
+    match (args.json, to_output) {
+        (true, _) => context.output.json(&Report {
+            media_type: compression.media_type(),
+            digest,
+            size: bytes,
+            diff_id,
+            entries: exported.entries,
+        })?,
+        (false, true) => context.output.note(&text),
+        (false, false) => context.output.line(&text)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Writes a file beside the one that is wanted, and renames it when it is whole.
+fn to_file(upper: &UpperDir, args: &Args, compression: Compression) -> Result<(Digests, Exported), CliError> {
+    let path = absolute(&args.output)?;
+    let failed = || format!("cannot write {}", path.display());
+    let parent = path.parent().unwrap_or(Path::new("/"));
+    let permissions = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+    let draft = tempfile::Builder::new().permissions(permissions).tempfile_in(parent).with_context(failed)?;
+    let (answer, draft) = write(upper, args, compression, draft)?;
+    draft.as_file().sync_all().with_context(failed)?;
+    draft.persist(&path).map_err(|error| error.error).with_context(failed)?;
+    Ok(answer)
+}
+
+fn write<W: Write>(
+    upper: &UpperDir,
+    args: &Args,
+    compression: Compression,
+    output: W,
+) -> Result<((Digests, Exported), W), CliError> {
+    const OUTPUT: &str = "cannot write the layer";
+    let prefix = prefix_of(&upper.meta().store_dir)?;
+    let mut sink = Sink::new(io::BufWriter::with_capacity(1 << 20, output), compression).context(OUTPUT)?;
+    let exported = oci_layer::export(upper.layer(), &prefix, args.skip_unsupported, &mut sink);
+    let exported = exported.map_err(|error| match &error {
+        ExportError::Unsupported { .. } => {
+            CliError::new(error.to_string()).hint("--skip-unsupported leaves out what a layer cannot hold")
+        }
+        _ => CliError::new(error.to_string()),
+    })?;
+    let (digests, output) = sink.finish().context(OUTPUT)?;
+    let output = output.into_inner().map_err(io::IntoInnerError::into_error).context(OUTPUT)?;
+    Ok(((digests, exported), output))
+}

@@ -1,0 +1,473 @@
+//! From an archive to an upper.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, Read};
+
+use super::entry::{Body, Entry};
+use super::read::Reader;
+use super::{DIRECTORY_MARK, ImportError, OPAQUE, Problem, Tried, WHITEOUT, is_private, is_zero_device};
+use crate::layer::{Access, LayerFile, Lower, NewObject, Presence, Restore};
+use crate::vfs::{Errno, FileKind, Name, SetAttr, SetTime, Timespec, XattrMode};
+use crate::view::changes::Trees;
+
+/// How much content is read at once, in bytes; and the size of the zeros that become a hole.
+const CHUNK: usize = 256 * 1024;
+const HOLE: usize = 4096;
+
+/// How the members of an archive are taken.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Source {
+    /// The directory of the archive that is the root of the view.
+    pub prefix: Vec<Name>,
+    /// Leave out members that lie elsewhere; else they are an error.
+    pub skip_others: bool,
+}
+
+/// Where they go.
+#[derive(Clone, Copy, Debug)]
+pub struct Target<'t, L, U> {
+    /// An upper without a name in it, and the lower that directories are taken from which the archive implies.
+    pub trees: Trees<'t, L, U>,
+    /// User and group of everything; `None`: as the archive says.
+    pub owner: Option<(u32, u32)>,
+}
+
+/// What was imported.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Imported {
+    /// Objects that were made, one that came twice counted twice.
+    pub entries: u64,
+    /// Names that are hidden.
+    pub whiteouts: u64,
+    /// Directories of which nothing of the lower shows, by a mark.
+    pub opaque: u64,
+    /// Members that lie elsewhere, left out.
+    pub skipped: u64,
+}
+
+/// Makes an empty upper hold and hide what an archive says.
+///
+/// Nothing in the archive is trusted: names are looked up one by one in the new upper, where no symbolic link is followed. Of two members with one
+/// name the later counts. Whiteouts and opaque marks hide what the lower has, wherever in the archive they come, and nothing of the archive itself.
+/// Zeros in files become holes. Nothing is synced.
+///
+/// # Errors
+/// [`ImportError`], with the member; the upper then holds a part.
+pub fn import<L: Lower, U: Restore>(
+    source: &Source,
+    archive: impl Read,
+    target: Target<'_, L, U>,
+) -> Result<Imported, ImportError> {
+    let mut reader = Reader::new(archive);
+    let mut apply = Apply {
+        source,
+        target,
+        whiteouts: BTreeSet::new(),
+        opaque: BTreeSet::new(),
+        times: BTreeMap::new(),
+        imported: Imported::default(),
+        buffer: vec![0; CHUNK],
+    };
+    while let Some(entry) = reader.next()? {
+        if let Err(problem) = apply.member(&entry, &mut reader) {
+            return Err(reader.error(problem));
+        }
+    }
+    reader.finish()?;
+    apply.finish()
+}
+
+struct Apply<'a, L, U> {
+    source: &'a Source,
+    target: Target<'a, L, U>,
+    /// What is to be hidden, at the end: it hides nothing of the archive itself.
+    whiteouts: BTreeSet<Vec<Name>>,
+    opaque: BTreeSet<Vec<Name>>,
+    /// The times of directories: set last, since what is made in them changes them.
+    times: BTreeMap<Vec<Name>, Timespec>,
+    imported: Imported,
+    buffer: Vec<u8>,
+}
+
+/// What the name of a member stands for.
+enum Place {
+    /// A path of the view.
+    Inside(Vec<Name>),
+    /// Something above or beside it.
+    Outside,
+}
+
+impl<L: Lower, U: Restore> Apply<'_, L, U> {
+    fn member(&mut self, entry: &Entry, reader: &mut Reader<impl Read>) -> Result<(), Problem> {
+        let path = match self.place(&entry.path)? {
+            Place::Inside(path) => path,
+            Place::Outside => return self.outside(entry),
+        };
+        let Some((name, above)) = path.split_last() else { return self.root(entry) };
+        if name.as_bytes() == OPAQUE {
+            self.opaque.insert(above.to_vec());
+            return Ok(());
+        }
+        if name.as_bytes().starts_with(DIRECTORY_MARK) {
+            return Ok(());
+        }
+        if let Some(hidden) = name.as_bytes().strip_prefix(WHITEOUT) {
+            let hidden =
+                Name::new(hidden).map_err(|errno| Problem::refused(format!("it hides no name: {errno}")))?;
+            self.whiteouts.insert([above, &[hidden]].concat());
+            return Ok(());
+        }
+        self.imported.entries += 1;
+        let dir = self.directory(above)?.ok_or_else(|| not_a_directory(above))?;
+        self.object(entry, &dir, &path, name, reader)
+    }
+
+    /// Where a name of the archive leads.
+    fn place(&self, path: &[u8]) -> Result<Place, Problem> {
+        let names = names_of(path)?;
+        Ok(match names.strip_prefix(self.source.prefix.as_slice()) {
+            Some(inside) => Place::Inside(inside.to_vec()),
+            None => Place::Outside,
+        })
+    }
+
+    fn outside(&mut self, entry: &Entry) -> Result<(), Problem> {
+        let names = names_of(&entry.path)?;
+        let prefix = &self.source.prefix;
+        // The directories that lead to the root of the view, and the archive's own.
+        if prefix.starts_with(&names) && entry.body == Body::Directory {
+            return Ok(());
+        }
+        if let Some((last, above)) = names.split_last().filter(|(_, above)| prefix.starts_with(above)) {
+            let hidden = last.as_bytes().strip_prefix(WHITEOUT);
+            if last.as_bytes() == OPAQUE
+                || (hidden.is_some() && hidden == prefix.get(above.len()).map(Name::as_bytes))
+            {
+                return Err(Problem::refused("it hides the root of the view"));
+            }
+        }
+        if self.source.skip_others {
+            self.imported.skipped += 1;
+            return Ok(());
+        }
+        let shown = prefix.iter().map(|name| format!("{name}/")).collect::<String>();
+        Err(Problem::refused(format!("it does not lie in {shown}")))
+    }
+
+    fn root(&mut self, entry: &Entry) -> Result<(), Problem> {
+        if entry.body != Body::Directory {
+            return Err(Problem::refused("the root of the view is a directory"));
+        }
+        let root = self.target.trees.upper.root().tried("open the root")?;
+        self.metadata(&root, entry)?;
+        self.times.insert(Vec::new(), entry.mtime);
+        self.imported.entries += 1;
+        Ok(())
+    }
+
+    /// The directory of the upper at a path; those that are not there are made, like the lower's. `None` if something else is there.
+    fn directory(&mut self, path: &[Name]) -> Result<Option<U::Object>, Problem> {
+        let upper = self.target.trees.upper;
+        let mut dir = upper.root().tried("open the root")?;
+        for (index, name) in path.iter().enumerate() {
+            let next = match upper.presence(&dir, name).tried("look up its directory")? {
+                Presence::Present(object) => object,
+                Presence::Absent | Presence::Whiteout => {
+                    self.implied(&dir, path.get(..=index).unwrap_or_default(), name)?
+                }
+            };
+            if upper.stat(&next).tried("look up its directory")?.kind != FileKind::Directory {
+                return Ok(None);
+            }
+            dir = next;
+        }
+        Ok(Some(dir))
+    }
+
+    /// What the lower has at a path, if it is a directory.
+    fn in_lower(&self, path: &[Name]) -> Result<Option<L::Object>, Problem> {
+        const LOOK: &str = "look up what it lies over";
+        let lower = self.target.trees.lower;
+        match lower.resolve(path) {
+            Ok(object) => {
+                let stat = lower.stat(&object).tried(LOOK)?;
+                Ok((stat.kind == FileKind::Directory).then_some(object))
+            }
+            Err(error) if matches!(Errno::of(&error), Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => {
+                Ok(None)
+            }
+            Err(error) => Err(Problem::Io(LOOK, error)),
+        }
+    }
+
+    /// Makes a directory that has no member of its own.
+    fn implied(&mut self, dir: &U::Object, path: &[Name], name: &Name) -> Result<U::Object, Problem> {
+        const MAKE: &str = "make its directory";
+        let Trees { lower, upper, owner } = self.target.trees;
+        let below = self.in_lower(path)?;
+        let stat = below.as_ref().map(|object| lower.stat(object)).transpose().tried(MAKE)?;
+        let permissions = stat.map_or(0o755, |stat| stat.permissions);
+        let of_lower = stat.map(|stat| (stat.uid, stat.gid));
+        let root = upper.root().and_then(|root| upper.stat(&root)).tried(MAKE)?;
+        let (uid, gid) = owner.or(of_lower).unwrap_or((root.uid, root.gid));
+        let new = NewObject::Directory { opaque: below.is_none() };
+        let draft = upper.draft(&new, permissions, uid, gid).tried(MAKE)?;
+        let object = upper.draft_object(&draft);
+        if let Some(below) = &below {
+            for attribute in lower.list_xattr(below).tried(MAKE)? {
+                let value = lower.get_xattr(below, &attribute).tried(MAKE)?;
+                upper.set_xattr(&object, &attribute, &value, XattrMode::Set).tried(MAKE)?;
+            }
+        }
+        upper.publish(draft, dir, name).tried(MAKE)?;
+        let mtime = stat.map_or(Timespec { seconds: 1, nanoseconds: 0 }, |stat| stat.mtime);
+        self.times.insert(path.to_vec(), mtime);
+        Ok(object)
+    }
+
+    /// Makes an object, in place of one that came before.
+    fn object(
+        &mut self,
+        entry: &Entry,
+        dir: &U::Object,
+        path: &[Name],
+        name: &Name,
+        reader: &mut Reader<impl Read>,
+    ) -> Result<(), Problem> {
+        let upper = self.target.trees.upper;
+        let linked = match &entry.body {
+            Body::HardLink(target) => Some(self.linked(target, path)?),
+            _ => None,
+        };
+        if let Presence::Present(old) = upper.presence(dir, name).tried("look it up")? {
+            let both = entry.body == Body::Directory
+                && upper.stat(&old).tried("look it up")?.kind == FileKind::Directory;
+            if both {
+                self.times.insert(path.to_vec(), entry.mtime);
+                return self.metadata(&old, entry);
+            }
+            upper.discard(dir, name).tried("replace what came before it")?;
+            self.times.retain(|known, _| !known.starts_with(path));
+        }
+        if let Some(object) = linked {
+            return upper.link(&object, dir, name).tried("link it");
+        }
+        const MAKE: &str = "make it";
+        let new = match &entry.body {
+            Body::File { .. } | Body::HardLink(_) => NewObject::File,
+            Body::Directory => NewObject::Directory { opaque: self.in_lower(path)?.is_none() },
+            Body::Symlink(target) => NewObject::Symlink(target),
+            Body::Node { kind, rdev } if is_zero_device(*kind, *rdev) => {
+                return Err(Problem::refused("a device 0:0 would hide a name"));
+            }
+            Body::Node { kind, rdev } => NewObject::Node { kind: *kind, rdev: *rdev },
+        };
+        let (uid, gid) = self.target.owner.unwrap_or((entry.uid, entry.gid));
+        let draft = upper.draft(&new, entry.permissions, uid, gid).tried(MAKE)?;
+        let object = upper.draft_object(&draft);
+        if let Body::File { size, data } = &entry.body {
+            self.content(&object, *size, data.as_deref(), reader)?;
+        }
+        self.metadata(&object, entry)?;
+        if entry.body == Body::Directory {
+            self.times.insert(path.to_vec(), entry.mtime);
+        } else {
+            let mtime = Some(SetTime::At(entry.mtime));
+            upper.set_attr(&object, &SetAttr { mtime, ..SetAttr::default() }).tried("set its time")?;
+        }
+        upper.publish(draft, dir, name).tried(MAKE)
+    }
+
+    /// The object that a hard link names: one that the archive had before.
+    fn linked(&mut self, target: &[u8], path: &[Name]) -> Result<U::Object, Problem> {
+        let shown = target.escape_ascii();
+        let Place::Inside(names) = self.place(target)? else {
+            return Err(Problem::refused(format!("it is a link to '{shown}', which is not in the view")));
+        };
+        let upper = self.target.trees.upper;
+        if names == path {
+            return Err(Problem::refused("it is a link to itself"));
+        }
+        let missing = || Problem::refused(format!("it is a link to '{shown}', which did not come before it"));
+        let object = match upper.resolve(&names) {
+            Err(error) if matches!(Errno::of(&error), Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => {
+                return Err(missing());
+            }
+            answer => answer.tried("look up its target")?,
+        };
+        if upper.stat(&object).tried("look up its target")?.kind == FileKind::Directory {
+            return Err(Problem::refused(format!("it is a link to '{shown}', which is a directory")));
+        }
+        Ok(object)
+    }
+
+    /// Sets owner, attributes and mode, in this order, since each of them can change the next.
+    fn metadata(&self, object: &U::Object, entry: &Entry) -> Result<(), Problem> {
+        let upper = self.target.trees.upper;
+        let stat = upper.stat(object).tried("look it up")?;
+        let (uid, gid) = self.target.owner.unwrap_or((entry.uid, entry.gid));
+        if (stat.uid, stat.gid) != (uid, gid) {
+            let changes = SetAttr { uid: Some(uid), gid: Some(gid), ..SetAttr::default() };
+            upper.set_attr(object, &changes).tried("set its owner")?;
+        }
+        for known in upper.list_xattr(object).tried("list its attributes")? {
+            // What the system sets by itself stays.
+            if !known.starts_with(b"security.") && !entry.xattrs.iter().any(|(name, _)| *name == known) {
+                upper.remove_xattr(object, &known).tried("remove an attribute")?;
+            }
+        }
+        for (name, value) in &entry.xattrs {
+            let shown = name.escape_ascii();
+            if is_private(name) {
+                return Err(Problem::refused(format!("its attribute {shown} means something to overlayfs")));
+            }
+            upper
+                .set_xattr(object, name, value, XattrMode::Set)
+                .map_err(|error| Problem::refused(format!("its attribute {shown} cannot be set: {error}")))?;
+        }
+        if stat.kind != FileKind::Symlink {
+            let changes = SetAttr { permissions: Some(entry.permissions), ..SetAttr::default() };
+            upper.set_attr(object, &changes).tried("set its mode")?;
+        }
+        Ok(())
+    }
+
+    /// Writes the content of a file: all, or its stretches of data.
+    fn content(
+        &mut self,
+        object: &U::Object,
+        size: u64,
+        data: Option<&[(u64, u64)]>,
+        reader: &mut Reader<impl Read>,
+    ) -> Result<(), Problem> {
+        const WRITE: &str = "write it";
+        if size == 0 {
+            return Ok(());
+        }
+        let file = self.target.trees.upper.open(object, Access::ReadWrite).tried(WRITE)?;
+        let whole = [(0, size)];
+        for (offset, length) in data.unwrap_or(&whole) {
+            let mut done = 0;
+            while done < *length {
+                let wanted = usize::try_from(length - done).unwrap_or(usize::MAX).min(CHUNK);
+                let part = self.buffer.get_mut(..wanted).unwrap_or_default();
+                let got = reader.content(part)?;
+                if got == 0 {
+                    return Err(Problem::refused("it is shorter than its header says"));
+                }
+                write_data(&file, offset + done, part.get(..got).unwrap_or_default()).tried(WRITE)?;
+                done += got as u64;
+            }
+        }
+        file.set_attr(&SetAttr { size: Some(size), ..SetAttr::default() }).tried(WRITE)
+    }
+
+    /// Hides what is to be hidden, then sets the times of directories.
+    fn finish(mut self) -> Result<Imported, ImportError> {
+        let told = |path: &[Name]| {
+            let name = path.iter().map(|name| format!("/{name}")).collect::<String>();
+            move |problem| ImportError { entry: Some(format!("{name}, at the end")), offset: 0, problem }
+        };
+        for path in std::mem::take(&mut self.whiteouts) {
+            self.hide(&path).map_err(told(&path))?;
+        }
+        for path in std::mem::take(&mut self.opaque) {
+            self.hide_all(&path).map_err(told(&path))?;
+        }
+        for (path, mtime) in std::mem::take(&mut self.times) {
+            let changes = SetAttr { mtime: Some(SetTime::At(mtime)), ..SetAttr::default() };
+            let upper = self.target.trees.upper;
+            let set = upper.resolve(&path).and_then(|dir| upper.set_attr(&dir, &changes));
+            set.tried("set the time of a directory").map_err(told(&path))?;
+        }
+        Ok(self.imported)
+    }
+
+    /// True if the archive or the lower has this directory: in any other there is nothing to hide.
+    fn is_directory(&self, path: &[Name]) -> Result<bool, Problem> {
+        match self.target.trees.upper.resolve(path) {
+            Ok(_) => Ok(true),
+            Err(error) if Errno::of(&error) == Errno::ENOENT => Ok(self.in_lower(path)?.is_some()),
+            Err(error) => Err(Problem::Io("look up a directory", error)),
+        }
+    }
+
+    fn hide(&mut self, path: &[Name]) -> Result<(), Problem> {
+        const HIDE: &str = "hide a name";
+        let Some((name, above)) = path.split_last() else { return Ok(()) };
+        if !self.is_directory(above)? {
+            return Ok(());
+        }
+        let dir = self.directory(above)?.ok_or_else(|| not_a_directory(above))?;
+        let upper = self.target.trees.upper;
+        match upper.presence(&dir, name).tried(HIDE)? {
+            Presence::Absent => upper.remove(&dir, name, true).tried(HIDE)?,
+            Presence::Present(object) if upper.stat(&object).tried(HIDE)?.kind == FileKind::Directory => {
+                upper.make_opaque(&object).tried(HIDE)?;
+            }
+            Presence::Present(_) | Presence::Whiteout => {}
+        }
+        self.imported.whiteouts += 1;
+        Ok(())
+    }
+
+    fn hide_all(&mut self, path: &[Name]) -> Result<(), Problem> {
+        if !self.is_directory(path)? {
+            return Ok(());
+        }
+        let dir = self.directory(path)?.ok_or_else(|| not_a_directory(path))?;
+        self.target.trees.upper.make_opaque(&dir).tried("hide what a directory had")?;
+        self.imported.opaque += 1;
+        Ok(())
+    }
+}
+
+fn not_a_directory(path: &[Name]) -> Problem {
+    let shown = path.iter().map(|name| format!("/{name}")).collect::<String>();
+    Problem::refused(format!("'{shown}' is no directory in this archive"))
+}
+
+/// The names of a path of an archive, relative and without `..`.
+fn names_of(path: &[u8]) -> Result<Vec<Name>, Problem> {
+    if path.starts_with(b"/") {
+        return Err(Problem::refused("its path is absolute"));
+    }
+    let mut names = Vec::new();
+    for part in path.split(|byte| *byte == b'/') {
+        match part {
+            b"" | b"." => {}
+            b".." => return Err(Problem::refused("its path has '..'")),
+            part => {
+                let name = Name::new(part);
+                names.push(name.map_err(|errno| {
+                    Problem::refused(format!("its path has a name that is none: {errno}"))
+                })?);
+            }
+        }
+    }
+    Ok(names)
+}
+
+/// Writes what is not zeros; `offset` counts from the beginning of the file.
+fn write_data(file: &impl LayerFile, offset: u64, data: &[u8]) -> io::Result<()> {
+    let mut at = 0;
+    while let Some(rest) = data.get(at..).filter(|rest| !rest.is_empty()) {
+        let is_hole = |block: &&[u8]| block.iter().all(|byte| *byte == 0);
+        let zeros: usize = rest.chunks(HOLE).take_while(is_hole).map(<[u8]>::len).sum();
+        let start = at + zeros;
+        let after = data.get(start..).unwrap_or_default();
+        let length: usize = after.chunks(HOLE).take_while(|block| !is_hole(block)).map(<[u8]>::len).sum();
+        let mut run = after.get(..length).unwrap_or_default();
+        let mut to = offset + start as u64;
+        while !run.is_empty() {
+            let written = file.write_at(to, run)?;
+            if written == 0 {
+                return Err(Errno::EIO.into());
+            }
+            to += written as u64;
+            run = run.get(written..).unwrap_or_default();
+        }
+        at = start + length;
+    }
+    Ok(())
+}
