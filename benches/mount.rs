@@ -10,15 +10,16 @@
     reason = "a benchmark"
 )]
 
-use std::fs::{self, File};
-use std::io::Read;
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::{Read, Write};
 use std::num::NonZeroUsize;
 use std::os::fd::AsFd;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use criterion::Criterion;
 use nix::sched::{CloneFlags, unshare};
@@ -59,6 +60,72 @@ fn main() {
         group.finish();
     }
     criterion.final_summary();
+    drop(views);
+    syncs();
+}
+
+/// How often each sync is timed, and the files of the store that are there for it.
+const SYNCS: usize = 100;
+
+/// What is timed, below a directory, the n-th time. The last change is the first of a file of the store.
+const SYNCED: &[(&str, fn(&Path, usize))] = &[
+    ("write 4 KiB and fsync", |root, _| change(&root.join("kept"))),
+    ("create, write, fsync, fsync of the directory", |root, n| {
+        let mut file = File::create(root.join(format!("new-{n}"))).unwrap();
+        file.write_all(&[7; 4096]).unwrap();
+        file.sync_all().unwrap();
+        File::open(root).unwrap().sync_all().unwrap();
+    }),
+    ("write to a file of the store and fsync", |root, n| change(&root.join(format!("file-{n}")))),
+    ("chmod of a file of the store", |root, n| {
+        fs::set_permissions(root.join(format!("other-{n}")), Permissions::from_mode(0o600)).unwrap();
+    }),
+];
+
+fn change(path: &Path) {
+    let mut file = OpenOptions::new().write(true).open(path).unwrap();
+    file.write_all(&[9; 4096]).unwrap();
+    file.sync_all().unwrap();
+}
+
+/// What durability costs: medians of a plain directory, of a view, and of a view whose upper nobody needs after a crash,
+/// all on one file system, in turns.
+fn syncs() {
+    let (store, plain) = (tempdir().unwrap(), tempdir().unwrap());
+    for root in [store.path(), plain.path()] {
+        for n in 0..SYNCS {
+            for name in ["file", "other"] {
+                fs::write(root.join(format!("{name}-{n}")), vec![7; 65536]).unwrap();
+            }
+        }
+        fs::write(root.join("kept"), [7; 4096]).unwrap();
+    }
+    let durable = View::with(store.path(), Io::Passthrough, true);
+    let temporary = View::with(store.path(), Io::Passthrough, false);
+    let roots =
+        [("directory", plain.path()), ("view", durable.place.path()), ("temporary", temporary.place.path())];
+    println!("\nmedians of {SYNCS} in µs, and times that of the plain directory");
+    for (what, work) in SYNCED {
+        let mut times = [const { Vec::new() }; 3];
+        for n in 0..SYNCS {
+            for ((_, root), times) in roots.iter().zip(&mut times) {
+                let start = Instant::now();
+                work(root, n);
+                times.push(start.elapsed());
+            }
+        }
+        let mut medians = [Duration::ZERO; 3];
+        for (median, times) in medians.iter_mut().zip(&mut times) {
+            times.sort();
+            *median = times.get(SYNCS / 2).copied().unwrap();
+        }
+        print!("{what}:");
+        for ((name, _), median) in roots.iter().zip(&medians) {
+            let ratio = median.as_secs_f64() / medians.first().unwrap().as_secs_f64();
+            print!("  {name} {} ({ratio:.2})", median.as_micros());
+        }
+        println!();
+    }
 }
 
 fn fill(root: &Path) {
@@ -99,6 +166,10 @@ struct View {
 
 impl View {
     fn new(store: &Path, io: Io) -> Self {
+        Self::with(store, io, true)
+    }
+
+    fn with(store: &Path, io: Io, durable: bool) -> Self {
         let (place, upper) = (tempdir().unwrap(), tempdir().unwrap());
         let open = |name: &str| {
             let path: PathBuf = upper.path().join(name);
@@ -111,7 +182,7 @@ impl View {
             Io::Passthrough => union::Io::Passthrough,
             Io::Cached => union::Io::Cached,
         };
-        let options = union::Options { io: of_union, ..union::Options::default() };
+        let options = union::Options { io: of_union, durable, ..union::Options::default() };
         let union = UnionFs::new(lower, Some(layer), options).unwrap();
 
         let device = mount::open_fuse_device().unwrap();
