@@ -67,8 +67,10 @@ fn main() {
 /// How often each sync is timed, and the files of the store that are there for it.
 const SYNCS: usize = 100;
 
-/// What is timed, below a directory, the n-th time. The last change is the first of a file of the store.
-const SYNCED: &[(&str, fn(&Path, usize))] = &[
+/// What is timed, below a directory, the n-th time.
+type NumberedWork = (&'static str, fn(&Path, usize));
+
+const SYNCED: &[NumberedWork] = &[
     ("write 4 KiB and fsync", |root, _| change(&root.join("kept"))),
     ("create, write, fsync, fsync of the directory", |root, n| {
         let mut file = File::create(root.join(format!("new-{n}"))).unwrap();
