@@ -17,7 +17,7 @@ use crate::view::ViewName;
 use crate::view::build;
 use crate::view::changes::{Change, ChangesError, ReadUpper, Trees, changes, shown};
 use crate::view::store_root::ClosureLower;
-use crate::view::upper_dir::{LastView, UpperDir, UpperError, UpperLook, UpperSpec};
+use crate::view::upper_dir::{LastView, LimitChoice, UpperDir, UpperError, UpperLook, UpperSpec};
 
 /// What a view lies over, where that is not to be what it was last mounted with.
 #[derive(Debug, clap::Args)]
@@ -119,7 +119,7 @@ pub fn upper_path(view: &Path, context: &Context) -> Result<PathBuf, CliError> {
                 continue;
             }
             return match record.upper {
-                UpperRecord::Directory { path } | UpperRecord::Temporary { path } => Ok(path),
+                UpperRecord::Directory { path, .. } | UpperRecord::Temporary { path, .. } => Ok(path),
                 UpperRecord::ReadOnly => {
                     Err(CliError::new(format!("view '{known}' is read-only: it has no upper")))
                 }
@@ -147,7 +147,8 @@ pub fn look(view: &Path, context: &Context) -> Result<UpperLook, CliError> {
 /// If it cannot be held: a view of it is mounted.
 pub fn hold(look: &UpperLook, owner: (u32, u32)) -> Result<UpperDir, CliError> {
     let meta = look.meta();
-    let what = UpperSpec { store_dir: &meta.store_dir, view: &meta.view, owner, format: None };
+    let limit = LimitChoice::default();
+    let what = UpperSpec { store_dir: &meta.store_dir, view: &meta.view, owner, format: None, limit };
     UpperDir::open(look.path(), false, &what).map_err(|error| told(&error))
 }
 

@@ -17,6 +17,7 @@ pub mod error;
 mod log;
 pub mod output;
 pub mod shown_change;
+pub mod size;
 pub mod source;
 pub mod state;
 pub mod view;

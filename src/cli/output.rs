@@ -8,6 +8,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
 use super::error::{CliError, Context, OUTPUT};
+use crate::view::upper_dir::{Limit, Usage};
 
 /// Where a command's answer goes.
 ///
@@ -108,6 +109,22 @@ pub fn size(bytes: u64) -> String {
     ByteSize(bytes).display().iec().to_string()
 }
 
+/// How much of its limit an upper holds: `1.5 GiB of 2.0 GiB`, and inodes where they are limited; `?` if it cannot be
+/// told now, `-` without a limit.
+#[must_use]
+pub fn used(limit: Option<&Limit>, usage: Option<&Usage>) -> String {
+    let Some(limit) = limit else { return "-".to_owned() };
+    let used = usage.map_or_else(|| "?".to_owned(), |usage| size(usage.used));
+    let space = format!("{used} of {}", size(limit.size));
+    match limit.inodes {
+        Some(inodes) => {
+            let used = usage.map_or_else(|| "?".to_owned(), |usage| usage.inodes_used.to_string());
+            format!("{space}, {used} of {inodes} inodes")
+        }
+        None => space,
+    }
+}
+
 /// A number with what it counts: `1 path`, `2 paths`.
 #[must_use]
 pub fn count(number: u64, one: &str, many: &str) -> String {
@@ -123,6 +140,13 @@ mod tests {
         assert_eq!(size(0), "0 B");
         assert_eq!(size(1536), "1.5 KiB");
         assert_eq!(size(3 << 40), "3.0 TiB");
+        let (limit, inodes) = (Limit { size: 2 << 30, inodes: None }, Some(9));
+        let usage = Usage { size: limit.size, used: 3 << 29, inodes: 9, inodes_used: 1 };
+        assert_eq!(used(None, None), "-");
+        assert_eq!(used(Some(&limit), Some(&usage)), "1.5 GiB of 2.0 GiB");
+        let limit = Limit { inodes, ..limit };
+        assert_eq!(used(Some(&limit), Some(&usage)), "1.5 GiB of 2.0 GiB, 1 of 9 inodes");
+        assert_eq!(used(Some(&limit), None), "? of 2.0 GiB, ? of 9 inodes");
         assert_eq!(count(1, "path", "paths"), "1 path");
         assert_eq!(count(0, "path", "paths"), "0 paths");
     }

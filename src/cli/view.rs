@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use super::{CliError, Context, ErrorContext};
+use super::{CliError, Context, ErrorContext, size};
 use crate::daemon::Failure;
 use crate::daemon::record::Record;
 use crate::daemon::server::Dirs;
@@ -13,6 +13,7 @@ use crate::store::Location;
 use crate::sys::process::may_mount;
 use crate::view::ViewName;
 use crate::view::spec::{IoChoice, UpperChoice, ViewSpec};
+use crate::view::upper_dir::LimitChoice;
 
 /// Below the state directory: uppers that stay.
 pub const UPPERS: &str = "uppers";
@@ -60,6 +61,35 @@ pub struct UpperArgs {
     /// Allow no changes
     #[arg(long)]
     pub read_only: bool,
+}
+
+/// How much an upper may hold.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub struct LimitArgs {
+    /// Let changes take at most this space, as in 500M, 2G or 1.5GiB (K, M, G, T are powers of 1024); it is remembered
+    /// with the upper, and needs root [default: what an upper was made with, else no limit]
+    #[arg(long, value_name = "SIZE", value_parser = size::parse)]
+    pub upper_size: Option<u64>,
+    /// Let there be at most this many files, directories and other objects in the upper
+    /// [default: as for --upper-size]
+    #[arg(long, value_name = "N")]
+    pub upper_inodes: Option<u64>,
+}
+
+impl LimitArgs {
+    /// What is asked for of this upper.
+    ///
+    /// # Errors
+    /// If there is to be none.
+    pub fn chosen(&self, upper: &UpperChoice) -> Result<LimitChoice, CliError> {
+        let chosen = LimitChoice { size: self.upper_size, inodes: self.upper_inodes };
+        if chosen.is_any() && *upper == UpperChoice::ReadOnly {
+            return Err(CliError::usage(
+                "a read-only view has no upper: --upper-size and --upper-inodes do not go with it",
+            ));
+        }
+        Ok(chosen)
+    }
 }
 
 impl UpperArgs {
@@ -126,8 +156,9 @@ impl ViewArgs {
     /// Reads the lock and finds the store.
     ///
     /// # Errors
-    /// If the lock cannot be read, or there is no such store.
-    pub fn spec(&self, name: ViewName, upper: UpperChoice) -> Result<ViewSpec, CliError> {
+    /// If the lock cannot be read, there is no such store, or a limit for no upper.
+    pub fn spec(&self, name: ViewName, upper: UpperChoice, limit: &LimitArgs) -> Result<ViewSpec, CliError> {
+        let limit = limit.chosen(&upper)?;
         let lock_file = absolute(&self.closure)?;
         let lock = EnvLock::read(&lock_file).context("cannot use the environment")?;
         let store = Location::open(&absolute(&self.store)?).context("cannot use the store")?;
@@ -151,7 +182,7 @@ impl ViewArgs {
             IoArg::Passthrough => IoChoice::Passthrough,
             IoArg::Cached => IoChoice::Cached,
         };
-        Ok(ViewSpec { name, lock_file, lock, store, upper, owner, io, access_lists: self.acl })
+        Ok(ViewSpec { name, lock_file, lock, store, upper, limit, owner, io, access_lists: self.acl })
     }
 }
 

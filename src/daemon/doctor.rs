@@ -13,6 +13,7 @@ use crate::store::{Database, Location};
 use crate::sys::mount::{self, FuseOptions};
 use crate::sys::process::{self, Ended, Fork};
 use crate::sys::{fusermount, namespace};
+use crate::view::upper_dir::can_limit;
 
 /// The oldest kernel that has all that is needed: detached read-only clones are of 5.12, the rest is tested from here.
 const OLDEST: (u32, u32) = (5, 15);
@@ -69,6 +70,7 @@ pub fn examine(store: &Path, dirs: &Dirs) -> Vec<Check> {
     let mut checks = vec![kernel(), device(), privilege(privileged)];
     checks.push(if privileged { passthrough(store) } else { without_privilege("passthrough") });
     checks.extend([user_namespace(privileged), fusermount_program(privileged), connections()]);
+    checks.push(limits(privileged));
     checks.extend(self::store(store));
     checks.extend([directory("state directory", &dirs.state), directory("runtime directory", &dirs.runtime)]);
     checks
@@ -206,6 +208,21 @@ fn connections() -> Check {
             name,
             "not mounted",
             format!("'mount -t fusectl none {dir}': it frees clients of a server that hangs"),
+        ),
+    }
+}
+
+fn limits(privileged: bool) -> Check {
+    let name = "limits of uppers";
+    if !privileged {
+        return Check::limited(name, "needs root", "without it there is no --upper-size");
+    }
+    match can_limit() {
+        Ok(()) => Check::good(name, "loop devices and mkfs.ext4"),
+        Err(error) => Check::limited(
+            name,
+            error.to_string(),
+            "--upper-size needs loop devices ('modprobe loop') and e2fsprogs",
         ),
     }
 }

@@ -69,7 +69,7 @@ pub fn clean(claim: Claim, record: &Record) -> Result<(), Failure> {
     if let Some(roots) = &record.gc_roots {
         note(format!("cannot remove the roots in {}", roots.dir.display()), gc_root::remove(&roots.dir));
     }
-    if let UpperRecord::Temporary { path } = &record.upper {
+    if let UpperRecord::Temporary { path, .. } = &record.upper {
         let removed = match upper_dir::remove(path) {
             Err(UpperError::Missing { .. }) | Ok(()) => Ok(()),
             Err(error) => Err(io::Error::other(error)),

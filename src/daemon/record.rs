@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::view::ViewName;
+use crate::view::upper_dir::Limit;
 
 /// The version of the record's form.
 pub const VERSION: u32 = 1;
@@ -80,11 +81,17 @@ pub enum UpperRecord {
     Directory {
         /// Which.
         path: PathBuf,
+        /// The most that it may hold.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        limit: Option<Limit>,
     },
     /// Into a directory that is removed at the end.
     Temporary {
         /// Which.
         path: PathBuf,
+        /// The most that it may hold.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        limit: Option<Limit>,
     },
     /// Nowhere: the view is read-only.
     ReadOnly,
@@ -146,7 +153,7 @@ pub(super) mod tests {
             closure: ClosureRecord { digest: "sha256-x".into(), count: 3 },
             store: "/nix/store".into(),
             io: "passthrough".into(),
-            upper: UpperRecord::Temporary { path: "/var/lib/nixview/tmp/web".into() },
+            upper: UpperRecord::Temporary { path: "/var/lib/nixview/tmp/web".into(), limit: None },
             uid: 0,
             gid: 0,
             gc_roots: Some(GcRootsRecord { dir: "/nix/var/nix/gcroots/nixview/web".into(), count: 1 }),

@@ -394,10 +394,11 @@ impl Serving<'_> {
     fn record(&self, held: &Held) -> Record {
         let upper = held.upper.as_ref().map_or(UpperRecord::ReadOnly, |upper| {
             let path = upper.path().to_owned();
+            let limit = upper.meta().limit;
             if upper.meta().temporary {
-                UpperRecord::Temporary { path }
+                UpperRecord::Temporary { path, limit }
             } else {
-                UpperRecord::Directory { path }
+                UpperRecord::Directory { path, limit }
             }
         });
         let place = match self.destination {

@@ -10,6 +10,7 @@ pub mod file;
 pub mod fuse_connection;
 pub mod fusermount;
 pub mod lock;
+pub mod loop_device;
 pub mod memory;
 pub mod mount;
 pub mod mountinfo;

@@ -75,6 +75,32 @@ pub fn new_fuse(device: BorrowedFd<'_>, options: FuseOptions) -> io::Result<Owne
     Ok(fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?)
 }
 
+/// Mounts the ext4 on a block device, and answers the detached mount: it has no path in any namespace, and goes with the
+/// last descriptor of what is on it.
+///
+/// Devices and set-user-id bits do not count on it. Freed blocks are given back to the device, and a file system that is
+/// found to be broken becomes read-only. With `read_only` nothing is changed but that a journal is replayed.
+///
+/// # Errors
+/// `EPERM` without CAP_SYS_ADMIN in the initial user namespace; `EINVAL`, `EUCLEAN` and others if there is no sound ext4
+/// on the device. What the kernel says is part of the message.
+pub fn new_ext4(device: BorrowedFd<'_>, read_only: bool) -> io::Result<OwnedFd> {
+    let context = fsopen("ext4", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    let told = |error: rustix::io::Errno| explain(&context, error.into());
+    fsconfig_set_string(&context, "source", super::open::proc_path(device)).map_err(told)?;
+    fsconfig_set_string(&context, "errors", "remount-ro").map_err(told)?;
+    for flag in ["discard", "noinit_itable"] {
+        fsconfig_set_flag(&context, flag).map_err(told)?;
+    }
+    if read_only {
+        fsconfig_set_flag(&context, "ro").map_err(told)?;
+    }
+    fsconfig_create(&context).map_err(told)?;
+    let mut attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
+    attributes.set(MountAttrFlags::MOUNT_ATTR_RDONLY, read_only);
+    Ok(fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?)
+}
+
 /// The same error with the messages that the kernel left in a file system context (read(2) on it, one a call).
 fn explain(context: &OwnedFd, error: io::Error) -> io::Error {
     let mut said = String::new();

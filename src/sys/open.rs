@@ -77,6 +77,21 @@ pub fn reopen(file: BorrowedFd<'_>, flags: OFlags) -> io::Result<OwnedFd> {
     retry(|| rustix::fs::openat(CWD, proc_path(file).as_str(), flags, Mode::empty()))
 }
 
+/// Opens the directory behind a descriptor of another process.
+///
+/// # Errors
+/// `ENOENT` if there is no such process or descriptor, `EACCES` if it is another user's; `ENOTDIR`.
+pub fn open_directory_of(pid: u32, descriptor: u32) -> io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    retry(|| rustix::fs::open(format!("/proc/{pid}/fd/{descriptor}"), flags, Mode::empty()))
+}
+
+/// The number of a descriptor, by which other processes find it in /proc/PID/fd.
+#[must_use]
+pub fn number(fd: BorrowedFd<'_>) -> u32 {
+    fd.as_raw_fd().unsigned_abs()
+}
+
 /// The name of a descriptor for system calls that take paths and must reach an `O_PATH` descriptor's inode.
 ///
 /// The link is a magic one: it leads to the inode itself, also to a symbolic link, which is not followed further.

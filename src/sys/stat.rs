@@ -29,3 +29,11 @@ pub fn stat_name(dir: BorrowedFd<'_>, name: &[u8]) -> io::Result<Statx> {
 pub fn stat_filesystem(fd: BorrowedFd<'_>) -> io::Result<StatVfs> {
     Ok(rustix::fs::fstatvfs(fd)?)
 }
+
+/// Sizes of the file system that a descriptor of another process is on.
+///
+/// # Errors
+/// Those of statfs(2); `ENOENT` if there is no such process or descriptor, `EACCES` if it is another user's.
+pub fn stat_filesystem_of(pid: u32, descriptor: u32) -> io::Result<StatVfs> {
+    Ok(rustix::fs::statvfs(format!("/proc/{pid}/fd/{descriptor}"))?)
+}

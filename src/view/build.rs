@@ -42,6 +42,7 @@ pub fn open_upper(spec: &ViewSpec) -> Result<Option<UpperDir>, UpperError> {
         view: spec.name.as_str(),
         owner: spec.owner,
         format: None,
+        limit: spec.limit,
     };
     match &spec.upper {
         UpperChoice::Directory(path) => UpperDir::open(path, true, &what).map(Some),

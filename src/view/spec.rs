@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::ViewName;
+use super::upper_dir::LimitChoice;
 use crate::lock::EnvLock;
 use crate::store::Location;
 
@@ -19,6 +20,8 @@ pub struct ViewSpec {
     pub store: Location,
     /// Where changes go.
     pub upper: UpperChoice,
+    /// The most that an upper may hold.
+    pub limit: LimitChoice,
     /// User and group that everything of the store is shown as.
     pub owner: (u32, u32),
     /// Who reads and writes the files behind it.

@@ -8,7 +8,7 @@ use nixview::store::Location;
 use nixview::union::{Io, Options, UnionFs};
 use nixview::vfs::{OpenFlags, SetAttr, Vfs, XattrMode};
 use nixview::view::build;
-use nixview::view::upper_dir::{LastView, UpperDir, UpperSpec};
+use nixview::view::upper_dir::{LastView, LimitChoice, UpperDir, UpperSpec};
 
 use crate::scene::{Ran, Scene};
 use crate::union_support::{View, caller, name};
@@ -49,6 +49,7 @@ impl Changed {
             view: self.upper.file_name().unwrap().to_str().unwrap(),
             owner: last.owner,
             format: None,
+            limit: LimitChoice::default(),
         };
         UpperDir::open(&self.upper, true, &what).unwrap()
     }

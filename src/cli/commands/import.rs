@@ -13,7 +13,7 @@ use crate::cli::view::absolute;
 use crate::cli::{CliError, Context, ErrorContext};
 use crate::layer::Lower;
 use crate::view::oci_layer::{self, ImportError, Imported, Source, Target, decompressed};
-use crate::view::upper_dir::{UpperDir, UpperError, UpperLook, UpperSpec};
+use crate::view::upper_dir::{LimitChoice, UpperDir, UpperError, UpperLook, UpperSpec};
 
 /// Arguments of `nixview import`.
 #[derive(Debug, clap::Args)]
@@ -90,8 +90,13 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     };
     let archive = decompressed(archive).context("cannot read the layer")?;
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or("imported");
-    let what =
-        UpperSpec { store_dir: &over.view.lock.store_dir, view: name, owner: over.view.owner, format: None };
+    let what = UpperSpec {
+        store_dir: &over.view.lock.store_dir,
+        view: name,
+        owner: over.view.owner,
+        format: None,
+        limit: LimitChoice::default(),
+    };
     let mut upper = UpperDir::open(&path, true, &what).map_err(|error| told(&error))?;
     let progress = context.output.progress("importing");
     let answer = fill(args, &over, &mut upper, archive);

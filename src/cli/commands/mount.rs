@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use crate::cli::view::{UPPERS, UpperArgs, ViewArgs, absolute, described, dirs, failed, warn};
+use crate::cli::view::{LimitArgs, UPPERS, UpperArgs, ViewArgs, absolute, described, dirs, failed, warn};
 use crate::cli::{CliError, Context, ErrorContext};
 use crate::daemon;
 use crate::daemon::server::ServeOptions;
@@ -17,6 +17,7 @@ use crate::view::spec::UpperChoice;
     Examples:\n  \
     nixview mount --closure env.lock /run/views/web\n  \
     nixview mount --closure env.lock --name web --upper /srv/web.upper /run/views/web\n  \
+    nixview mount --closure env.lock --name web --upper-size 2G --upper-inodes 100000 /run/views/web\n  \
     nixview mount --closure env.lock --read-only --owner 1000:100 /run/views/web")]
 pub struct Args {
     /// What it shows.
@@ -25,6 +26,9 @@ pub struct Args {
     /// Where changes go.
     #[command(flatten)]
     pub upper: UpperArgs,
+    /// How much they may be.
+    #[command(flatten)]
+    pub limit: LimitArgs,
     /// What to call the view [default: TARGET with '-' for each '/']
     #[arg(long, value_name = "NAME")]
     pub name: Option<ViewName>,
@@ -82,7 +86,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
         Some(chosen) => chosen,
         None => UpperChoice::Directory(context.state.state.join(UPPERS).join(name.as_str())),
     };
-    let mut spec = args.view.spec(name, upper)?;
+    let mut spec = args.view.spec(name, upper, &args.limit)?;
     spec.access_lists |= has(MountOption::Acl);
     let privileged = may_mount().context("cannot ask for privileges")?;
     let options = ServeOptions {

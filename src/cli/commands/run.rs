@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use crate::cli::view::{UpperArgs, ViewArgs, absolute, dirs, failed, temporary, warn};
+use crate::cli::view::{LimitArgs, UpperArgs, ViewArgs, absolute, dirs, failed, temporary, warn};
 use crate::cli::{CliError, Context, ErrorContext};
 use crate::daemon;
 use crate::daemon::run::{Outcome, Program, environment};
@@ -40,6 +40,9 @@ pub struct HowArgs {
     /// Where changes go.
     #[command(flatten)]
     pub upper: UpperArgs,
+    /// How much they may be.
+    #[command(flatten)]
+    pub limit: LimitArgs,
     /// Start with an environment of TERM, HOME, USER and the environment's programs in PATH alone [default: your
     /// environment variables, with these programs in front of PATH]
     #[arg(long)]
@@ -72,7 +75,7 @@ pub(super) fn execute(
 ) -> Result<ExitCode, CliError> {
     let name: ViewName = format!("run-{}", std::process::id()).parse().context("cannot name the view")?;
     let upper = how.upper.chosen(context)?.unwrap_or_else(|| temporary(context));
-    let spec = how.view.spec(name, upper)?;
+    let spec = how.view.spec(name, upper, &how.limit)?;
     let bin = programs(&spec);
     let directory = match &how.chdir {
         Some(dir) => absolute(dir)?,

@@ -1,16 +1,19 @@
 //! `nixview status`: which views there are.
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
+use crate::cli::output;
 use crate::cli::view::warn;
 use crate::cli::{CliError, Context, ErrorContext};
 use crate::daemon::leftovers;
 use crate::daemon::record::{Place, Record, UpperRecord};
 use crate::daemon::registry::{Registry, State};
 use crate::view::ViewName;
+use crate::view::upper_dir::{Limit, UpperError, UpperInfo, Usage};
 
 /// Arguments of `nixview status`.
 #[derive(Debug, clap::Args)]
@@ -34,6 +37,8 @@ struct Shown {
     name: ViewName,
     #[serde(flatten)]
     record: Option<ShownRecord>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    usage: Option<Usage>,
     #[serde(skip_serializing_if = "Option::is_none")]
     problem: Option<String>,
 }
@@ -59,18 +64,23 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
             return Err(CliError::new(format!("there is no view named '{name}'")));
         }
     }
+    let mut problems = Vec::new();
+    let usages: Vec<_> = all.iter().map(|(_, state)| usage(state, &mut problems)).collect();
     if args.json {
-        let shown = all.iter().map(|(name, state)| shown(name, state)).collect::<Result<Vec<_>, _>>()?;
+        let shown = all.iter().zip(&usages).map(|((name, state), usage)| shown(name, state, *usage));
+        let shown = shown.collect::<Result<Vec<_>, _>>()?;
         context.output.json(&shown)?;
     } else {
-        let rows: Vec<_> = all.iter().map(|(name, state)| row(name, state)).collect();
-        let header = ["NAME", "STATE", "WHERE", "PID", "PATHS", "IO", "UPPER", "OWNER", "SINCE"];
+        let rows: Vec<_> =
+            all.iter().zip(&usages).map(|((name, state), usage)| row(name, state, *usage)).collect();
+        let header = ["NAME", "STATE", "WHERE", "PID", "PATHS", "IO", "UPPER", "USED", "OWNER", "SINCE"];
         context.output.table(header, &rows)?;
     }
     if let Some(registry) = &registry {
-        let (_, problems) = leftovers::sweep(registry).context("cannot clean up after dead views")?;
-        warn(context, &problems.into_iter().map(|p| p.what).collect::<Vec<_>>());
+        let (_, left) = leftovers::sweep(registry).context("cannot clean up after dead views")?;
+        problems.extend(left.into_iter().map(|p| p.what));
     }
+    warn(context, &problems);
     Ok(ExitCode::SUCCESS)
 }
 
@@ -85,9 +95,39 @@ fn word(state: &Found) -> &'static str {
     }
 }
 
-fn shown(name: &ViewName, state: &Found) -> Result<Shown, CliError> {
-    let record = match state {
-        Ok(State::Served(record) | State::Dead(record)) => {
+fn record(state: &Found) -> Option<&Record> {
+    match state {
+        Ok(State::Served(record) | State::Dead(record)) => Some(record),
+        _ => None,
+    }
+}
+
+/// The limit of a view's upper, and the upper.
+fn limited(record: &Record) -> Option<(&Limit, &Path)> {
+    match &record.upper {
+        UpperRecord::Directory { path, limit: Some(limit) }
+        | UpperRecord::Temporary { path, limit: Some(limit) } => Some((limit, path)),
+        _ => None,
+    }
+}
+
+/// How much of its limit a view holds, if it has one and that can be told.
+fn usage(state: &Found, problems: &mut Vec<String>) -> Option<Usage> {
+    let (_, path) = record(state).and_then(limited)?;
+    match UpperInfo::read(path) {
+        Ok(info) => info.and_then(|info| info.usage),
+        // It ended at this moment.
+        Err(UpperError::Missing { .. }) => None,
+        Err(error) => {
+            problems.push(error.to_string());
+            None
+        }
+    }
+}
+
+fn shown(name: &ViewName, state: &Found, usage: Option<Usage>) -> Result<Shown, CliError> {
+    let record = match record(state) {
+        Some(record) => {
             let value = serde_json::to_value(record).context("cannot print a record")?;
             let serde_json::Value::Object(mut fields) = value else {
                 return Err(CliError::new("a record is no JSON object"));
@@ -97,19 +137,15 @@ fn shown(name: &ViewName, state: &Found) -> Result<Shown, CliError> {
             }
             Some(ShownRecord(fields))
         }
-        _ => None,
+        None => None,
     };
     let problem = state.as_ref().err().map(ToString::to_string);
-    Ok(Shown { state: word(state), name: name.clone(), record, problem })
+    Ok(Shown { state: word(state), name: name.clone(), record, usage, problem })
 }
 
-fn row(name: &ViewName, state: &Found) -> [String; 9] {
+fn row(name: &ViewName, state: &Found, usage: Option<Usage>) -> [String; 10] {
     let mut row = std::array::from_fn(|_| "-".to_owned());
-    let record = match state {
-        Ok(State::Served(record) | State::Dead(record)) => Some(record),
-        _ => None,
-    };
-    let cells = record.map(|r| cells(r)).unwrap_or_default();
+    let cells = record(state).map(|record| cells(record, usage)).unwrap_or_default();
     let cells = [name.to_string(), word(state).to_owned()].into_iter().chain(cells);
     for (place, cell) in row.iter_mut().zip(cells) {
         *place = cell;
@@ -117,21 +153,22 @@ fn row(name: &ViewName, state: &Found) -> [String; 9] {
     row
 }
 
-fn cells(record: &Record) -> Vec<String> {
+fn cells(record: &Record, usage: Option<Usage>) -> Vec<String> {
     let place = match &record.place {
         Place::Mounted { target, .. } => target.display().to_string(),
         Place::Private { command } => format!("/nix of '{command}'"),
     };
     let upper = match &record.upper {
-        UpperRecord::Directory { path } => path.display().to_string(),
+        UpperRecord::Directory { path, .. } => path.display().to_string(),
         UpperRecord::Temporary { .. } => "temporary".to_owned(),
         UpperRecord::ReadOnly => "read-only".to_owned(),
     };
+    let used = output::used(limited(record).map(|(limit, _)| limit), usage.as_ref());
     let owner = format!("{}:{}", record.uid, record.gid);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let since = duration(now.saturating_sub(record.since));
     let paths = record.closure.count.to_string();
-    vec![place, record.pid.to_string(), paths, record.io.clone(), upper, owner, since]
+    vec![place, record.pid.to_string(), paths, record.io.clone(), upper, used, owner, since]
 }
 
 /// Seconds in the largest unit that fits.

@@ -5,9 +5,10 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
+use crate::cli::output;
 use crate::cli::view::{TEMPORARY, UPPERS, absolute, warn};
 use crate::cli::{CliError, Context, ErrorContext};
-use crate::view::upper_dir::{self, UpperError, UpperInfo};
+use crate::view::upper_dir::{self, Limit, UpperError, UpperInfo, Usage};
 
 /// Arguments of `nixview upper`.
 #[derive(Debug, clap::Args)]
@@ -48,6 +49,10 @@ struct Shown {
     held: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pid: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    limit: Option<Limit>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    usage: Option<Usage>,
 }
 
 /// Does it.
@@ -94,24 +99,25 @@ fn list(context: &Context, json: bool) -> Result<ExitCode, CliError> {
     if json {
         context.output.json(&found)?;
     } else {
-        let rows: Vec<[String; 4]> = found.iter().map(row).collect();
-        context.output.table(["UPPER", "VIEW", "FORMAT", "USED BY"], &rows)?;
+        let rows: Vec<[String; 5]> = found.iter().map(row).collect();
+        context.output.table(["UPPER", "VIEW", "FORMAT", "USED", "USED BY"], &rows)?;
     }
     warn(context, &problems);
     Ok(ExitCode::SUCCESS)
 }
 
 fn shown(info: UpperInfo) -> Shown {
-    let UpperInfo { path, meta, held, pid } = info;
+    let UpperInfo { path, meta, held, pid, usage } = info;
     let format = format!("{:?}", meta.format).to_lowercase();
-    Shown { path, view: meta.view, format, temporary: meta.temporary, held, pid }
+    Shown { path, view: meta.view, format, temporary: meta.temporary, held, pid, limit: meta.limit, usage }
 }
 
-fn row(upper: &Shown) -> [String; 4] {
+fn row(upper: &Shown) -> [String; 5] {
     let by = match (upper.held, upper.pid) {
         (false, _) => "-".to_owned(),
         (true, Some(pid)) => format!("process {pid}"),
         (true, None) => "somebody".to_owned(),
     };
-    [upper.path.display().to_string(), upper.view.clone(), upper.format.clone(), by]
+    let used = output::used(upper.limit.as_ref(), upper.usage.as_ref());
+    [upper.path.display().to_string(), upper.view.clone(), upper.format.clone(), used, by]
 }

@@ -40,7 +40,7 @@ pub use fill::CopyCounts;
 pub use marks::Format;
 pub use reader::UpperReader;
 pub use survey::{Survey, survey};
-pub use upper::DirUpper;
+pub use upper::{Ceiling, DirUpper};
 
 /// An inode of a directory layer: a shared `O_PATH` descriptor. It pins the inode, whatever happens to its names.
 #[derive(Clone, Debug)]

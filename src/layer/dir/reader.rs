@@ -29,6 +29,7 @@ impl UpperReader {
             format,
             access_lists: false,
             copies: Arc::default(),
+            ceiling: None,
         }))
     }
 

@@ -13,6 +13,26 @@ use crate::layer::{Access, LayerEntry, LayerFile, Lower, NewObject, Presence, St
 use crate::sys;
 use crate::vfs::{Errno, FileKind, Name, SetAttr, StatFs, XattrMode};
 
+/// What a file system offers at most, whatever it says: it was made so that it ends there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Ceiling {
+    /// Blocks of the file system.
+    pub blocks: u64,
+    /// Inodes; all that there are if it is absent.
+    pub files: Option<u64>,
+}
+
+impl Ceiling {
+    /// Puts it in place of what statfs(2) says of the whole; what is free is free.
+    fn apply(self, sizes: StatFs) -> StatFs {
+        let available = sizes.blocks_available.min(self.blocks);
+        let files = self.files.unwrap_or(sizes.files);
+        let files_free = sizes.files_free.min(files);
+        let blocks = self.blocks;
+        StatFs { blocks, blocks_free: available, blocks_available: available, files, files_free, ..sizes }
+    }
+}
+
 /// A directory tree that is read and changed; a clone of it is the same tree.
 ///
 /// Nobody else may change it meanwhile, nor use the work directory; who opens it makes sure of that by a lock of his
@@ -24,6 +44,7 @@ pub struct DirUpper {
     pub(super) format: Format,
     pub(super) access_lists: bool,
     pub(super) copies: Arc<fill::Counters>,
+    pub(super) ceiling: Option<Ceiling>,
 }
 
 impl DirUpper {
@@ -55,13 +76,19 @@ impl DirUpper {
             }
         };
         let access_lists = probe::keeps_access_lists(&root, &work)?;
-        Ok(Self { root, work, format, access_lists, copies: Arc::default() })
+        Ok(Self { root, work, format, access_lists, copies: Arc::default(), ceiling: None })
     }
 
     /// How this upper stores its marks.
     #[must_use]
     pub fn format(&self) -> Format {
         self.format
+    }
+
+    /// The same, as a file system that ends at `ceiling`.
+    #[must_use]
+    pub fn with_ceiling(self, ceiling: Option<Ceiling>) -> Self {
+        Self { ceiling, ..self }
     }
 
     /// How files were copied into it since it was opened.
@@ -126,7 +153,8 @@ impl Lower for DirUpper {
     }
 
     fn statfs(&self) -> io::Result<StatFs> {
-        read::statfs(&self.root)
+        let sizes = read::statfs(&self.root)?;
+        Ok(self.ceiling.map_or(sizes, |ceiling| ceiling.apply(sizes)))
     }
 }
 

@@ -72,6 +72,22 @@ pub enum UpperError {
         /// What is.
         why: String,
     },
+    /// It cannot have the limit that is asked for, or it has.
+    #[error("the upper '{path}' cannot have this limit: {why}")]
+    Limit {
+        /// The upper.
+        path: PathBuf,
+        /// What keeps it from that, and what to do about it.
+        why: String,
+    },
+    /// Its `upper.img` is not usable.
+    #[error("'{path}/upper.img' cannot be used: {why}")]
+    Image {
+        /// The upper.
+        path: PathBuf,
+        /// What is wrong with it, and what to do about it.
+        why: String,
+    },
     /// The system failed.
     #[error("cannot {action} in the upper '{path}': {source}")]
     Io {

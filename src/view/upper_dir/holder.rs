@@ -27,7 +27,7 @@ pub(super) fn hold(dir: BorrowedFd<'_>) -> io::Result<Attempt> {
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NONBLOCK;
     let file = File::from(sys::open::open_beneath(dir, FILE, flags, 0o600)?);
     if !sys::lock::try_lock(&file)? {
-        return Ok(Attempt::Busy(pid(file)?));
+        return Ok(Attempt::Busy(holder(file)?.map(|holder| holder.pid)));
     }
     if file.metadata()?.nlink() == 0 {
         return Ok(Attempt::Gone);
@@ -36,23 +36,37 @@ pub(super) fn hold(dir: BorrowedFd<'_>) -> io::Result<Attempt> {
 }
 
 /// Who holds an upper, without disturbing anybody: `None` if nobody does, else the process if the file says it.
-pub(super) fn ask(dir: BorrowedFd<'_>) -> io::Result<Option<Option<u32>>> {
+pub(super) fn ask(dir: BorrowedFd<'_>) -> io::Result<Option<Option<Holder>>> {
     let file = match sys::open::open_beneath(dir, FILE, OFlags::RDWR | OFlags::NONBLOCK, 0) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         answer => File::from(answer?),
     };
-    if sys::lock::is_locked(&file)? { pid(file).map(Some) } else { Ok(None) }
+    if sys::lock::is_locked(&file)? { holder(file).map(Some) } else { Ok(None) }
 }
 
-/// Writes who holds the upper into the file.
-pub(super) fn write(mut lock: &File, pid: u32) -> io::Result<()> {
+/// Who holds an upper.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Holder {
+    /// The process.
+    pub(super) pid: u32,
+    /// Its descriptor of the upper's image, if it has one: others find the mounted file system by it.
+    pub(super) image: Option<u32>,
+}
+
+/// Writes who holds the upper into the file: its process id, and after a space the descriptor.
+pub(super) fn write(mut lock: &File, holder: Holder) -> io::Result<()> {
+    let image = holder.image.map(|fd| format!(" {fd}")).unwrap_or_default();
     lock.set_len(0)?;
     lock.rewind()?;
-    lock.write_all(format!("{pid}\n").as_bytes())
+    lock.write_all(format!("{}{image}\n", holder.pid).as_bytes())
 }
 
-fn pid(file: File) -> io::Result<Option<u32>> {
+fn holder(file: File) -> io::Result<Option<Holder>> {
     let mut text = Vec::new();
-    file.take(16).read_to_end(&mut text)?;
-    Ok(std::str::from_utf8(&text).ok().and_then(|text| text.trim_end().parse().ok()))
+    file.take(32).read_to_end(&mut text)?;
+    Ok(std::str::from_utf8(&text).ok().and_then(|text| {
+        let mut words = text.split_ascii_whitespace();
+        let pid = words.next()?.parse().ok()?;
+        Some(Holder { pid, image: words.next().and_then(|fd| fd.parse().ok()) })
+    }))
 }

@@ -1,11 +1,13 @@
 //! The uppers below a directory.
 
 use std::fs;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
 use super::error::Tried;
-use super::{Meta, UpperError, holder, open_top, remove};
+use super::limit::{Limit, Usage};
+use super::{Meta, UpperError, holder, image, open_top, remove};
+use crate::vfs::Errno;
 
 /// An upper as a list shows it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -18,15 +20,40 @@ pub struct UpperInfo {
     pub held: bool,
     /// Who, as far as it is known.
     pub pid: Option<u32>,
+    /// How much it holds, if it has a limit and that can be told: not of one whose server was killed, before it is
+    /// mounted again.
+    pub usage: Option<Usage>,
 }
 
 impl UpperInfo {
     /// The upper at `path`; `None` if there is nothing of the kind.
-    fn read(path: &Path) -> Result<Option<Self>, UpperError> {
+    ///
+    /// # Errors
+    /// [`UpperError`].
+    pub fn read(path: &Path) -> Result<Option<Self>, UpperError> {
         let dir = open_top(path)?;
         let Some(meta) = Meta::read(dir.as_fd(), path)? else { return Ok(None) };
         let holder = holder::ask(dir.as_fd()).tried("read 'lock'", path)?;
-        Ok(Some(Self { path: path.to_owned(), meta, held: holder.is_some(), pid: holder.flatten() }))
+        let held = holder.is_some();
+        let holder = holder.flatten();
+        let usage = match (meta.limit, holder.and_then(|h| Some((h.pid, h.image?)))) {
+            (Some(limit), mounted) if mounted.is_some() || !held => usage(dir.as_fd(), limit, mounted, path)?,
+            _ => None,
+        };
+        Ok(Some(Self { path: path.to_owned(), meta, held, pid: holder.map(|h| h.pid), usage }))
+    }
+}
+
+/// As [`image::usage`]; nothing of an image that is being made or removed, or of another user's server.
+fn usage(
+    dir: BorrowedFd<'_>,
+    limit: Limit,
+    mounted: Option<(u32, u32)>,
+    path: &Path,
+) -> Result<Option<Usage>, UpperError> {
+    match image::usage(dir, limit, mounted) {
+        Err(error) if matches!(Errno::of(&error), Errno::ENOENT | Errno::EACCES) => Ok(None),
+        answer => answer.tried("read 'upper.img'", path),
     }
 }
 

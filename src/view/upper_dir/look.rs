@@ -4,6 +4,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use super::error::Tried;
+use super::holder::Holder;
+use super::image::Image;
 use super::{DATA, LastView, Meta, UpperError, check_top, holder, open_top};
 use crate::layer::dir::UpperReader;
 use crate::sys;
@@ -49,6 +51,10 @@ impl UpperLook {
     /// # Errors
     /// [`UpperError::Io`].
     pub fn holder(&self) -> Result<Option<Option<u32>>, UpperError> {
+        Ok(self.asked()?.map(|holder| holder.map(|holder| holder.pid)))
+    }
+
+    fn asked(&self) -> Result<Option<Option<Holder>>, UpperError> {
         holder::ask(self.dir.as_fd()).tried("read 'lock'", &self.path)
     }
 
@@ -60,13 +66,26 @@ impl UpperLook {
         LastView::read(self.dir.as_fd(), &self.path)
     }
 
-    /// Its tree.
+    /// Its tree. That of one with a limit is in an image, which is found by its holder's descriptor, or else mounted
+    /// read-only for as long as the tree is: this needs root, and nobody else can mount it meanwhile.
     ///
     /// # Errors
-    /// [`UpperError::Io`].
+    /// [`UpperError::Io`], `Limit`, `Image`; `Busy` in the instant in which somebody begins to hold it.
     pub fn tree(&self) -> Result<UpperReader, UpperError> {
-        sys::open::open_directory(self.dir.as_fd(), DATA)
-            .and_then(|data| UpperReader::new(&data, self.meta.format))
-            .tried("open 'data'", &self.path)
+        const ACTION: &str = "open 'data'";
+        let data = match (self.meta.limit, self.asked()?) {
+            (None, _) => sys::open::open_directory(self.dir.as_fd(), DATA).tried(ACTION, &self.path)?,
+            (Some(_), None) => Image::look(self.dir.as_fd(), &self.path, None)?,
+            (Some(_), Some(holder)) => {
+                // Without it somebody has begun to hold it at this moment.
+                let mounted = holder.and_then(|holder| Some((holder.pid, holder.image?)));
+                let mounted = mounted.ok_or_else(|| UpperError::Busy {
+                    path: self.path.clone(),
+                    pid: holder.map(|holder| holder.pid),
+                })?;
+                Image::look(self.dir.as_fd(), &self.path, Some(mounted))?
+            }
+        };
+        UpperReader::new(&data, self.meta.format).tried(ACTION, &self.path)
     }
 }

@@ -9,6 +9,7 @@ use rustix::fs::{OFlags, RenameFlags};
 use serde::{Deserialize, Serialize};
 
 use super::error::{Tried, UpperError};
+use super::limit::Limit;
 use crate::layer::dir::Format;
 use crate::store::path::StoreDir;
 use crate::sys;
@@ -40,6 +41,9 @@ pub struct Meta {
     /// Made for one mount, to be removed after it.
     #[serde(default)]
     pub temporary: bool,
+    /// The most that it may hold; then `data` and `work` are in the image `upper.img`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<Limit>,
 }
 
 /// What all versions have in common.
@@ -65,8 +69,15 @@ mod format_name {
 }
 
 impl Meta {
-    pub(super) fn new(format: Format, store_dir: &StoreDir, view: &str, temporary: bool) -> Self {
-        Self { version: VERSION, format, store_dir: store_dir.clone(), view: view.to_owned(), temporary }
+    pub(super) fn new(
+        format: Format,
+        store_dir: &StoreDir,
+        view: &str,
+        temporary: bool,
+        limit: Option<Limit>,
+    ) -> Self {
+        let (store_dir, view) = (store_dir.clone(), view.to_owned());
+        Self { version: VERSION, format, store_dir, view, temporary, limit }
     }
 
     /// Reads the file of an upper; `None` if there is none.

@@ -1,4 +1,5 @@
-//! The upper of a view on disk: `{data,work,meta.json,view.json,lock}` under one directory that only its owner can enter.
+//! The upper of a view on disk: `{data,work,meta.json,view.json,lock}` under one directory that only its owner can enter;
+//! with a limit `upper.img` is in the place of `data` and `work`, and they are in its file system.
 //!
 //! `data` is the view's own tree and `work` its work directory, both in the format that `meta.json` names; `view.json`
 //! is what it lay over when it was last mounted; `lock` is
@@ -15,14 +16,19 @@ use rustix::fs::{Mode, OFlags};
 
 mod error;
 mod holder;
+mod image;
 mod last;
+mod limit;
+mod limited;
 mod list;
 mod look;
 mod meta;
 mod rebuild;
 
 pub use error::UpperError;
+pub use image::can_limit;
 pub use last::LastView;
+pub use limit::{LEAST_SIZE, Limit, LimitChoice, Usage};
 pub use list::{UpperInfo, list, remove_stale};
 pub use look::UpperLook;
 pub use meta::Meta;
@@ -32,7 +38,9 @@ use crate::store::path::StoreDir;
 use crate::sys;
 use crate::vfs::Errno;
 use error::Tried;
-use holder::Attempt;
+use holder::{Attempt, Holder};
+use image::Image;
+use limited::has;
 
 const DATA: &[u8] = b"data";
 const WORK: &[u8] = b"work";
@@ -48,6 +56,8 @@ pub struct UpperSpec<'a> {
     pub owner: (u32, u32),
     /// The format of a new upper; `None` takes the best that works.
     pub format: Option<Format>,
+    /// The limit that is asked for. One that has a limit keeps it without; one that was made without gets none.
+    pub limit: LimitChoice,
 }
 
 /// An upper that is held: nobody else can open it until this, and every copy of it that a fork made, is gone.
@@ -62,6 +72,7 @@ pub struct UpperDir {
     holder: u32,
     meta: Meta,
     layer: DirUpper,
+    image: Option<Image>,
     origin: Origin,
     removed: bool,
 }
@@ -116,8 +127,8 @@ impl UpperDir {
         let made = create && make_directory(path).tried("make the directory", path)?;
         let dir = open_top(path)?;
         let names = check_top(dir.as_fd(), path)?;
-        if !create && !names.iter().any(|name| name == DATA) {
-            let why = "it has no directory 'data'".to_owned();
+        if !create && !names.iter().any(|name| name == DATA || name == image::FILE) {
+            let why = "it has neither a directory 'data' nor a file 'upper.img'".to_owned();
             return Err(UpperError::NotAnUpper { path: path.to_owned(), why });
         }
         let lock = hold(dir.as_fd(), path)?;
@@ -130,32 +141,50 @@ impl UpperDir {
             });
         }
         // Known only now: until the lock was held another could make it, and use it.
-        let origin = match names_in(dir.as_fd()).tried("list the directory", path)?.as_slice() {
-            [lock] if lock == holder::FILE && made => Origin::Made,
-            [lock] if lock == holder::FILE => Origin::Filled,
-            _ => Origin::Found,
+        let names = names_in(dir.as_fd()).tried("list the directory", path)?;
+        // An image that was never finished is nothing, unless `meta.json` knows of it.
+        let counts = |name: &&Vec<u8>| *name != holder::FILE && (found.is_some() || *name != image::NEW_FILE);
+        let origin = match (names.iter().any(|name| counts(&name)), made) {
+            (true, _) => Origin::Found,
+            (false, true) => Origin::Made,
+            (false, false) => Origin::Filled,
         };
-        let opened = Self::fill(path, dir.as_fd(), found.as_ref(), spec, temporary);
-        let (meta, layer) = opened.or_else(|error| {
+        let opened = Self::fill(path, dir.as_fd(), &names, found.as_ref(), spec, temporary);
+        let (meta, layer, image) = opened.or_else(|error| {
             undo(dir.as_fd(), path, origin).tried("take back what was made of", path)?;
             Err(error)
         })?;
         let mut upper =
-            Self { path: path.to_owned(), dir, lock, holder: 0, meta, layer, origin, removed: false };
+            Self { path: path.to_owned(), dir, lock, holder: 0, meta, layer, image, origin, removed: false };
         upper.record_holder()?;
         Ok(upper)
     }
 
     /// Makes what is missing in an upper that is held, and opens it.
+    ///
+    /// Of a new image the name comes last: whoever finds `meta.json` with a limit and an unfinished image alone makes it
+    /// again, since nothing was ever in it.
     fn fill(
         path: &Path,
         dir: BorrowedFd<'_>,
+        names: &[Vec<u8>],
         found: Option<&Meta>,
         spec: &UpperSpec<'_>,
         temporary: bool,
-    ) -> Result<(Meta, DirUpper), UpperError> {
-        let data = tree(dir, DATA, Some(spec.owner)).tried("make 'data'", path)?;
-        let work = tree(dir, WORK, None).tried("make 'work'", path)?;
+    ) -> Result<(Meta, DirUpper, Option<Image>), UpperError> {
+        let temporary = found.map_or(temporary, |meta| meta.temporary);
+        let limit = limited::limit(path, names, found, spec.limit)?;
+        let mut image = match limit {
+            Some(limit) => Some(limited::open_image(path, dir, names, found, limit, !temporary)?),
+            None if has(names, image::NEW_FILE) => {
+                sys::names::unlink(dir, image::NEW_FILE).tried("remove an unfinished 'upper.img'", path)?;
+                None
+            }
+            None => None,
+        };
+        let top = image.as_ref().map_or(dir, Image::top);
+        let data = tree(top, DATA, Some(spec.owner)).tried("make 'data'", path)?;
+        let work = tree(top, WORK, None).tried("make 'work'", path)?;
         let format = match found {
             Some(meta) => Some(meta.format),
             None => survey(data.as_fd(), work.as_fd(), path)?.or(spec.format),
@@ -166,12 +195,24 @@ impl UpperDir {
             }
             _ => UpperError::Io { action: "open 'data' and 'work'", path: path.to_owned(), source: error },
         })?;
-        let temporary = found.map_or(temporary, |meta| meta.temporary);
-        let meta = Meta::new(layer.format(), spec.store_dir, spec.view, temporary);
+        let layer = layer.with_ceiling(limit.map(image::ceiling));
+        let meta = Meta::new(layer.format(), spec.store_dir, spec.view, temporary, limit);
+        let new = image.as_ref().is_some_and(Image::is_new);
+        if let Some(image) = image.as_ref().filter(|_| new && !temporary) {
+            image.sync(path)?;
+        }
         if found != Some(&meta) {
             meta.write(dir, path)?;
         }
-        Ok((meta, layer))
+        if let Some(image) = image.as_mut().filter(|_| new) {
+            image.keep(dir, path, !temporary)?;
+        }
+        Ok((meta, layer, image))
+    }
+
+    /// Where `data` and `work` are: its directory, or its image.
+    fn top(&self) -> BorrowedFd<'_> {
+        self.image.as_ref().map_or(self.dir.as_fd(), Image::top)
     }
 
     /// Where it is.
@@ -198,7 +239,8 @@ impl UpperDir {
     /// [`UpperError::Io`].
     pub fn record_holder(&mut self) -> Result<(), UpperError> {
         self.holder = std::process::id();
-        holder::write(&self.lock, self.holder).tried("write 'lock'", &self.path)
+        let image = self.image.as_ref().map(|image| sys::open::number(image.top()));
+        holder::write(&self.lock, Holder { pid: self.holder, image }).tried("write 'lock'", &self.path)
     }
 
     /// Notes in the file `view.json` what it lies over, for who asks later what it changes.
@@ -276,7 +318,9 @@ fn remove_contents(dir: BorrowedFd<'_>) -> io::Result<()> {
         }
         present(sys::names::remove_directory(dir, name))?;
     }
-    for name in [last::NEW_FILE, last::FILE, meta::NEW_FILE, meta::FILE, holder::FILE] {
+    for name in
+        [image::NEW_FILE, image::FILE, last::NEW_FILE, last::FILE, meta::NEW_FILE, meta::FILE, holder::FILE]
+    {
         present(sys::names::unlink(dir, name))?;
     }
     Ok(())
@@ -320,7 +364,17 @@ fn check_top(dir: BorrowedFd<'_>, path: &Path) -> Result<Vec<Vec<u8>>, UpperErro
     let top = fs::File::from(dir.try_clone_to_owned().tried("open the directory", path)?);
     let top_meta = top.metadata().tried("look at the directory", path)?;
     let names = names_in(dir).tried("list the directory", path)?;
-    let ours = [DATA, WORK, meta::FILE, meta::NEW_FILE, last::FILE, last::NEW_FILE, holder::FILE];
+    let ours = [
+        DATA,
+        WORK,
+        image::FILE,
+        image::NEW_FILE,
+        meta::FILE,
+        meta::NEW_FILE,
+        last::FILE,
+        last::NEW_FILE,
+        holder::FILE,
+    ];
     if let Some(other) = names.iter().find(|name| !ours.contains(&name.as_slice())) {
         return Err(not_an_upper(format!("it holds '{}'", other.escape_ascii())));
     }

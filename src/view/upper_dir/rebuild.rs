@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use rustix::fs::RenameFlags;
 
 use super::error::Tried;
-use super::{DATA, UpperDir, UpperError, WORK, tree};
+use super::{DATA, UpperDir, UpperError, WORK, image, tree};
 use crate::layer::dir::{self, DirUpper, Format};
 use crate::sys;
 
@@ -27,7 +27,7 @@ impl UpperDir {
         owner: (u32, u32),
         fill: impl FnOnce(&DirUpper) -> Result<T, E>,
     ) -> Result<T, E> {
-        let work = sys::open::open_directory(self.dir.as_fd(), WORK).tried("open 'work'", &self.path)?;
+        let work = sys::open::open_directory(self.top(), WORK).tried("open 'work'", &self.path)?;
         let new = new_tree(work.as_fd(), self.meta.format, owner).tried("make a new tree", &self.path)?;
         let filled = fill(&new);
         drop(new);
@@ -38,11 +38,12 @@ impl UpperDir {
                 return Err(error);
             }
         };
-        let put = put(self.dir.as_fd(), work.as_fd(), !self.meta.temporary);
+        let put = put(self.top(), work.as_fd(), !self.meta.temporary);
         put.tried("put a new tree in place of 'data'", &self.path)?;
-        let data = sys::open::open_directory(self.dir.as_fd(), DATA).tried("open 'data'", &self.path)?;
+        let data = sys::open::open_directory(self.top(), DATA).tried("open 'data'", &self.path)?;
         // Opening it empties the work directory, and so removes the old tree.
-        self.layer = DirUpper::open(&data, &work, Some(self.meta.format)).tried("open 'data'", &self.path)?;
+        let layer = DirUpper::open(&data, &work, Some(self.meta.format)).tried("open 'data'", &self.path)?;
+        self.layer = layer.with_ceiling(self.meta.limit.map(image::ceiling));
         Ok(filled)
     }
 }
@@ -54,13 +55,13 @@ fn new_tree(work: BorrowedFd<'_>, format: Format, owner: (u32, u32)) -> io::Resu
     DirUpper::open(&data, &new_work, Some(format))
 }
 
-fn put(dir: BorrowedFd<'_>, work: BorrowedFd<'_>, durable: bool) -> io::Result<()> {
+fn put(top: BorrowedFd<'_>, work: BorrowedFd<'_>, durable: bool) -> io::Result<()> {
     if durable {
         sys::file::sync_filesystem(sys::open::open_listing(work)?.as_fd())?;
     }
-    sys::names::rename((work, NEW_DATA), (dir, DATA), RenameFlags::EXCHANGE)?;
+    sys::names::rename((work, NEW_DATA), (top, DATA), RenameFlags::EXCHANGE)?;
     if durable {
-        for changed in [dir, work] {
+        for changed in [top, work] {
             sys::file::sync(sys::open::open_listing(changed)?.as_fd(), false)?;
         }
     }

@@ -5,7 +5,7 @@ use crate::vfs::Name;
 
 fn spec(store_dir: &StoreDir) -> UpperSpec<'_> {
     let owner = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
-    UpperSpec { store_dir, view: "web", owner, format: None }
+    UpperSpec { store_dir, view: "web", owner, format: None, limit: LimitChoice::default() }
 }
 
 fn name(text: &str) -> Name {
@@ -159,4 +159,62 @@ fn what_was_not_used_is_given_back() {
     UpperDir::open(&path, true, &spec(&store)).unwrap().give_back().unwrap();
     assert!(fs::exists(path.join("data/kept")).unwrap());
     assert!(fs::exists(path.join("meta.json")).unwrap());
+}
+
+#[test]
+fn a_limit_is_part_of_what_an_upper_is() {
+    let temp = tempfile::tempdir().unwrap();
+    let path = temp.path().join("upper");
+    let store = StoreDir::default();
+    fs::create_dir(&path).unwrap();
+    let dir = open_top(&path).unwrap();
+    let limit = Limit { size: 1 << 30, inodes: Some(1000) };
+    let meta = Meta::new(Format::Trusted, &store, "web", false, Some(limit));
+    meta.write(dir.as_fd(), &path).unwrap();
+    assert_eq!(Meta::read(dir.as_fd(), &path).unwrap().unwrap(), meta);
+    let text = fs::read_to_string(path.join("meta.json")).unwrap();
+    assert!(text.contains("\"size\": 1073741824") && text.contains("\"inodes\": 1000"), "{text}");
+    fs::write(path.join("meta.json"), text.replace("\"size\"", "\"extra\": 1, \"size\"")).unwrap();
+    assert!(Meta::read(dir.as_fd(), &path).unwrap_err().to_string().contains("unknown field"));
+    let plain = Meta::new(Format::Trusted, &store, "web", false, None);
+    plain.write(dir.as_fd(), &path).unwrap();
+    assert!(!fs::read_to_string(path.join("meta.json")).unwrap().contains("limit"));
+}
+
+#[test]
+fn an_upper_that_was_made_without_a_limit_gets_none() {
+    let temp = tempfile::tempdir().unwrap();
+    let path = temp.path().join("upper");
+    let store = StoreDir::default();
+    drop(UpperDir::open(&path, true, &spec(&store)).unwrap());
+    fs::write(path.join("data/file"), "kept").unwrap();
+    let limit = LimitChoice { size: Some(1 << 30), inodes: None };
+    let wanted = UpperSpec { limit, ..spec(&store) };
+    for meta in [true, false] {
+        if !meta {
+            fs::remove_file(path.join("meta.json")).unwrap();
+        }
+        let error = UpperDir::open(&path, true, &wanted).unwrap_err();
+        assert!(error.to_string().contains("made without one"), "{error}");
+        assert_eq!(fs::read(path.join("data/file")).unwrap(), b"kept");
+    }
+}
+
+#[test]
+fn an_image_that_was_never_finished_is_nothing() {
+    let temp = tempfile::tempdir().unwrap();
+    let path = temp.path().join("upper");
+    let store = StoreDir::default();
+    fs::create_dir(&path).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).unwrap();
+    fs::write(path.join("upper.img.new"), "half").unwrap();
+    UpperDir::open(&path, true, &spec(&store)).unwrap().give_back().unwrap();
+    assert_eq!(fs::read_dir(&path).unwrap().count(), 0);
+    // A finished one without its description is something.
+    fs::write(path.join("upper.img"), "whole").unwrap();
+    let error = UpperDir::open(&path, true, &spec(&store)).unwrap_err();
+    assert!(error.to_string().contains("no 'meta.json'"), "{error}");
+    assert_eq!(fs::read(path.join("upper.img")).unwrap(), b"whole");
+    remove(&path).unwrap();
+    assert!(!fs::exists(&path).unwrap());
 }
