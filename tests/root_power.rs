@@ -17,7 +17,8 @@ mod history;
 mod scene;
 
 use std::collections::BTreeSet;
-use std::fs::File;
+use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::thread;
@@ -124,27 +125,38 @@ fn check_contents(found: &Tree, at: usize, allowed: &[Tree], synced: usize) {
     }
 }
 
-fn power_fails_on(file_system: &str) {
+/// A scene with an empty disk at `disk`, and the directory of the history in its views.
+fn scene_on(file_system: &str) -> (Scene, PathBuf) {
     scene::alone();
     let scene = Scene::new();
     fill(&scene.store.real("data"));
-    let allowed = expected(scene.dir.path());
     let dir = scene.path("a/store").join(scene.store.path("data"));
     scene.shell(&format!("truncate -s 400M image && mkfs.{file_system} -q image && mkdir disk")).ok();
     scene.shell("mount -o loop image disk").ok();
+    (scene, dir)
+}
+
+/// The power fails and comes back; the view `p` is to be mounted again.
+fn cut_power(scene: &Scene) {
+    let server = scene.server("p");
+    scene.shell("xfs_io -x -c shutdown disk").ok();
+    scene::kill(server);
+    scene.nixview(&["status"]).ok();
+    scene.shell("umount disk && mount -o loop image disk").ok();
+}
+
+fn power_fails_on(file_system: &str) {
+    let (scene, dir) = scene_on(file_system);
+    let allowed = expected(scene.dir.path());
     let mut lost = 0;
     for round in 0..ROUNDS {
         let upper = scene.path(&format!("disk/u{round}"));
         let io = if round % 2 == 0 { "passthrough" } else { "cached" };
         let options = ["--name", "p", "--io", io, "--upper", upper.to_str().unwrap()];
         scene.mount("env-b", "a", &options).ok();
-        let server = scene.server("p");
         let count = 3 + (round * 17) % (HISTORY.len() - 3);
         let synced = run(dir.clone(), allowed.clone(), count, round + 1);
-        scene.shell("xfs_io -x -c shutdown disk").ok();
-        scene::kill(server);
-        scene.nixview(&["status"]).ok();
-        scene.shell("umount disk && mount -o loop image disk").ok();
+        cut_power(&scene);
         scene.mount("env-b", "a", &options).ok();
         assert_eq!(scene.names(&format!("disk/u{round}/work")), Vec::<String>::new(), "drafts are left");
         let mut found = tree(&dir);
@@ -175,4 +187,35 @@ fn what_was_synced_survives_a_power_cut_on_ext4() {
 #[ignore = "needs root, /dev/fuse and loop devices"]
 fn what_was_synced_survives_a_power_cut_on_xfs() {
     power_fails_on("xfs");
+}
+
+/// Opened with `O_DSYNC` or `O_SYNC`, each write is durable when it is answered.
+#[test]
+#[ignore = "needs root, /dev/fuse and loop devices"]
+fn synchronous_writes_survive_a_power_cut() {
+    let (scene, dir) = scene_on("ext4");
+    let upper = scene.path("disk/u");
+    for (io, flag) in [
+        ("passthrough", libc::O_DSYNC),
+        ("cached", libc::O_DSYNC),
+        ("passthrough", libc::O_SYNC),
+        ("cached", libc::O_SYNC),
+    ] {
+        let options = ["--name", "p", "--io", io, "--upper", upper.to_str().unwrap()];
+        scene.mount("env-b", "a", &options).ok();
+        let what = format!("{io} with {flag:o}");
+        for name in ["f0", "f1"] {
+            let file = OpenOptions::new().write(true).custom_flags(flag).open(dir.join(name)).unwrap();
+            file.write_all_at(what.as_bytes(), 3).unwrap();
+        }
+        cut_power(&scene);
+        scene.mount("env-b", "a", &options).ok();
+        for name in ["f0", "f1"] {
+            let content = fs::read(dir.join(name)).unwrap();
+            assert_eq!(content[3..3 + what.len()].escape_ascii().to_string(), what, "{name}");
+        }
+        scene.nixview(&["umount", "p"]).ok();
+    }
+    scene.shell("umount disk").ok();
+    scene.assert_nothing_left();
 }
