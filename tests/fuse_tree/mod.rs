@@ -416,7 +416,15 @@ impl Mounted {
 
     fn end(&mut self, how: Unmount) -> io::Result<()> {
         let Some(server) = self.server.take() else { return Ok(()) };
-        let answer = mount::unmount(&self.path, how);
+        let mut answer = mount::unmount(&self.path, how);
+        // A command that another test starts has this process's open files until it runs.
+        for _ in 0..500 {
+            if answer.as_ref().err().and_then(io::Error::raw_os_error) != Some(libc::EBUSY) {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+            answer = mount::unmount(&self.path, how);
+        }
         let served = server.join();
         if let Some((done, watchdog)) = self.watchdog.take() {
             drop(done);
