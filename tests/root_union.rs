@@ -352,6 +352,42 @@ fn a_view_behaves_as_a_plain_directory_under_thousands_of_operations() {
 
 #[test]
 #[ignore = "needs root and /dev/fuse"]
+fn flags_of_inodes_clones_and_devices_are_refused() {
+    use rustix::fs::{IFlags, ioctl_ficlone, ioctl_getflags, ioctl_setflags};
+    use rustix::io::Errno;
+    if !private_namespace() {
+        return;
+    }
+    for io in modes(Places::new().store.path()) {
+        let places = Places::new();
+        let m = places.mount(io);
+        fs::write(m.path.join("new"), "of the upper").unwrap();
+        for name in ["a", "a/a", "new"] {
+            let file = File::open(m.path.join(name)).unwrap();
+            assert_eq!(ioctl_getflags(&file), Err(Errno::NOTTY), "{io:?} {name}");
+            assert_eq!(ioctl_setflags(&file, IFlags::IMMUTABLE), Err(Errno::NOTTY), "{io:?} {name}");
+        }
+        let clone = File::create(m.path.join("clone")).unwrap();
+        let refused = ioctl_ficlone(&clone, File::open(m.path.join("new")).unwrap());
+        assert_eq!(refused, Err(Errno::OPNOTSUPP), "{io:?}");
+        drop(clone);
+        let null = rustix::fs::makedev(1, 3);
+        let mode = rustix::fs::Mode::from_raw_mode(0o666);
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            m.path.join("null"),
+            rustix::fs::FileType::CharacterDevice,
+            mode,
+            null,
+        )
+        .unwrap();
+        assert_eq!(errno(&File::open(m.path.join("null"))), Some(libc::EACCES), "{io:?}");
+        m.unmount();
+    }
+}
+
+#[test]
+#[ignore = "needs root and /dev/fuse"]
 fn clients_at_work_at_once_do_not_disturb_each_other() {
     if !private_namespace() {
         return;
