@@ -21,7 +21,8 @@ use nix::sched::{CloneFlags, unshare};
 use nixview::layer::dir::{DirLower, DirUpper, Format, Survey, survey};
 use nixview::layer::{Access, EntryKind, LayerFile, Lower, NewObject, Presence, Upper};
 use nixview::sys;
-use nixview::vfs::{Errno, FileKind, XattrMode};
+use nixview::union::{Options, UnionFs};
+use nixview::vfs::{Errno, FileKind, Ino, Vfs, XattrMode};
 use rustix::fs::XattrFlags;
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags, mount_change, unmount};
 
@@ -507,4 +508,43 @@ fn mounts_in_an_upper_are_not_entered() {
     assert_eq!(errno(bench.upper.resolve(&[name("over"), name("x")])), Errno::EXDEV);
     unmount(top.join("data/over"), UnmountFlags::empty()).unwrap();
     assert_eq!(bench.thing(&bench.root(), "over"), Thing::EmptyDir);
+}
+
+#[test]
+#[ignore = "needs root"]
+fn attributes_of_a_lower_are_shown_as_overlayfs_shows_them_before_and_after_a_copy() {
+    let Some(overlay) = overlay() else { return };
+    fs::remove_dir_all(overlay.at("work")).unwrap();
+    let file = File::open(overlay.at("lower/file")).unwrap();
+    for (on_disk, value) in [
+        ("trusted.overlay.redirect", &b"a mark"[..]),
+        ("trusted.overlay.overlay.opaque", b"of a program"),
+        ("user.overlay.opaque", b"ordinary"),
+    ] {
+        sys::xattr::set(file.as_fd(), on_disk.as_bytes(), value, XattrFlags::empty()).unwrap();
+    }
+    // The number of origin, a mark of ours, is an attribute like others to overlayfs.
+    let ours = |mut names: Vec<Vec<u8>>| {
+        names.retain(|name| name.starts_with(b"trusted.overlay.") || name.starts_with(b"user."));
+        names.sort();
+        names
+    };
+    let expected = ours(vec![b"trusted.overlay.opaque".to_vec(), b"user.overlay.opaque".to_vec()]);
+    let options = Options { durable: false, ..Options::default() };
+    let lower = DirLower::new(&File::open(overlay.at("lower")).unwrap()).unwrap();
+    let view = UnionFs::new(lower, Some(overlay.upper(Format::Trusted).unwrap()), options).unwrap();
+    let ino = view.lookup(Ino::ROOT, &name("file")).unwrap().unwrap().attr.ino;
+    for copied in [false, true] {
+        assert_eq!(ours(view.listxattr(ino).unwrap()), expected, "copied: {copied}");
+        assert_eq!(view.getxattr(ino, b"trusted.overlay.opaque").unwrap(), b"of a program");
+        assert_eq!(view.getxattr(ino, b"trusted.overlay.redirect").unwrap_err().errno(), Errno::ENODATA);
+        view.setxattr(ino, b"trusted.other", b"", XattrMode::Set).unwrap();
+        view.removexattr(ino, b"trusted.other").unwrap();
+    }
+    drop(view);
+    let shown =
+        |merged: &Path| ours(sys::xattr::list(File::open(merged.join("file")).unwrap().as_fd()).unwrap());
+    overlay.mounted("", |merged| assert_eq!(shown(merged), expected, "of the copy")).unwrap();
+    fs::remove_file(overlay.at("data/file")).unwrap();
+    overlay.mounted("", |merged| assert_eq!(shown(merged), expected, "of the lower")).unwrap();
 }
