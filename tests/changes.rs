@@ -179,6 +179,7 @@ fn what_a_killed_reset_leaves_goes_at_the_next_start() {
     fs::write(changed.upper.join("view.json.new"), "{").unwrap();
     assert_eq!(changed.nixview(&["diff", "web"]).ok().out, all);
     drop(changed.hold());
+    changed.settle();
     assert_eq!(fs::read_dir(changed.upper.join("work")).unwrap().count(), 0);
     changed.nixview(&["reset", "web"]).ok();
     assert_eq!(changed.nixview(&["diff", "web"]).ok().out, "");

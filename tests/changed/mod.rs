@@ -8,7 +8,7 @@ use nixview::store::Location;
 use nixview::union::{Io, Options, UnionFs};
 use nixview::vfs::{OpenFlags, SetAttr, Vfs, XattrMode};
 use nixview::view::build;
-use nixview::view::upper_dir::{LastView, LimitChoice, UpperDir, UpperSpec};
+use nixview::view::upper_dir::{LastView, LimitChoice, UpperDir, UpperLook, UpperSpec};
 
 use crate::scene::{Ran, Scene};
 use crate::union_support::{View, caller, name};
@@ -32,6 +32,8 @@ impl Changed {
         let changed = Self { scene, label: label.to_owned(), upper };
         let held = changed.hold();
         held.record_view(&changed.last()).unwrap();
+        drop(held);
+        changed.settle();
         changed
     }
 
@@ -54,6 +56,18 @@ impl Changed {
         UpperDir::open(&self.upper, true, &what).unwrap()
     }
 
+    /// Waits until nobody holds the upper: a child that another test forks has all that is open here until it runs its
+    /// program.
+    pub(crate) fn settle(&self) {
+        for _ in 0..2000 {
+            if UpperLook::open(&self.upper).unwrap().holder().unwrap().is_none() {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        panic!("the upper {} is held", self.upper.display());
+    }
+
     pub(crate) fn nixview(&self, arguments: &[&str]) -> Ran {
         self.scene.nixview(arguments)
     }
@@ -74,7 +88,10 @@ impl Changed {
         let options =
             Options { owner: Some(last.owner), io: Io::Cached, durable: false, ..Options::default() };
         let fs = UnionFs::new(lower, Some(held.layer().clone()), options).unwrap();
-        work(&mut View { fs, lookups: std::collections::HashMap::new() })
+        let answer = work(&mut View { fs, lookups: std::collections::HashMap::new() });
+        drop(held);
+        self.settle();
+        answer
     }
 
     fn parent<'p>(&self, path: &'p str) -> (&'p str, &'p str) {
