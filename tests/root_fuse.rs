@@ -276,6 +276,13 @@ fn files_are_written_created_truncated_and_removed_in_both_modes() {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
         assert_eq!(fs::metadata(&there).unwrap().mode() & 0o7777, 0o600);
         drop(file);
+        // The kernel releases a file some time after its close, and an unmount does not wait for that.
+        for _ in 0..1000 {
+            if tree.open_files() == 0 {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
         m.unmount();
         assert_eq!(tree.open_files(), 0, "{io:?}: every open was released");
     }
