@@ -329,10 +329,6 @@ fn a_view_behaves_as_a_plain_directory_under_thousands_of_operations() {
             for n in 0..1500 {
                 let mut same = Numbers(numbers.0);
                 let (what, answer) = step(&m.path, &mut numbers);
-                if answer == Err(Some(libc::EXDEV)) {
-                    // A directory of the store is not moved, as on overlayfs.
-                    continue;
-                }
                 let (_, expected) = step(plain.path(), &mut same);
                 assert_eq!(answer, expected, "{io:?}, seed {seed}, operation {n}: {what}");
                 if n % 100 == 99 {

@@ -11,7 +11,7 @@
 
 mod union_support;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 
 use nixview::layer::fault::{Change, Faults};
@@ -85,10 +85,15 @@ fn crash_everywhere<D: Disk>(
 }
 
 fn histories(cases: u32, check: impl Fn(&[Op])) {
+    histories_of(cases, |_| true, check);
+}
+
+fn histories_of(cases: u32, wanted: fn(&Op) -> bool, check: impl Fn(&[Op])) {
     let config = Config { cases, failure_persistence: None, max_shrink_iters: 500, ..Config::default() };
     let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &[9; 32]));
     // One change of the view an operation: what is a series of them has states in between.
-    let single = op().prop_filter("one step", |op| !matches!(op, Op::Renew { .. } | Op::Remount));
+    let single =
+        op().prop_filter("one step", move |op| wanted(op) && !matches!(op, Op::Renew { .. } | Op::Remount));
     let result = runner.run(&prop::collection::vec(single, 1..11), |ops| {
         check(&ops);
         Ok(())
@@ -117,6 +122,24 @@ fn a_crash_leaves_the_tree_before_or_after() {
         assert!(changes.contains_key(&change), "{change:?} was never interrupted: {changes:?}");
     }
     assert!(changes.values().sum::<usize>() > 1000, "{changes:?}");
+}
+
+/// Moves of directories above all: each is a copy, a note of where the lower part is, and the move itself.
+#[test]
+fn a_crash_leaves_directories_where_they_were_or_where_they_go() {
+    let moves = |op: &Op| matches!(op, Op::Rename { .. } | Op::Mkdir { .. } | Op::Rmdir { .. });
+    let notes = Cell::new(0);
+    for io in [Io::Cached, Io::Passthrough] {
+        histories_of(80, moves, |ops| {
+            let interrupted = crash_everywhere(MemDisk::new, options(io), ops, |disk| {
+                assert_eq!(disk.upper.drafts(), 0, "the work directory is clean");
+            });
+            let new = interrupted.iter().filter(|change| **change == Change::SetRedirect);
+            notes.set(notes.get() + new.count());
+        });
+    }
+    assert!(notes.get() > 10, "{} moves of directories that the lower has were interrupted", notes.get());
+    histories_of(4, moves, |ops| drop(crash_everywhere(DirDisk::new, options(Io::Cached), ops, |_| {})));
 }
 
 #[test]

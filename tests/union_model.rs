@@ -13,13 +13,14 @@ mod union_support;
 
 use std::cell::Cell;
 
+use nixview::layer::dir::Format;
 use nixview::union::Io;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
-use union_support::MemDisk;
 use union_support::defect::{ALL, DefectDisk};
 use union_support::dir::DirDisk;
 use union_support::model::{op, run};
+use union_support::{Disk, MemDisk};
 
 fn histories(
     cases: u32,
@@ -52,6 +53,14 @@ fn in_memory_with_passthrough() {
 #[test]
 fn on_a_disk() {
     hold(histories(40, 7, 2_000, |ops| run(&DirDisk::new(), Io::Cached, ops)));
+}
+
+/// The format without a place for redirects: directories that the lower has do not move.
+#[test]
+fn on_a_disk_with_whiteout_files() {
+    let new = || DirDisk::with_format(&std::env::temp_dir(), Some(Format::Files));
+    assert!(!new().redirects());
+    hold(histories(40, 7, 2_000, |ops| run(&new(), Io::Cached, ops)));
 }
 
 /// The test of the test: an upper with a defect must not pass, whatever the histories begin with.

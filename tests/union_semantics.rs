@@ -218,26 +218,6 @@ fn a_directory_made_in_place_of_a_removed_one_is_empty() {
 }
 
 #[test]
-fn directories_of_the_lower_do_not_move_and_their_own_do() {
-    let disk = MemDisk::new();
-    let mut view = view(&disk, Io::Cached);
-    let to = |n| (Ino::ROOT, n);
-    let (a, c, d) = (name("a"), name("c"), name("d"));
-    assert_eq!(errno(view.fs.rename((Ino::ROOT, &a), to(&d), RenameMode::Replace)), Errno::EXDEV);
-    view.fs.mkdir(caller(), Ino::ROOT, &d, 0o755).unwrap();
-    assert_eq!(errno(view.fs.rename((Ino::ROOT, &d), to(&a), RenameMode::Replace)), Errno::ENOTEMPTY);
-    assert_eq!(errno(view.fs.rename((Ino::ROOT, &d), to(&a), RenameMode::Exchange)), Errno::EXDEV);
-    view.fs.rename((Ino::ROOT, &d), to(&c), RenameMode::Replace).unwrap();
-    assert_eq!(view.walk("d"), Err(Errno::ENOENT));
-    let root = disk.upper.root().unwrap();
-    assert!(
-        matches!(disk.upper.presence(&root, &d).unwrap(), Presence::Absent),
-        "no whiteout where none is needed"
-    );
-    assert!(disk.upper.is_opaque(&disk.upper.lookup(&root, &c).unwrap()).unwrap());
-}
-
-#[test]
 fn copy_up_keeps_everything_and_the_directory_its_times() {
     let disk = MemDisk::new();
     let mut view = view(&disk, Io::Cached);

@@ -10,13 +10,14 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use super::{Access, LayerEntry, LayerFile, Lower, NewObject, Presence, Restore, Stat, Upper};
+use super::{Access, LayerEntry, LayerFile, Lower, NewObject, Presence, Redirect, Restore, Stat, Upper};
 use crate::vfs::{Errno, Name, SeekTarget, SetAttr, StatFs, XattrMode};
 
 /// A kind of change, for hooks.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[allow(missing_docs, reason = "named after the methods of Upper and LayerFile")]
 pub enum Change {
+    SetRedirect,
     SetOrigin,
     Discard,
     Draft,
@@ -38,7 +39,8 @@ pub enum Change {
 
 impl Change {
     /// All kinds.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
+        Self::SetRedirect,
         Self::SetOrigin,
         Self::Draft,
         Self::Fill,
@@ -310,6 +312,21 @@ impl<U: Upper> Upper for FaultUpper<U> {
         self.inner.is_opaque(dir)
     }
 
+    fn make_opaque(&self, dir: &U::Object) -> io::Result<()> {
+        self.faults.change(Change::SetXattr)?;
+        self.inner.make_opaque(dir)
+    }
+
+    fn redirect(&self, dir: &U::Object) -> io::Result<Option<Redirect>> {
+        self.faults.alive()?;
+        self.inner.redirect(dir)
+    }
+
+    fn set_redirect(&self, dir: &U::Object, redirect: &Redirect) -> io::Result<()> {
+        self.faults.change(Change::SetRedirect)?;
+        self.inner.set_redirect(dir, redirect)
+    }
+
     fn origin(&self, object: &U::Object) -> io::Result<Option<u64>> {
         self.faults.alive()?;
         self.inner.origin(object)
@@ -386,11 +403,6 @@ impl<U: Upper> Upper for FaultUpper<U> {
 }
 
 impl<U: Restore> Restore for FaultUpper<U> {
-    fn make_opaque(&self, dir: &U::Object) -> io::Result<()> {
-        self.faults.change(Change::SetXattr)?;
-        self.inner.make_opaque(dir)
-    }
-
     fn make_transparent(&self, dir: &U::Object) -> io::Result<()> {
         self.faults.change(Change::RemoveXattr)?;
         self.inner.make_transparent(dir)

@@ -2,8 +2,8 @@
 //!
 //! A [`Lower`] is read and never written. An [`Upper`] is a `Lower` that can be changed, in the on-disk terms of the
 //! kernel's overlayfs (Documentation/filesystems/overlayfs.rst): a *whiteout* in place of a name hides that name in
-//! the lower; an *opaque* directory hides all names of the lower directory of the same path. Layers know nothing of
-//! each other, of inode numbers of views, and of Nix.
+//! the lower; an *opaque* directory hides all names of the lower directory of the same path; one with a *redirect* shows
+//! a lower directory of another path. Layers know nothing of each other, of inode numbers of views, and of Nix.
 //!
 //! **Objects.** An [`Lower::Object`] stands for an inode of the layer, not for a name: it stays valid, and means the
 //! same inode, when its name or a directory above it is moved or removed. Symbolic links are never followed, mount
@@ -30,8 +30,10 @@ pub mod dir;
 pub mod fault;
 #[cfg(any(test, feature = "test-layers"))]
 pub mod mem;
+mod redirect;
 mod restore;
 
+pub use redirect::{REDIRECT_MAX, Redirect};
 pub use restore::Restore;
 
 /// The metadata of an object, as the layer has it.
@@ -210,6 +212,17 @@ pub trait Upper: Lower {
     /// True if nothing of the lower directory of the same path shows through this directory.
     fn is_opaque(&self, dir: &Self::Object) -> io::Result<bool>;
 
+    /// Marks a directory so that nothing of a lower directory shows through it, whatever else is noted with it.
+    fn make_opaque(&self, dir: &Self::Object) -> io::Result<()>;
+
+    /// Where the lower directory is that shows through this one; `None`: at the path of this one. Means nothing for an
+    /// opaque directory. A value that is no path is an error, as [`Redirect::parse`] says.
+    fn redirect(&self, dir: &Self::Object) -> io::Result<Option<Redirect>>;
+
+    /// Notes with a directory where its lower directory is. `EXDEV` if that is too long, or if the upper's format has
+    /// no place for it; nothing is changed then.
+    fn set_redirect(&self, dir: &Self::Object, redirect: &Redirect) -> io::Result<()>;
+
     /// The inode number of a view that was stored with an object ([`set_origin`](Self::set_origin)).
     fn origin(&self, object: &Self::Object) -> io::Result<Option<u64>>;
 
@@ -240,7 +253,7 @@ pub trait Upper: Lower {
 
     /// Moves a name in one step, in place of nothing, a whiteout, or an object of the fitting kind (a directory in its
     /// place may hold only whiteouts). With `whiteout`, one stands at the old name afterwards. A directory that is
-    /// moved must be opaque already if anything below its new path could show through.
+    /// moved must be opaque already, or have a redirect, if anything below its new path could show through.
     fn rename(
         &self,
         from: (&Self::Object, &Name),

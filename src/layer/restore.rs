@@ -7,10 +7,8 @@ use crate::vfs::Name;
 
 /// An upper whose changes can be taken back. Each change is one step, as those of [`Upper`] are.
 pub trait Restore: Upper {
-    /// Marks a directory so that nothing of the lower directory of the same path shows through it.
-    fn make_opaque(&self, dir: &Self::Object) -> io::Result<()>;
-
-    /// Takes the mark away: what the lower has shows through, but for names that the upper has or hides.
+    /// Takes the mark of an opaque directory away, and the redirect that meant nothing in it: what the lower has at its
+    /// path shows through, but for names that the upper has or hides.
     fn make_transparent(&self, dir: &Self::Object) -> io::Result<()>;
 
     /// Removes a name with all that is below it, or the whiteout there: what the lower has shows from then on.

@@ -4,7 +4,7 @@
 //! is always opaque: else what the lower has, or will have, under its path would show through it. The caller's umask and
 //! default access control lists are applied here: the draft is not made in the directory that it will be in.
 
-use super::node::Source;
+use super::node::Identity;
 use super::place::{Found, PlaceOf};
 use super::{Outcome, UnionFs};
 use crate::layer::{Lower, NewObject, Upper};
@@ -170,11 +170,11 @@ impl<L: Lower, U: Upper> UnionFs<L, U> {
         let upper = self.upper()?;
         let stat = upper.stat(&object)?;
         let origin = upper.origin(&object)?;
-        let identity = super::node::Identity { kind: stat.kind, source: Source::Upper(stat.ino), origin };
+        let identity = Identity::of_upper(stat.kind, stat.ino, origin);
         let found = Found { identity, stat, upper: Some(object), lower: None };
         let (ino, generation) = {
             let mut table = self.table.lock();
-            let ino = table.intern(place.ino, name, &identity, 1);
+            let ino = table.intern(place.ino, name, &found.identity, 1);
             (ino, table.get(ino)?.generation)
         };
         self.keep(ino, &found);

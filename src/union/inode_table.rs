@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use super::node::{Held, Identity, Node, Source};
+use super::node::{Held, Identity, LowerPath, Node, Source};
 use super::number;
 use crate::vfs::{Errno, FileKind, Generation, Ino, Name};
 
@@ -59,6 +59,25 @@ impl<LO, UO> Table<LO, UO> {
         Some(path)
     }
 
+    /// The names from the root of the lower to what an inode shows of it; `None` if one of them is gone. It is the
+    /// same as long as the node is known and the lower shows, whatever is moved in the view.
+    pub(super) fn lower_path(&self, ino: Ino) -> Option<Vec<Name>> {
+        let mut path = Vec::new();
+        let mut at = ino;
+        while at != Ino::ROOT {
+            let node = self.nodes.get(&at.0)?;
+            if let Some(moved) = &node.moved {
+                path.extend(moved.iter().rev().cloned());
+                break;
+            }
+            let (parent, name) = node.links.first()?;
+            path.push(name.clone());
+            at = *parent;
+        }
+        path.reverse();
+        Some(path)
+    }
+
     /// The directories above an inode, nearest first, the root last; ends where a name is gone.
     pub(super) fn ancestors(&self, ino: Ino) -> Vec<Ino> {
         let mut found = Vec::new();
@@ -70,7 +89,11 @@ impl<LO, UO> Table<LO, UO> {
         found
     }
 
-    fn path_hash(&self, parent: Ino, name: &Name) -> u64 {
+    /// The hash of the path in the lower of what was found under a name.
+    fn path_hash(&self, parent: Ino, name: &Name, found: &Identity) -> u64 {
+        if let Some(moved) = &found.moved {
+            return number::of_names(moved);
+        }
         self.nodes.get(&parent.0).map_or(0, |dir| number::of_path(dir.path_hash, name))
     }
 
@@ -84,7 +107,7 @@ impl<LO, UO> Table<LO, UO> {
         } else {
             self.displaced.get(&(parent, name.clone())).copied()
         };
-        let number = displaced.unwrap_or_else(|| self.path_hash(parent, name));
+        let number = displaced.unwrap_or_else(|| self.path_hash(parent, name, found));
         let node = self.nodes.get(&number)?;
         node.links.contains(parent, name).then_some(Ino(number))
     }
@@ -108,7 +131,7 @@ impl<LO, UO> Table<LO, UO> {
     }
 
     fn insert(&mut self, parent: Ino, name: &Name, found: &Identity) -> Ino {
-        let path_hash = self.path_hash(parent, name);
+        let path_hash = self.path_hash(parent, name, found);
         let first = found.number(path_hash);
         let mut free = first;
         let upper = found.source.upper().map(number::of_upper);
@@ -133,7 +156,9 @@ impl<LO, UO> Table<LO, UO> {
             }
             Source::Lower | Source::Both(_) => {}
         }
-        self.nodes.insert(free, Node::new(found.kind, found.source, generation, path_hash));
+        let mut node = Node::new(found.kind, found.source, generation, path_hash);
+        node.moved.clone_from(&found.moved);
+        self.nodes.insert(free, node);
         Ino(free)
     }
 
@@ -170,11 +195,24 @@ impl<LO, UO> Table<LO, UO> {
         dropped
     }
 
-    /// Moves a name of a node.
-    pub(super) fn move_link(&mut self, ino: Ino, from: (Ino, &Name), to: (Ino, &Name)) {
+    /// Moves names of nodes, all at once: each node from one name to another. `lower` is where the lower has a
+    /// directory through which it shows.
+    pub(super) fn move_links(&mut self, moves: &[Move<'_>]) {
+        let displaced: Vec<_> =
+            moves.iter().map(|m| self.displaced.remove(&(m.from.0, m.from.1.clone()))).collect();
+        for (moved, number) in moves.iter().zip(displaced) {
+            self.move_link(moved);
+            if let Some(number) = number {
+                self.displaced.insert((moved.to.0, moved.to.1.clone()), number);
+            }
+        }
+    }
+
+    fn move_link(&mut self, Move { ino, from, to, lower }: &Move<'_>) {
         let Some(node) = self.nodes.get_mut(&ino.0) else { return };
         if node.links.remove(from.0, from.1) {
             node.links.add((to.0, to.1.clone()));
+            node.moved.clone_from(lower);
             if let Some(dir) = self.nodes.get_mut(&from.0.0) {
                 dir.children = dir.children.saturating_sub(1);
             }
@@ -275,6 +313,15 @@ impl<LO, UO> Table<LO, UO> {
     }
 }
 
+/// A name that a node gets in place of another.
+pub(super) struct Move<'a> {
+    pub(super) ino: Ino,
+    pub(super) from: (Ino, &'a Name),
+    pub(super) to: (Ino, &'a Name),
+    /// For [`Node::moved`].
+    pub(super) lower: Option<LowerPath>,
+}
+
 /// Numbers that mean nothing any more: what is cached for them goes.
 #[derive(Debug, Default)]
 #[must_use = "caches keep objects of these"]
@@ -293,11 +340,11 @@ mod tests {
     }
 
     fn file(source: Source) -> Identity {
-        Identity { kind: FileKind::Regular, source, origin: None }
+        Identity { kind: FileKind::Regular, source, origin: None, moved: None }
     }
 
     fn dir(source: Source) -> Identity {
-        Identity { kind: FileKind::Directory, source, origin: None }
+        Identity { kind: FileKind::Directory, source, origin: None, moved: None }
     }
 
     const GONE: Held<(), ()> = Held { lower: Some(()), upper: None };

@@ -1,12 +1,14 @@
 //! An inode of the view, as long as the kernel knows it.
 
+use std::sync::Arc;
+
 use super::number;
 use crate::vfs::{FileKind, Generation, Ino, Name};
 
 /// Which layers have an inode.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Source {
-    /// The lower, at the path that it has in the view.
+    /// The lower, at the path that the table knows ([`Table::lower_path`](super::inode_table::Table::lower_path)).
     Lower,
     /// The upper, as this inode number of the layer.
     Upper(u64),
@@ -100,6 +102,9 @@ impl Links {
     }
 }
 
+/// Where a directory is in the lower: the names from its root.
+pub(super) type LowerPath = Arc<[Name]>;
+
 /// Objects that a node keeps because no path leads to them.
 #[derive(Clone, Debug)]
 pub(super) struct Held<LO, UO> {
@@ -115,8 +120,10 @@ pub(super) struct Node<LO, UO> {
     pub(super) kind: FileKind,
     pub(super) source: Source,
     pub(super) generation: Generation,
-    /// Hash of the path, of directories in which the lower shows; the base of their children's numbers.
+    /// Hash of the path in the lower, of directories in which the lower shows; the base of their children's numbers.
     pub(super) path_hash: u64,
+    /// Where the lower has a directory that was moved. `None`: under its name in the directory where its parent is.
+    pub(super) moved: Option<LowerPath>,
     pub(super) links: Links,
     /// How often the kernel was told of it and has not forgotten it.
     pub(super) lookups: u64,
@@ -140,6 +147,7 @@ impl<LO, UO> Node<LO, UO> {
             source,
             generation,
             path_hash,
+            moved: None,
             links: Links::None,
             lookups: 0,
             children: 0,
@@ -163,15 +171,32 @@ impl<LO, UO> Node<LO, UO> {
 }
 
 /// What decides the number of an inode that was found under a name.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Identity {
     pub(super) kind: FileKind,
     pub(super) source: Source,
     /// The number that was stored with the upper's inode.
     pub(super) origin: Option<u64>,
+    /// Where the lower has it, if a redirect tells ([`Node::moved`]).
+    pub(super) moved: Option<LowerPath>,
 }
 
 impl Identity {
+    /// What the lower has, under the same name as the view.
+    pub(super) fn of_lower(kind: FileKind) -> Self {
+        Self { kind, source: Source::Lower, origin: None, moved: None }
+    }
+
+    /// What the upper alone has, with the number that was stored with it.
+    pub(super) fn of_upper(kind: FileKind, ino: u64, origin: Option<u64>) -> Self {
+        Self { kind, source: Source::Upper(ino), origin, moved: None }
+    }
+
+    /// A directory of both layers, and where the lower has it if a redirect tells.
+    pub(super) fn of_both(ino: u64, moved: Option<LowerPath>) -> Self {
+        Self { kind: FileKind::Directory, source: Source::Both(ino), origin: None, moved }
+    }
+
     /// The number to try first.
     pub(super) fn number(&self, path_hash: u64) -> u64 {
         match self.source {

@@ -25,6 +25,11 @@ pub(super) fn of_path(parent: u64, name: &Name) -> u64 {
     hash(parent, name.as_bytes())
 }
 
+/// The hash of a path from the root of the lower.
+pub(super) fn of_names(path: &[Name]) -> u64 {
+    path.iter().fold(Ino::ROOT.0, of_path)
+}
+
 /// The `n`-th number to try, from 1 on, where `number` is taken by another inode.
 pub(super) fn probe(number: u64, n: u64) -> u64 {
     hash(number ^ n, b"/")
@@ -58,6 +63,8 @@ mod tests {
             store, 0x4217_2146_a1bd_ec39,
             "changing numbers breaks what programs remember: {store:#x}"
         );
+        let [first, second] = [&b"store"[..], b"x"].map(|name| Name::new(name).unwrap());
+        assert_eq!(of_names(&[first, second.clone()]), of_path(store, &second));
         assert_ne!(probe(store, 1), probe(store, 2));
         assert!(is_origin(store, 5) && is_origin(of_upper(5), 5));
         assert!(!is_origin(of_upper(6), 5) && !is_origin(0, 5) && !is_origin(1, 5));

@@ -4,9 +4,9 @@ use parking_lot::Mutex;
 
 use super::lru::Lru;
 use super::merge::{Above, Below, Shows, merge};
-use super::node::{Identity, Source};
+use super::node::{Identity, LowerPath, Source};
 use super::{AnyFile, Outcome, UnionFs};
-use crate::layer::{Access, Lower, Presence, Stat, Upper};
+use crate::layer::{Access, Lower, Presence, Redirect, Stat, Upper};
 use crate::vfs::{Errno, FileKind, Ino, Name};
 
 /// How often a path is walked again because something on it was moved meanwhile.
@@ -149,7 +149,7 @@ impl<L: Lower, U: Upper> UnionFs<L, U> {
                 if let Some(object) = node.held.as_ref().and_then(|h| h.lower.as_ref()) {
                     return Ok(object.clone());
                 }
-                table.path(ino)
+                table.lower_path(ino)
             };
             if ino == Ino::ROOT {
                 return Ok(self.lower_root.clone());
@@ -205,6 +205,7 @@ impl<L: Lower, U: Upper> UnionFs<L, U> {
         }
         let mut above = Above::Absent;
         let mut object = None;
+        let mut redirect = None;
         if let (Some(upper), Some(dir)) = (&self.upper, &place.upper) {
             match upper.presence(dir, name)? {
                 Presence::Absent => {}
@@ -215,31 +216,67 @@ impl<L: Lower, U: Upper> UnionFs<L, U> {
                         FileKind::Directory => Above::Directory { opaque: upper.is_opaque(&found)? },
                         _ => Above::Other,
                     };
+                    if above.lets_through() {
+                        redirect = upper.redirect(&found)?;
+                    }
                     object = Some((found, stat));
                 }
             }
         }
-        let below = match &place.lower {
-            Some(dir) if above.lets_through() => self.find_lower(dir, name)?,
+        let mut moved = None;
+        let below = match (&redirect, &place.lower) {
+            (Some(redirect), _) => self.follow(place, redirect)?.map(|(path, object, stat)| {
+                moved = Some(path);
+                (object, stat)
+            }),
+            (None, Some(dir)) if above.lets_through() => self.find_lower(dir, name)?,
             _ => None,
         };
         let shows = merge(above, below.as_ref().map_or(Below::Absent, |(_, stat)| Below::of(stat.kind)));
         match (shows, object, below) {
             (Shows::Lower, _, Some((lower, stat))) => {
-                let identity = Identity { kind: stat.kind, source: Source::Lower, origin: None };
+                let identity = Identity::of_lower(stat.kind);
                 Ok(Some(Found { identity, stat, upper: None, lower: Some(lower) }))
             }
             (Shows::Upper, Some((object, stat)), _) => {
                 let origin = self.upper()?.origin(&object)?;
-                let identity = Identity { kind: stat.kind, source: Source::Upper(stat.ino), origin };
+                let identity = Identity::of_upper(stat.kind, stat.ino, origin);
                 Ok(Some(Found { identity, stat, upper: Some(object), lower: None }))
             }
             (Shows::Both, Some((object, stat)), Some((lower, _))) => {
-                let identity = Identity { kind: stat.kind, source: Source::Both(stat.ino), origin: None };
+                let identity = Identity::of_both(stat.ino, moved);
                 Ok(Some(Found { identity, stat, upper: Some(object), lower: Some(lower) }))
             }
             _ => Ok(None),
         }
+    }
+
+    /// What the lower has where a redirect leads, and where that is. A path that leads nowhere is no error.
+    fn follow(
+        &self,
+        place: &PlaceOf<L, U>,
+        redirect: &Redirect,
+    ) -> Outcome<Option<(LowerPath, L::Object, Stat)>> {
+        match (redirect, &place.lower) {
+            (Redirect::Sibling(name), Some(dir)) => {
+                let found = self.find_lower(dir, name)?;
+                let path = self.path_in_lower(place.ino, name)?;
+                Ok(found.map(|(object, stat)| (path, object, stat)))
+            }
+            (Redirect::Path(path), _) => {
+                let Some(object) = walked(self.lower.resolve(path))? else { return Ok(None) };
+                let stat = self.lower.stat(&object)?;
+                Ok(Some((path.as_slice().into(), object, stat)))
+            }
+            (Redirect::Sibling(_), None) | (Redirect::Nowhere, _) => Ok(None),
+        }
+    }
+
+    /// The path in the lower of a name in a directory in which the lower shows.
+    pub(super) fn path_in_lower(&self, dir: Ino, name: &Name) -> Outcome<LowerPath> {
+        let mut path = self.table.lock().lower_path(dir).ok_or(Errno::ESTALE)?;
+        path.push(name.clone());
+        Ok(path.into())
     }
 
     fn find_lower(&self, dir: &L::Object, name: &Name) -> Outcome<Option<(L::Object, Stat)>> {

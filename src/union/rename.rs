@@ -1,12 +1,15 @@
 //! Moving and exchanging names.
 //!
-//! Files are copied up first. Directories move if they are the upper's alone; one that the lower has, or shows through,
-//! answers `EXDEV`, as overlayfs without `redirect_dir`, and mv(1) copies it.
+//! What is moved is copied up first: of a directory itself alone, not what is in it. A directory through which the lower
+//! shows takes along where that is, as overlayfs with `redirect_dir=on`; where the upper's format has no place for it,
+//! `EXDEV` is answered, and mv(1) copies.
 
 use super::copy_up::Need;
+use super::inode_table::Move;
+use super::node::LowerPath;
 use super::place::{FoundOf, PlaceOf};
 use super::{Outcome, UnionFs};
-use crate::layer::{Lower, Upper};
+use crate::layer::{Lower, Redirect, Upper};
 use crate::vfs::{Errno, Ino, Name, RenameMode};
 
 /// Both ends of a move, looked up with the directories' locks held.
@@ -34,11 +37,11 @@ impl<L: Lower, U: Upper> UnionFs<L, U> {
                 _ if from == to => return Ok(()),
                 _ => {}
             }
-            self.copy_up_file(from, &source)?;
+            self.copy_up_moved(from, &source)?;
             if mode == RenameMode::Exchange
                 && let Some(target) = &target
             {
-                self.copy_up_file(to, target)?;
+                self.copy_up_moved(to, target)?;
             }
             let (a, b) = (self.changeable_place(from.0)?, self.changeable_place(to.0)?);
             let _topology = directories.then(|| self.topology.lock());
@@ -62,8 +65,8 @@ impl<L: Lower, U: Upper> UnionFs<L, U> {
             if self.refuse(&ends, from, to, mode)? {
                 return Ok(());
             }
-            let files = [Some(&ends.source), ends.target.as_ref().filter(|_| mode == RenameMode::Exchange)];
-            if files.into_iter().flatten().any(|f| f.upper.is_none()) {
+            let moved = [Some(&ends.source), ends.target.as_ref().filter(|_| mode == RenameMode::Exchange)];
+            if moved.into_iter().flatten().any(|f| f.upper.is_none()) {
                 continue;
             }
             if mode == RenameMode::Exchange {
@@ -80,10 +83,9 @@ impl<L: Lower, U: Upper> UnionFs<L, U> {
         }
     }
 
-    /// Copies up what is moved; directories are not.
-    fn copy_up_file(&self, at: (Ino, &Name), found: &FoundOf<L, U>) -> Outcome<()> {
+    /// Copies up what is moved.
+    fn copy_up_moved(&self, at: (Ino, &Name), found: &FoundOf<L, U>) -> Outcome<()> {
         if found.upper.is_none()
-            && !found.is_directory()
             && let Some(pinned) = self.pin(at.0, at.1)?
         {
             self.copy_up(pinned.ino, Need::Metadata, &|_| Ok(()))?;
@@ -111,7 +113,7 @@ impl<L: Lower, U: Upper> UnionFs<L, U> {
         if ends.source.is_directory() && is_above(ends.source_ino, to.0) {
             return Err(Errno::EINVAL);
         }
-        let Some(target) = &ends.target else { return self.refuse_merged(ends, exchange) };
+        let Some(target) = &ends.target else { return Ok(false) };
         if target.is_directory() && is_above(ends.target_ino, from.0) {
             return Err(if exchange { Errno::EINVAL } else { Errno::ENOTEMPTY });
         }
@@ -121,51 +123,79 @@ impl<L: Lower, U: Upper> UnionFs<L, U> {
         match (ends.source.is_directory(), target.is_directory()) {
             (true, false) if !exchange => Err(Errno::ENOTDIR),
             (false, true) if !exchange => Err(Errno::EISDIR),
-            _ => self.refuse_merged(ends, exchange),
+            _ => Ok(false),
         }
-    }
-
-    /// `EXDEV` for directories through which the lower shows, or would show at the other place.
-    fn refuse_merged(&self, ends: &Ends<'_, L, U>, exchange: bool) -> Outcome<bool> {
-        let target = ends.target.as_ref().filter(|_| exchange).map(|t| (t, ends.from));
-        for (moved, place) in [Some((&ends.source, ends.to)), target].into_iter().flatten() {
-            if !moved.is_directory() {
-                continue;
-            }
-            let Some(object) = moved.upper.as_ref().filter(|_| moved.lower.is_none()) else {
-                return Err(Errno::EXDEV);
-            };
-            if place.lower.is_some() && !self.upper()?.is_opaque(object)? {
-                return Err(Errno::EXDEV);
-            }
-        }
-        Ok(false)
     }
 
     fn replace(&self, upper: &U, ends: Ends<'_, L, U>, from: (Ino, &Name), to: (Ino, &Name)) -> Outcome<()> {
         let (Some(a), Some(b)) = (&ends.from.upper, &ends.to.upper) else { return Err(Errno::ESTALE) };
+        let lower = self.settle_lower(&ends.source, (ends.from, from.1), ends.to)?;
         let whiteout = self.lower_has(ends.from, from.1)?;
         upper.rename((a, from.1), (b, to.1), whiteout)?;
         if let Some(target) = ends.target {
             self.unlinked(ends.target_ino, to, target);
         }
         if let Some(ino) = ends.source_ino {
-            self.table.lock().move_link(ino, from, to);
+            self.table.lock().move_links(&[Move { ino, from, to, lower }]);
         }
         Ok(())
     }
 
     fn exchange(&self, upper: &U, ends: Ends<'_, L, U>, from: (Ino, &Name), to: (Ino, &Name)) -> Outcome<()> {
         let (Some(a), Some(b)) = (&ends.from.upper, &ends.to.upper) else { return Err(Errno::ESTALE) };
+        let Some(target) = &ends.target else { return Err(Errno::ENOENT) };
+        let of_source = self.settle_lower(&ends.source, (ends.from, from.1), ends.to)?;
+        let of_target = self.settle_lower(target, (ends.to, to.1), ends.from)?;
         upper.exchange((a, from.1), (b, to.1))?;
-        let mut table = self.table.lock();
-        if let Some(ino) = ends.source_ino {
-            table.move_link(ino, from, to);
-        }
-        if let Some(ino) = ends.target_ino {
-            table.move_link(ino, to, from);
-        }
+        let there = ends.source_ino.map(|ino| Move { ino, from, to, lower: of_source });
+        let back = ends.target_ino.map(|ino| Move { ino, from: to, to: from, lower: of_target });
+        let moves: Vec<Move<'_>> = there.into_iter().chain(back).collect();
+        self.table.lock().move_links(&moves);
         Ok(())
+    }
+
+    /// Notes with a directory that will be moved to `to` what it shows of the lower, so that it shows the same there.
+    /// What is noted is as true where it is now: if nothing else happens, nothing has happened. Answers where the
+    /// lower part is, if there is one.
+    fn settle_lower(
+        &self,
+        found: &FoundOf<L, U>,
+        (from, name): (&PlaceOf<L, U>, &Name),
+        to: &PlaceOf<L, U>,
+    ) -> Outcome<Option<LowerPath>> {
+        let Some(object) = found.upper.as_ref().filter(|_| found.is_directory()) else { return Ok(None) };
+        let upper = self.upper()?;
+        if found.lower.is_none() && upper.is_opaque(object)? {
+            return Ok(None);
+        }
+        let noted = upper.redirect(object)?;
+        let kept = match noted {
+            Some(Redirect::Path(_) | Redirect::Nowhere) => true,
+            Some(Redirect::Sibling(_)) => from.ino == to.ino,
+            None => false,
+        };
+        let lower = match (&found.identity.moved, &noted) {
+            (Some(path), _) => Some(path.clone()),
+            (None, None) if found.lower.is_some() => Some(self.path_in_lower(from.ino, name)?),
+            // The lower may have it again one day.
+            (None, Some(Redirect::Sibling(name))) if from.lower.is_some() => {
+                Some(self.path_in_lower(from.ino, name)?)
+            }
+            _ => None,
+        };
+        match &lower {
+            _ if kept => {}
+            Some(path) => {
+                let redirect = match path.last() {
+                    Some(name) if from.ino == to.ino => Redirect::Sibling(name.clone()),
+                    _ => Redirect::Path(path.to_vec()),
+                };
+                upper.set_redirect(object, &redirect)?;
+            }
+            None if to.lower.is_some() => upper.make_opaque(object)?,
+            None => {}
+        }
+        Ok(lower.filter(|_| found.lower.is_some()))
     }
 }
 

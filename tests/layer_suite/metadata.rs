@@ -1,6 +1,6 @@
 //! Metadata, extended attributes and the layer's own marks.
 
-use nixview::layer::{Access, LayerFile, NewObject, Upper};
+use nixview::layer::{Access, LayerFile, NewObject, Redirect, Upper};
 use nixview::vfs::{Errno, FileKind, SetAttr, SetTime, Timespec, XattrMode};
 
 use super::{Bench, Test, Thing, errno, name};
@@ -12,6 +12,7 @@ pub(crate) fn tests<U: Upper>() -> Vec<Test<U>> {
         ("lengths", lengths),
         ("extended_attributes", extended_attributes),
         ("marks_are_nobodys", marks_are_nobodys),
+        ("redirects", redirects),
         ("origins", origins),
         ("sizes_of_the_file_system", sizes_of_the_file_system),
     ]
@@ -147,6 +148,34 @@ fn marks_are_nobodys<U: Upper>(b: &Bench<U>) {
         }
     }
     assert!(b.upper.is_opaque(&dir).unwrap());
+}
+
+fn redirects<U: Upper>(b: &Bench<U>) {
+    let root = b.root();
+    let dir = b.add(&root, "dir", &NewObject::Directory { opaque: false });
+    assert_eq!(b.upper.redirect(&dir).unwrap(), None);
+    let path = Redirect::Path(vec![name("store"), name("x")]);
+    if b.reserves_names {
+        assert_eq!(errno(b.upper.set_redirect(&dir, &path)), Errno::EXDEV, "there is no place for it");
+        assert_eq!(b.upper.redirect(&dir).unwrap(), None);
+    } else {
+        for redirect in [Redirect::Sibling(name("old")), path] {
+            b.upper.set_redirect(&dir, &redirect).unwrap();
+            b.upper.rename((&root, &name("dir")), (&root, &name("moved")), false).unwrap();
+            b.upper.rename((&root, &name("moved")), (&root, &name("dir")), false).unwrap();
+            let again = (b.reopen)();
+            let found = again.lookup(&again.root().unwrap(), &name("dir")).unwrap();
+            assert_eq!(again.redirect(&found).unwrap(), Some(redirect));
+        }
+        let long = Redirect::Path(vec![name(&"x".repeat(255)); 5]);
+        let before = b.upper.redirect(&dir).unwrap();
+        assert_eq!(errno(b.upper.set_redirect(&dir, &long)), Errno::EXDEV);
+        assert_eq!(b.upper.redirect(&dir).unwrap(), before);
+    }
+    assert!(!b.upper.is_opaque(&dir).unwrap());
+    b.upper.make_opaque(&dir).unwrap();
+    b.upper.make_opaque(&dir).unwrap();
+    assert!((b.reopen)().is_opaque(&dir).unwrap());
 }
 
 fn origins<U: Upper>(b: &Bench<U>) {

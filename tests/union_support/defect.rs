@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
 
 use nixview::layer::mem::{MemFile, MemLayer};
-use nixview::layer::{Access, EntryKind, LayerEntry, LayerFile, Lower, NewObject, Presence, Stat, Upper};
+use nixview::layer::{
+    Access, EntryKind, LayerEntry, LayerFile, Lower, NewObject, Presence, Redirect, Stat, Upper,
+};
 use nixview::vfs::{Name, SeekTarget, SetAttr, StatFs, XattrMode};
 
 use super::{Disk, MemDisk};
@@ -37,6 +39,10 @@ pub enum Defect {
     LostTimes,
     /// A file has the mode 0600, whatever was asked for.
     LostMode,
+    /// A moved directory forgets where its lower part is.
+    LostRedirect,
+    /// A moved directory only notes the name of its lower part.
+    ShortRedirect,
     /// An exchange only moves one of the two.
     HalfExchange,
     /// Files are not synced.
@@ -49,7 +55,7 @@ pub enum Defect {
     LostSyncOfCopiedNames,
 }
 
-pub const ALL: [Defect; 12] = [
+pub const ALL: [Defect; 14] = [
     Defect::LostWhiteout,
     Defect::LostWhiteoutOfRename,
     Defect::LostOpaque,
@@ -61,6 +67,8 @@ pub const ALL: [Defect; 12] = [
     Defect::LostXattr,
     Defect::LostTimes,
     Defect::LostMode,
+    Defect::LostRedirect,
+    Defect::ShortRedirect,
     Defect::HalfExchange,
 ];
 
@@ -219,6 +227,24 @@ impl Upper for DefectUpper {
 
     fn is_opaque(&self, dir: &Object) -> io::Result<bool> {
         Ok(self.has(Defect::AlwaysOpaque) || self.inner.is_opaque(dir)?)
+    }
+
+    fn make_opaque(&self, dir: &Object) -> io::Result<()> {
+        self.inner.make_opaque(dir)
+    }
+
+    fn redirect(&self, dir: &Object) -> io::Result<Option<Redirect>> {
+        self.inner.redirect(dir)
+    }
+
+    fn set_redirect(&self, dir: &Object, redirect: &Redirect) -> io::Result<()> {
+        match redirect {
+            _ if self.has(Defect::LostRedirect) => Ok(()),
+            Redirect::Path(path) if self.has(Defect::ShortRedirect) => {
+                self.inner.set_redirect(dir, &Redirect::Sibling(path.last().unwrap().clone()))
+            }
+            redirect => self.inner.set_redirect(dir, redirect),
+        }
     }
 
     fn origin(&self, object: &Object) -> io::Result<Option<u64>> {

@@ -23,19 +23,24 @@ impl DirDisk {
 
     /// The usual lower, on the file system of a directory.
     pub fn new_in(base: &Path) -> Self {
+        Self::with_format(base, None)
+    }
+
+    /// The usual lower, and an upper of a format.
+    pub fn with_format(base: &Path, format: Option<Format>) -> Self {
         let dir = TempDir::with_prefix_in("nv", base).unwrap();
         for name in ["lower", "work0", "data", "work"] {
             std::fs::create_dir(dir.path().join(name)).unwrap();
         }
         let open = |name| File::open(dir.path().join(name)).unwrap();
         populate(&DirUpper::open(&open("lower"), &open("work0"), None).unwrap());
-        let upper = DirUpper::open(&open("data"), &open("work"), None).unwrap();
+        let upper = DirUpper::open(&open("data"), &open("work"), format).unwrap();
         set_times(&upper, &upper.root().unwrap());
         let format = upper.format();
         Self { dir, format }
     }
 
-    fn open(&self, name: &str) -> File {
+    pub fn open(&self, name: &str) -> File {
         File::open(self.dir.path().join(name)).unwrap()
     }
 }
@@ -46,6 +51,10 @@ impl Disk for DirDisk {
 
     fn lower(&self) -> DirLower {
         DirLower::new(&self.open("lower")).unwrap()
+    }
+
+    fn redirects(&self) -> bool {
+        self.format != Format::Files
     }
 
     fn upper(&self) -> DirUpper {

@@ -41,6 +41,10 @@ pub trait Disk {
     fn lower(&self) -> Self::L;
     /// The upper as after a restart.
     fn upper(&self) -> Self::U;
+    /// True if the format of the upper has a place for redirects.
+    fn redirects(&self) -> bool {
+        true
+    }
 }
 
 /// Layers in memory.
@@ -78,6 +82,10 @@ impl<D: Disk> Disk for FaultDisk<'_, D> {
 
     fn upper(&self) -> Self::U {
         FaultUpper::new(self.disk.upper(), self.faults.clone())
+    }
+
+    fn redirects(&self) -> bool {
+        self.disk.redirects()
     }
 }
 

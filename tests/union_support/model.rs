@@ -175,7 +175,7 @@ pub struct Inode {
     pub content: Vec<u8>,
     pub xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
     pub names: BTreeMap<String, usize>,
-    /// A directory that the lower has: it does not move.
+    /// The lower has it.
     pub lower: bool,
     /// Known if it was set and nothing happened since.
     pub mtime: Option<Timespec>,
@@ -187,12 +187,14 @@ pub struct Inode {
 #[derive(Clone, Debug)]
 pub struct Model {
     pub inodes: Vec<Inode>,
+    /// Directories that the lower has can be moved.
+    pub redirects: bool,
 }
 
 impl Model {
     /// The tree that [`super::populate`] makes.
-    pub fn new() -> Self {
-        let mut model = Self { inodes: Vec::new() };
+    pub fn new(redirects: bool) -> Self {
+        let mut model = Self { inodes: Vec::new(), redirects };
         let lower = |kind, permissions, content: &str| {
             let mut inode = inode(kind, permissions);
             inode.content = content.as_bytes().to_vec();
@@ -319,7 +321,10 @@ impl Model {
                 _ => {}
             }
         }
-        let fixed = |at: usize| is_dir(at) && self.inodes[at].lower;
+        if !exchange && target.is_some_and(|t| !self.inodes[t].names.is_empty()) {
+            return Err(Errno::ENOTEMPTY);
+        }
+        let fixed = |at: usize| !self.redirects && is_dir(at) && self.inodes[at].lower;
         if fixed(source) || exchange && target.is_some_and(fixed) {
             return Err(Errno::EXDEV);
         }
@@ -327,9 +332,6 @@ impl Model {
             self.put(from.0, from.1, target.unwrap());
             self.put(to.0, to.1, source);
             return Ok(());
-        }
-        if target.is_some_and(|t| !self.inodes[t].names.is_empty()) {
-            return Err(Errno::ENOTEMPTY);
         }
         if target.is_some() {
             self.unlink(to.0, to.1);
@@ -393,7 +395,7 @@ impl<'d, D: Disk> Run<'d, D> {
 
     pub fn with(disk: &'d D, options: Options) -> Self {
         let view = View::new(disk.lower(), disk.upper(), options);
-        Self { model: Model::new(), disk, io: options.io, options, view, held: Vec::new() }
+        Self { model: Model::new(disk.redirects()), disk, io: options.io, options, view, held: Vec::new() }
     }
 
     /// Does one operation on both sides; false if they answer differently.

@@ -1,12 +1,12 @@
-//! What an upper notes with its objects, in extended attributes: opaque directories, numbers of origin, and devices
-//! that look like whiteouts.
+//! What an upper notes with its objects, in extended attributes: opaque directories, redirects, numbers of origin,
+//! and devices that look like whiteouts.
 //!
-//! `trusted.overlay.opaque` (`user.overlay.opaque`) is the kernel overlayfs's. `trusted.nixview.origin`
+//! `trusted.overlay.opaque` and `.redirect` (`user.overlay.…`) are the kernel overlayfs's. `trusted.nixview.origin`
 //! (`user.nixview.origin`) is ours: the inode number of the view, 16 hexadecimal digits. So is
 //! `trusted.nixview.device` (`user.nixview.device`), of the value `c 0:0`: it makes an empty regular file stand for a
-//! character device 0:0 of a program, which as it is would be a whiteout. Programs reach none of these
-//! names (see `escape`). What overlayfs can note and we do not read, because it changes what a tree means (redirects, metadata-only copies, whiteouts in attributes,
-//! protected inode flags, or anything not known here), makes the object unusable: `EOPNOTSUPP`.
+//! character device 0:0 of a program, which as it is would be a whiteout. Programs reach none of these names (see
+//! `escape`). What overlayfs can note and we do not read, because it changes what a tree means (metadata-only copies,
+//! whiteouts in attributes, protected inode flags, or anything not known here), makes the object unusable: `EOPNOTSUPP`.
 //!
 //! **Symbolic links, devices, FIFOs and sockets** can have `trusted` attributes, but no `user` ones (the system
 //! answers `EPERM`). Without privilege the number of origin of such an object is therefore not kept beyond the life of
@@ -19,6 +19,7 @@ use std::os::fd::BorrowedFd;
 use rustix::fs::XattrFlags;
 
 use super::{error, unless, whiteout};
+use crate::layer::Redirect;
 use crate::sys;
 use crate::vfs::Errno;
 
@@ -65,6 +66,11 @@ impl Format {
     pub(super) fn opaque_name(self) -> String {
         self.overlay_prefix().to_owned() + "opaque"
     }
+
+    /// The attribute of directories whose lower part is elsewhere; `None`: there is no place for it.
+    pub(super) fn redirect_name(self) -> Option<String> {
+        (self != Self::Files).then(|| self.overlay_prefix().to_owned() + "redirect")
+    }
 }
 
 /// True for names that marks, or escaped attributes of programs, can have in some format.
@@ -102,14 +108,16 @@ pub(super) struct Marks {
 pub(super) fn unknown(
     object: BorrowedFd<'_>,
     names: &[Vec<u8>],
-    prefix: &str,
+    format: Format,
 ) -> io::Result<Option<Vec<u8>>> {
     for name in names {
-        match name.strip_prefix(prefix.as_bytes()) {
+        match name.strip_prefix(format.overlay_prefix().as_bytes()) {
             None => {}
             // `x` is a directory with whiteouts in attributes; other values than `y` mean nothing to overlayfs.
             Some(b"opaque") if sys::xattr::get(object, name)? == b"x" => return Ok(Some(name.clone())),
             Some(b"opaque") => {}
+            // Of a file it only matters beside `metacopy`.
+            Some(b"redirect") if format.redirect_name().is_some() => {}
             Some(mark) if is_harmless(mark) => {}
             Some(_) => return Ok(Some(name.clone())),
         }
@@ -123,7 +131,7 @@ pub(super) fn read(object: BorrowedFd<'_>, format: Format) -> io::Result<Marks> 
     if !names.iter().any(|name| is_reserved(name)) {
         return Ok(Marks::default());
     }
-    if let Some(name) = unknown(object, &names, format.overlay_prefix())? {
+    if let Some(name) = unknown(object, &names, format)? {
         let name = name.escape_ascii().to_string();
         tracing::warn!(
             attribute = name,
@@ -165,6 +173,31 @@ pub(super) fn set_opaque(dir: BorrowedFd<'_>, format: Format) -> io::Result<()> 
             unless(made, &[Errno::EEXIST]).map(drop)
         }
     }
+}
+
+/// Where the lower part of a directory is, if it is noted.
+pub(super) fn redirect(dir: BorrowedFd<'_>, format: Format) -> io::Result<Option<Redirect>> {
+    let Some(name) = format.redirect_name() else { return Ok(None) };
+    let value = unless(sys::xattr::get(dir, name.as_bytes()), &[Errno::ENODATA, Errno::EOPNOTSUPP])?;
+    let Some(value) = value else { return Ok(None) };
+    match Redirect::parse(&value) {
+        Ok(redirect) => Ok(Some(redirect)),
+        Err(errno) => {
+            let value = value.escape_ascii().to_string();
+            tracing::warn!(
+                attribute = name,
+                value,
+                "a directory of the upper has a redirect that is no path"
+            );
+            Err(error(errno))
+        }
+    }
+}
+
+/// Notes where the lower part of a directory is.
+pub(super) fn set_redirect(dir: BorrowedFd<'_>, format: Format, redirect: &Redirect) -> io::Result<()> {
+    let name = format.redirect_name().ok_or_else(|| error(Errno::EXDEV))?;
+    set(dir, name.as_bytes(), &redirect.to_value()?, XattrFlags::empty())
 }
 
 /// Stores the number of origin, where the object can have one (see the head of the module).

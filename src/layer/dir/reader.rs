@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::work::Work;
 use super::{DirFile, DirObject, DirUpper, Format, error};
-use crate::layer::{Access, LayerEntry, Lower, Presence, Stat, Upper};
+use crate::layer::{Access, LayerEntry, Lower, Presence, Redirect, Stat, Upper};
 use crate::sys;
 use crate::vfs::{Errno, Name, StatFs};
 
@@ -47,6 +47,14 @@ impl UpperReader {
     /// As [`Upper::is_opaque`].
     pub fn is_opaque(&self, dir: &DirObject) -> io::Result<bool> {
         self.0.is_opaque(dir)
+    }
+
+    /// Where the lower directory is that shows through this one, if not at its path.
+    ///
+    /// # Errors
+    /// As [`Upper::redirect`].
+    pub fn redirect(&self, dir: &DirObject) -> io::Result<Option<Redirect>> {
+        self.0.redirect(dir)
     }
 }
 

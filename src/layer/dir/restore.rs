@@ -11,16 +11,16 @@ use crate::sys;
 use crate::vfs::{Errno, Name};
 
 impl Restore for DirUpper {
-    fn make_opaque(&self, dir: &DirObject) -> io::Result<()> {
-        marks::set_opaque(dir.as_fd(), self.format)
-    }
-
     fn make_transparent(&self, dir: &DirObject) -> io::Result<()> {
+        let drop_mark = |mark: &str| {
+            marks::owner_may_write(dir.as_fd(), || sys::xattr::remove(dir.as_fd(), mark.as_bytes()))
+        };
+        // It means nothing as long as the directory is opaque.
+        if let Some(mark) = self.format.redirect_name() {
+            unless(drop_mark(&mark), &[Errno::ENODATA])?;
+        }
         let removed = match self.format {
-            Format::Trusted | Format::User => {
-                let mark = self.format.opaque_name();
-                marks::owner_may_write(dir.as_fd(), || sys::xattr::remove(dir.as_fd(), mark.as_bytes()))
-            }
+            Format::Trusted | Format::User => drop_mark(&self.format.opaque_name()),
             Format::Files => sys::names::unlink(dir.as_fd(), whiteout::OPAQUE_FILE),
         };
         unless(removed, &[Errno::ENODATA, Errno::ENOENT]).map(drop)

@@ -11,7 +11,7 @@ use crate::vfs::{Errno, FileKind, Name};
 /// What a tree that is to become an upper holds.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Survey {
-    /// The format that its opaque directories are marked in; `None` if there are none, and any would do.
+    /// The format that its directories are marked in; `None` if there are none, and any would do.
     pub format: Option<Format>,
     /// Why it cannot be read rightly, for people; `None` if it can.
     pub unsupported: Option<String>,
@@ -20,7 +20,7 @@ pub struct Survey {
 /// Reads all objects below `data` and looks for marks of overlayfs, and into `work` for its state.
 ///
 /// Takes time in proportion to the tree: for a tree that we did not write, once. Stops at the first object that cannot
-/// be read rightly: metadata-only copies, redirects, whiteouts in attributes, an index, a volatile mount that was not
+/// be read rightly: metadata-only copies, whiteouts in attributes, an index, a volatile mount that was not
 /// ended, marks of both privileges.
 ///
 /// # Errors
@@ -76,16 +76,16 @@ impl Survey {
         let shown = || path.iter().map(|name| format!("/{name}")).collect::<String>();
         let names = sys::xattr::list(object)?;
         for format in [Format::Trusted, Format::User] {
-            let prefix = format.overlay_prefix();
             // Other marks that are supported mean the same in every format: nothing.
-            if names.iter().any(|name| name == format.opaque_name().as_bytes()) {
+            let meant = [Some(format.opaque_name()), format.redirect_name()];
+            if names.iter().any(|name| meant.iter().flatten().any(|mark| name == mark.as_bytes())) {
                 if self.format.is_some_and(|other| other != format) {
                     self.unsupported =
                         Some(format!("it has both trusted.overlay and user.overlay marks, at '{}'", shown()));
                 }
                 self.format = Some(format);
             }
-            if let Some(mark) = marks::unknown(object, &names, prefix)? {
+            if let Some(mark) = marks::unknown(object, &names, format)? {
                 self.unsupported = Some(format!(
                     "'{}' has the attribute {}, which is not supported",
                     shown(),

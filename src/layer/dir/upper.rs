@@ -9,7 +9,7 @@ use super::{
     CopyCounts, DirDraft, DirFile, DirObject, Format, draft, error, fill, marks, probe, publish, read,
     unless, whiteout, write,
 };
-use crate::layer::{Access, LayerEntry, LayerFile, Lower, NewObject, Presence, Stat, Upper};
+use crate::layer::{Access, LayerEntry, LayerFile, Lower, NewObject, Presence, Redirect, Stat, Upper};
 use crate::sys;
 use crate::vfs::{Errno, FileKind, Name, SetAttr, StatFs, XattrMode};
 
@@ -180,6 +180,18 @@ impl Upper for DirUpper {
     /// As the trait says; `EOPNOTSUPP` for a directory that overlayfs marked with what is not supported here.
     fn is_opaque(&self, dir: &DirObject) -> io::Result<bool> {
         marks::is_opaque(dir.as_fd(), self.format)
+    }
+
+    fn make_opaque(&self, dir: &DirObject) -> io::Result<()> {
+        marks::set_opaque(dir.as_fd(), self.format)
+    }
+
+    fn redirect(&self, dir: &DirObject) -> io::Result<Option<Redirect>> {
+        marks::redirect(dir.as_fd(), self.format)
+    }
+
+    fn set_redirect(&self, dir: &DirObject, redirect: &Redirect) -> io::Result<()> {
+        marks::set_redirect(dir.as_fd(), self.format, redirect)
     }
 
     /// As the trait says; `EOPNOTSUPP` for an object that overlayfs marked with what is not supported here.

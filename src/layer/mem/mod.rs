@@ -66,6 +66,8 @@ struct Body {
     xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
     opaque: bool,
     whiteout: bool,
+    /// As overlayfs stores it.
+    redirect: Option<Vec<u8>>,
     origin: Option<u64>,
     content: Content,
 }
@@ -116,6 +118,7 @@ impl MemObject {
             xattrs: BTreeMap::new(),
             opaque,
             whiteout: false,
+            redirect: None,
             origin: None,
             content,
         };

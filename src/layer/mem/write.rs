@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::{Content, MemLayer, MemObject, Tree, now};
-use crate::layer::{LayerFile, NewObject, Presence, Restore, Upper};
+use crate::layer::{LayerFile, NewObject, Presence, Redirect, Restore, Upper};
 use crate::vfs::{Errno, FileKind, Name, SetAttr, XattrMode};
 
 /// An object without a name; removed when dropped.
@@ -102,6 +102,24 @@ impl Upper for MemLayer {
 
     fn is_opaque(&self, dir: &MemObject) -> io::Result<bool> {
         Ok(dir.0.body.lock().opaque)
+    }
+
+    fn make_opaque(&self, dir: &MemObject) -> io::Result<()> {
+        self.writable()?;
+        dir.0.body.lock().opaque = true;
+        self.tree.journal.metadata(dir);
+        Ok(())
+    }
+
+    fn redirect(&self, dir: &MemObject) -> io::Result<Option<Redirect>> {
+        Ok(dir.0.body.lock().redirect.as_deref().map(Redirect::parse).transpose()?)
+    }
+
+    fn set_redirect(&self, dir: &MemObject, redirect: &Redirect) -> io::Result<()> {
+        self.writable()?;
+        dir.0.body.lock().redirect = Some(redirect.to_value()?);
+        self.tree.journal.metadata(dir);
+        Ok(())
     }
 
     fn origin(&self, object: &MemObject) -> io::Result<Option<u64>> {
@@ -271,15 +289,12 @@ impl Upper for MemLayer {
 }
 
 impl Restore for MemLayer {
-    fn make_opaque(&self, dir: &MemObject) -> io::Result<()> {
-        self.writable()?;
-        dir.0.body.lock().opaque = true;
-        Ok(())
-    }
-
     fn make_transparent(&self, dir: &MemObject) -> io::Result<()> {
         self.writable()?;
-        dir.0.body.lock().opaque = false;
+        let mut body = dir.0.body.lock();
+        (body.opaque, body.redirect) = (false, None);
+        drop(body);
+        self.tree.journal.metadata(dir);
         Ok(())
     }
 

@@ -1,8 +1,8 @@
 //! Taking changes back: one path of a view, with all below it, as the lower has it.
 
-use super::trees::Trees;
+use super::trees::{Through, Trees};
 use super::{At, ChangesError, shown};
-use crate::layer::{EntryKind, Lower, Presence, Restore, Stat};
+use crate::layer::{EntryKind, Lower, Presence, Redirect, Restore, Stat};
 use crate::vfs::{FileKind, Name, SetAttr, SetTime};
 
 const RESET: &str = "reset";
@@ -109,7 +109,11 @@ impl<L: Lower, U: Restore> Resetting<'_, L, U> {
             if self.trees.upper.stat(&object).at(RESET, here)?.kind != FileKind::Directory {
                 return refuse("no directory");
             }
-            opaque |= self.trees.upper.is_opaque(&object).at(RESET, here)?;
+            let marked = self.trees.upper.is_opaque(&object).at(RESET, here)?;
+            if !marked && self.is_moved(&object, here, opaque).at(RESET, here)? {
+                return refuse("moved there");
+            }
+            opaque |= marked;
             let below = match &place.lower {
                 Some(dir) => self.trees.below(dir, name).at(RESET, here)?,
                 None => None,
@@ -119,6 +123,13 @@ impl<L: Lower, U: Restore> Resetting<'_, L, U> {
             place.cover(index + 1, opaque);
         }
         Ok(Some(place))
+    }
+
+    /// True for a directory that was moved to where it is: what the lower has at its path cannot show in it too.
+    fn is_moved(&self, dir: &U::Object, path: &[Name], in_opaque: bool) -> std::io::Result<bool> {
+        let parent = if in_opaque { Through::Nothing } else { Through::Same };
+        let moved = self.trees.upper.redirect(dir)?.is_some();
+        Ok(moved && !matches!(self.trees.through(dir, path, &parent)?.0, Through::Same))
     }
 
     /// Makes an opaque directory one that merges with the lower's, and shows the same. So does each step.
@@ -132,9 +143,20 @@ impl<L: Lower, U: Restore> Resetting<'_, L, U> {
                     Presence::Present(object) => {
                         let both = layer.stat(&object)?.kind == FileKind::Directory
                             && entry.kind == EntryKind::Object(FileKind::Directory);
-                        if both && !layer.is_opaque(&object)? {
+                        let rooted = matches!(layer.redirect(&object)?, Some(Redirect::Path(_)));
+                        if both && !rooted && !layer.is_opaque(&object)? {
                             layer.make_opaque(&object)?;
                         }
+                    }
+                }
+            }
+            // What was moved within an opaque directory shows nothing of the lower: nor should it afterwards.
+            for entry in layer.read_dir(upper)? {
+                if entry.kind == EntryKind::Object(FileKind::Directory) {
+                    let object = layer.lookup(upper, &entry.name)?;
+                    let moved = matches!(layer.redirect(&object)?, Some(Redirect::Sibling(_)));
+                    if moved && !layer.is_opaque(&object)? {
+                        layer.make_opaque(&object)?;
                     }
                 }
             }

@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use super::*;
 use crate::layer::dir::{self, Format, UpperReader};
 use crate::layer::mem::MemLayer;
-use crate::layer::{Lower, Restore, Upper};
+use crate::layer::{Lower, Redirect, Upper};
 use crate::sys::names::create_directory;
 use crate::sys::open::open_directory;
 use crate::vfs::{SetAttr, SetTime, Timespec, XattrMode};
@@ -179,4 +179,32 @@ fn a_hard_link_loses_one_name_by_a_reset() {
     assert_eq!(reset(trees, &path("d/f"), false).unwrap(), Reset::Done);
     assert_eq!(found(&lower, &upper, None), [("/d/g".to_owned(), What::Added)]);
     assert_eq!(upper.stat(&object).unwrap().nlink, 1);
+}
+
+#[test]
+fn a_moved_directory_is_gone_there_and_all_of_it_is_added_here() {
+    const DEPTH: usize = 40;
+    let paths: Vec<String> = (1..=DEPTH).map(|depth| vec!["d"; depth].join("/") + "/").collect();
+    let file = format!("{}f=text", paths.last().unwrap());
+    let paths: Vec<&str> = paths.iter().map(String::as_str).chain([file.as_str(), "m/", "m/old=1"]).collect();
+    let lower = layer(&paths);
+    let upper = layer(&["m/", "m/own=2"]);
+    let moved = upper.resolve(&path("m")).unwrap();
+    upper.set_redirect(&moved, &Redirect::Path(path("d"))).unwrap();
+    upper.remove(&upper.root().unwrap(), &name("d"), true).unwrap();
+    let all = found(&lower, &upper, None);
+    let gone = |names, bytes| What::Deleted(Extent { names, bytes });
+    assert_eq!(all.first().unwrap(), &("/d".to_owned(), gone(DEPTH as u64 + 1, 4)));
+    assert!(all.contains(&("/m/old".to_owned(), gone(1, 1))));
+    let added: Vec<&str> = all.iter().filter(|(_, w)| *w == What::Added).map(|(p, _)| p.as_str()).collect();
+    assert_eq!(added.len(), DEPTH + 1, "the directories in it, its file and its own: {all:?}");
+    assert_eq!(all.len(), DEPTH + 3);
+
+    let trees = Trees { lower: &lower, upper: &upper, owner: None };
+    let error = reset(trees, &path("m/d"), true).unwrap_err();
+    assert_eq!(error.to_string(), "cannot reset '/m/d': '/m' is moved there in the view; reset that");
+    assert_eq!(reset(trees, &path("m"), true).unwrap(), Reset::Done);
+    assert_eq!(found(&lower, &upper, None), all.get(..1).unwrap());
+    assert_eq!(reset(trees, &path("d"), true).unwrap(), Reset::Done);
+    assert_eq!(found(&lower, &upper, None), []);
 }

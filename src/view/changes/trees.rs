@@ -4,7 +4,8 @@ use std::io;
 use std::sync::Arc;
 
 use crate::layer::dir::UpperReader;
-use crate::layer::{Lower, Presence, Stat, Upper};
+use crate::layer::{Access, LayerFile, Lower, Presence, Redirect, Stat, Upper};
+use crate::union::{Above, Below, Shows, merge};
 use crate::vfs::{Errno, Name};
 
 /// What of an upper is needed to read it.
@@ -14,6 +15,9 @@ pub trait ReadUpper: Lower {
 
     /// As [`Upper::is_opaque`].
     fn is_opaque(&self, dir: &Self::Object) -> io::Result<bool>;
+
+    /// As [`Upper::redirect`].
+    fn redirect(&self, dir: &Self::Object) -> io::Result<Option<Redirect>>;
 }
 
 impl<U: Upper> ReadUpper for U {
@@ -24,6 +28,10 @@ impl<U: Upper> ReadUpper for U {
     fn is_opaque(&self, dir: &U::Object) -> io::Result<bool> {
         Upper::is_opaque(self, dir)
     }
+
+    fn redirect(&self, dir: &U::Object) -> io::Result<Option<Redirect>> {
+        Upper::redirect(self, dir)
+    }
 }
 
 impl ReadUpper for UpperReader {
@@ -33,6 +41,10 @@ impl ReadUpper for UpperReader {
 
     fn is_opaque(&self, dir: &Self::Object) -> io::Result<bool> {
         Self::is_opaque(self, dir)
+    }
+
+    fn redirect(&self, dir: &Self::Object) -> io::Result<Option<Redirect>> {
+        Self::redirect(self, dir)
     }
 }
 
@@ -55,6 +67,23 @@ impl<L, U> Clone for Trees<'_, L, U> {
 
 impl<L, U> Copy for Trees<'_, L, U> {}
 
+/// What shows under a name: an object of either layer.
+#[derive(Clone, Debug)]
+pub(super) enum Shown<UO, LO> {
+    Upper(UO),
+    Lower(LO),
+}
+
+/// What of the lower shows through a directory of the view.
+#[derive(Clone, Debug)]
+pub(super) enum Through {
+    Nothing,
+    /// What the lower has at the same path.
+    Same,
+    /// What the lower has at another path, since a directory was moved.
+    Elsewhere(LowerAt),
+}
+
 /// Where in the lower is what shows through a directory of the view: `base`, and the names after the first `from`
 /// of the directory's own path.
 #[derive(Clone, Debug)]
@@ -64,9 +93,9 @@ pub(super) struct LowerAt {
 }
 
 impl LowerAt {
-    /// At the same path.
-    pub(super) fn same() -> Self {
-        Self { base: Arc::from([]), from: 0 }
+    /// At the path `base` for a directory whose path in the view has `from` names.
+    pub(super) fn new(base: &[Name], from: usize) -> Self {
+        Self { base: Arc::from(base), from }
     }
 
     /// The path in the lower of `path`, a path of the view below the directory that this was made for.
@@ -84,6 +113,74 @@ impl<L: Lower, U: ReadUpper> Trees<'_, L, U> {
                 Ok(Some((object, stat)))
             }
             None => Ok(None),
+        }
+    }
+
+    /// What of the lower shows through a directory that the upper has at `path`, if `parent` does through the one above;
+    /// and the directory of the lower, unless it is the one at `path`.
+    pub(super) fn through(
+        &self,
+        dir: &U::Object,
+        path: &[Name],
+        parent: &Through,
+    ) -> io::Result<(Through, Option<L::Object>)> {
+        if self.upper.is_opaque(dir)? {
+            return Ok((Through::Nothing, None));
+        }
+        let (name, above) = path.split_last().ok_or(Errno::EINVAL)?;
+        let sibling = |name: &Name| match parent {
+            Through::Nothing => None,
+            Through::Same => Some([above, std::slice::from_ref(name)].concat()),
+            Through::Elsewhere(at) => Some([at.path(above), vec![name.clone()]].concat()),
+        };
+        let target = match self.upper.redirect(dir)? {
+            None => sibling(name),
+            Some(Redirect::Sibling(other)) => sibling(&other),
+            Some(Redirect::Path(target)) => Some(target),
+            Some(Redirect::Nowhere) => None,
+        };
+        let Some(target) = target else { return Ok((Through::Nothing, None)) };
+        let found = match self.lower.resolve(&target) {
+            // A symbolic link on the way leads nowhere.
+            Err(error) if Errno::of(&error) == Errno::ELOOP => None,
+            answer => present(answer)?,
+        };
+        let Some(object) = found else { return Ok((Through::Nothing, None)) };
+        let below = Below::of(self.lower.stat(&object)?.kind);
+        if merge(Above::Directory { opaque: false }, below) != Shows::Both {
+            return Ok((Through::Nothing, None));
+        }
+        Ok(match target == path {
+            true => (Through::Same, None),
+            false => (Through::Elsewhere(LowerAt::new(&target, path.len())), Some(object)),
+        })
+    }
+
+    pub(super) fn open(&self, object: &Shown<U::Object, L::Object>) -> io::Result<Box<dyn LayerFile>> {
+        Ok(match object {
+            Shown::Upper(object) => Box::new(self.upper.open(object, Access::Read)?),
+            Shown::Lower(object) => Box::new(self.lower.open(object, Access::Read)?),
+        })
+    }
+
+    pub(super) fn read_link(&self, object: &Shown<U::Object, L::Object>) -> io::Result<Vec<u8>> {
+        match object {
+            Shown::Upper(object) => self.upper.read_link(object),
+            Shown::Lower(object) => self.lower.read_link(object),
+        }
+    }
+
+    pub(super) fn list_xattr(&self, object: &Shown<U::Object, L::Object>) -> io::Result<Vec<Vec<u8>>> {
+        match object {
+            Shown::Upper(object) => self.upper.list_xattr(object),
+            Shown::Lower(object) => self.lower.list_xattr(object),
+        }
+    }
+
+    pub(super) fn get_xattr(&self, object: &Shown<U::Object, L::Object>, name: &[u8]) -> io::Result<Vec<u8>> {
+        match object {
+            Shown::Upper(object) => self.upper.get_xattr(object, name),
+            Shown::Lower(object) => self.lower.get_xattr(object, name),
         }
     }
 

@@ -2,10 +2,9 @@
 
 use std::io;
 
-use super::trees::{LowerAt, ReadUpper, Trees, present};
+use super::trees::{ReadUpper, Shown, Through, Trees, present};
 use super::{At, Change, ChangesError, Extent, Facts, What};
 use crate::layer::{EntryKind, Lower, Presence, Stat};
-use crate::union::{Above, Below, Shows, merge};
 use crate::vfs::{FileKind, Name};
 
 /// How many directories are held open on the way down; those further up are opened again when it is their turn.
@@ -44,13 +43,41 @@ struct Frame<UO, LO> {
     depth: usize,
     /// The names that are left, the next one last.
     names: Vec<Name>,
-    upper: Option<UO>,
-    /// The directory of the lower at its path: what shows through, or in an opaque one, what it hides.
-    lower: Option<LO>,
-    /// Where that is; `None` if there is none.
-    lower_at: Option<LowerAt>,
-    opaque: bool,
+    has: Has,
+    through: Through,
+    /// `None`: to be opened again.
+    objects: Option<Objects<UO, LO>>,
 }
+
+/// Where a directory of the view is.
+#[derive(Clone, Copy)]
+struct Has {
+    upper: bool,
+    /// The lower has a directory at the same path, whether it shows or not.
+    lower: bool,
+}
+
+/// The directories behind one of the view.
+#[derive(Clone)]
+struct Objects<UO, LO> {
+    upper: Option<UO>,
+    /// At the same path.
+    lower: Option<LO>,
+    /// What shows through, if that is [`Through::Elsewhere`].
+    elsewhere: Option<LO>,
+}
+
+/// What shows at a path.
+struct Now<UO, LO> {
+    object: Shown<UO, LO>,
+    stat: Stat,
+    /// For a directory.
+    through: Through,
+    elsewhere: Option<LO>,
+}
+
+type NowOf<L, U> = Now<<U as Lower>::Object, <L as Lower>::Object>;
+type ObjectsOf<L, U> = Objects<<U as Lower>::Object, <L as Lower>::Object>;
 
 struct Walk<'w, L: Lower, U: ReadUpper> {
     trees: Trees<'w, L, U>,
@@ -68,10 +95,11 @@ impl<L: Lower, U: ReadUpper> Walk<'_, L, U> {
         let mut below = self.trees.lower_stat(&lower).at(READ, &[])?;
         below.mtime = above.mtime;
         let opaque = self.trees.upper.is_opaque(&upper).at(READ, &[])?;
+        let through = if opaque { Through::Nothing } else { Through::Same };
         if start.is_empty() {
-            self.same_kind((&upper, &above), (&lower, &below), false)?;
+            self.same_kind((&Shown::Upper(upper.clone()), &above), (&lower, &below), false)?;
         }
-        self.enter(upper, Some((lower, LowerAt::same())), opaque)
+        self.enter(Objects { upper: Some(upper), lower: Some(lower), elsewhere: None }, through)
     }
 
     /// Goes on with this name of the current directory alone.
@@ -89,93 +117,122 @@ impl<L: Lower, U: ReadUpper> Walk<'_, L, U> {
             self.frames.pop();
             return Ok(());
         };
-        let Some((upper, lower, opaque, lower_at)) = self.current()? else {
+        let through = frame.through.clone();
+        let Some(objects) = self.current()? else {
             self.frames.pop();
             return Ok(());
         };
         self.path.push(name.clone());
         let wanted = self.path.len() >= start.len();
-        let presence = match present(self.trees.upper.presence(&upper, &name)).at(READ, &self.path)? {
-            Some(presence) => presence,
-            None => Presence::Absent,
-        };
-        let below = match &lower {
+        let below = match &objects.lower {
             Some(dir) => self.trees.below(dir, &name).at(READ, &self.path)?,
             None => None,
         };
-        let at = lower_at.filter(|_| below.is_some());
-        match (presence, below) {
-            (Presence::Absent, Some((_, stat))) if opaque && wanted => self.deleted(&stat, at),
-            (Presence::Whiteout, Some((_, stat))) if wanted => self.deleted(&stat, at),
-            (Presence::Present(object), below) => self.object(object, below.zip(at), opaque, wanted),
-            _ => Ok(()),
+        let presence = match &objects.upper {
+            Some(dir) => present(self.trees.upper.presence(dir, &name)).at(READ, &self.path)?,
+            None => None,
+        };
+        let now = match (presence.unwrap_or(Presence::Absent), &through) {
+            (Presence::Absent, Through::Same) => return Ok(()),
+            (Presence::Whiteout, _) | (Presence::Absent, Through::Nothing) => None,
+            (Presence::Absent, Through::Elsewhere(_)) => self.moved(&objects, &name, through)?,
+            (Presence::Present(object), parent) => Some(self.own(object, parent)?),
+        };
+        match (now, below) {
+            (None, Some((_, stat))) if wanted => self.deleted(&stat),
+            (Some(now), below) => self.object(now, below, wanted),
+            (None, _) => Ok(()),
         }
+    }
+
+    /// What shows of a directory that was moved, in which the upper has nothing under a name.
+    fn moved(
+        &self,
+        objects: &ObjectsOf<L, U>,
+        name: &Name,
+        through: Through,
+    ) -> Result<Option<NowOf<L, U>>, ChangesError> {
+        let Some(dir) = &objects.elsewhere else { return Ok(None) };
+        let found = self.trees.below(dir, name).at(READ, &self.path)?;
+        Ok(found.map(|(object, stat)| {
+            let elsewhere = (stat.kind == FileKind::Directory).then(|| object.clone());
+            Now { object: Shown::Lower(object), stat, through, elsewhere }
+        }))
+    }
+
+    /// What shows of an object of the upper.
+    fn own(&self, object: U::Object, parent: &Through) -> Result<NowOf<L, U>, ChangesError> {
+        let stat = self.trees.upper.stat(&object).at(READ, &self.path)?;
+        let (through, elsewhere) = match stat.kind {
+            FileKind::Directory => self.trees.through(&object, &self.path, parent).at(READ, &self.path)?,
+            _ => (Through::Nothing, None),
+        };
+        Ok(Now { object: Shown::Upper(object), stat, through, elsewhere })
     }
 
     /// The objects of the current directory; `None` if it is gone meanwhile.
-    #[allow(clippy::type_complexity, reason = "the parts of one frame")]
-    fn current(
-        &mut self,
-    ) -> Result<Option<(U::Object, Option<L::Object>, bool, Option<LowerAt>)>, ChangesError> {
+    fn current(&mut self) -> Result<Option<ObjectsOf<L, U>>, ChangesError> {
         let Some(frame) = self.frames.last_mut() else { return Ok(None) };
-        if frame.upper.is_none() {
-            let found = present(self.trees.upper.resolve(&self.path)).at(READ, &self.path)?;
-            let Some(upper) = found else { return Ok(None) };
-            frame.upper = Some(upper);
-            if let Some(at) = &frame.lower_at {
-                frame.lower = Some(self.trees.lower.resolve(&at.path(&self.path)).at(READ, &self.path)?);
-            }
+        if frame.objects.is_none() {
+            let upper = match frame.has.upper {
+                true => match present(self.trees.upper.resolve(&self.path)).at(READ, &self.path)? {
+                    None => return Ok(None),
+                    found => found,
+                },
+                false => None,
+            };
+            let resolve = |path: &[Name]| self.trees.lower.resolve(path).at(READ, path).map(Some);
+            let lower = if frame.has.lower { resolve(&self.path)? } else { None };
+            let elsewhere = match &frame.through {
+                Through::Elsewhere(at) => resolve(&at.path(&self.path))?,
+                Through::Nothing | Through::Same => None,
+            };
+            frame.objects = Some(Objects { upper, lower, elsewhere });
         }
-        let Some(upper) = frame.upper.clone() else { return Ok(None) };
-        Ok(Some((upper, frame.lower.clone(), frame.opaque, frame.lower_at.clone())))
+        Ok(frame.objects.clone())
     }
 
-    /// An object of the upper, over what the lower has at its path.
+    /// What shows at the current path, and what the lower has there.
     fn object(
         &mut self,
-        object: U::Object,
-        below: Option<((L::Object, Stat), LowerAt)>,
-        hidden: bool,
+        now: NowOf<L, U>,
+        below: Option<(L::Object, Stat)>,
         wanted: bool,
     ) -> Result<(), ChangesError> {
-        let stat = self.trees.upper.stat(&object).at(READ, &self.path)?;
-        let is_directory = stat.kind == FileKind::Directory;
-        let opaque = is_directory && (hidden || self.trees.upper.is_opaque(&object).at(READ, &self.path)?);
-        let above = if is_directory { Above::Directory { opaque } } else { Above::Other };
+        let is_directory = now.stat.kind == FileKind::Directory;
+        let mut under = None;
         match below {
-            None => {
-                if wanted {
-                    self.emit(What::Added, None, Some(Facts::of(&stat)))?;
-                }
-                if is_directory { self.enter(object, None, true) } else { Ok(()) }
+            None if wanted => self.emit(What::Added, None, Some(Facts::of(&now.stat)))?,
+            None => {}
+            Some((_, below)) if below.kind != now.stat.kind && !wanted => {}
+            Some((_, below)) if below.kind != now.stat.kind => {
+                let what = What::TypeChanged(self.extent(&below)?);
+                self.emit(what, Some(Facts::of(&below)), Some(Facts::of(&now.stat)))?;
             }
-            Some(((_, below), at)) if below.kind != stat.kind => {
-                if wanted {
-                    let extent = self.extent(&below, &at)?;
-                    self.emit(What::TypeChanged(extent), Some(Facts::of(&below)), Some(Facts::of(&stat)))?;
-                }
-                if is_directory { self.enter(object, None, true) } else { Ok(()) }
-            }
-            Some(((lower, mut below), at)) => {
-                let merged = merge(above, Below::of(below.kind)) == Shows::Both;
-                if is_directory
-                    && below.mtime != stat.mtime
-                    && self.names_changed(&object, &lower, !merged)?
-                {
-                    below.mtime = stat.mtime;
+            Some((lower, mut below)) => {
+                if is_directory && below.mtime != now.stat.mtime && self.names_changed(&now, &lower)? {
+                    below.mtime = now.stat.mtime;
                 }
                 if wanted {
-                    self.same_kind((&object, &stat), (&lower, &below), !is_directory)?;
+                    self.same_kind((&now.object, &now.stat), (&lower, &below), !is_directory)?;
                 }
-                if is_directory { self.enter(object, Some((lower, at)), !merged) } else { Ok(()) }
+                under = Some(lower);
             }
         }
+        if !is_directory {
+            return Ok(());
+        }
+        let upper = match now.object {
+            Shown::Upper(object) => Some(object),
+            Shown::Lower(_) => None,
+        };
+        self.enter(Objects { upper, lower: under, elsewhere: now.elsewhere }, now.through)
     }
 
     /// Emits what differs between two objects of one kind, if anything does.
     fn same_kind(
         &mut self,
-        upper: (&U::Object, &Stat),
+        upper: (&Shown<U::Object, L::Object>, &Stat),
         lower: (&L::Object, &Stat),
         content: bool,
     ) -> Result<(), ChangesError> {
@@ -189,11 +246,8 @@ impl<L: Lower, U: ReadUpper> Walk<'_, L, U> {
         self.emit(what, Some(Facts::of(lower.1)), Some(Facts::of(upper.1)))
     }
 
-    fn deleted(&mut self, stat: &Stat, at: Option<LowerAt>) -> Result<(), ChangesError> {
-        let extent = match at {
-            Some(at) => self.extent(stat, &at)?,
-            None => Extent::default(),
-        };
+    fn deleted(&mut self, stat: &Stat) -> Result<(), ChangesError> {
+        let extent = self.extent(stat)?;
         self.emit(What::Deleted(extent), Some(Facts::of(stat)), None)
     }
 
@@ -202,36 +256,37 @@ impl<L: Lower, U: ReadUpper> Walk<'_, L, U> {
     }
 
     /// Makes a directory the current one.
-    fn enter(
-        &mut self,
-        upper: U::Object,
-        lower: Option<(L::Object, LowerAt)>,
-        opaque: bool,
-    ) -> Result<(), ChangesError> {
-        let listed = present(self.trees.upper.read_dir(&upper)).at(READ, &self.path)?.unwrap_or_default();
-        let mut names: Vec<Name> = listed.into_iter().map(|entry| entry.name).collect();
-        let (lower, lower_at) = lower.unzip();
-        if let Some(lower) = lower.as_ref().filter(|_| opaque) {
-            let hidden = self.trees.lower.read_dir(lower).at(READ, &self.path)?;
-            names.extend(hidden.into_iter().map(|entry| entry.name));
+    fn enter(&mut self, objects: ObjectsOf<L, U>, through: Through) -> Result<(), ChangesError> {
+        let mut names: Vec<Name> = Vec::new();
+        if let Some(upper) = &objects.upper {
+            let listed = present(self.trees.upper.read_dir(upper)).at(READ, &self.path)?.unwrap_or_default();
+            names.extend(listed.into_iter().map(|entry| entry.name));
+        }
+        if !matches!(through, Through::Same) {
+            for lower in [&objects.lower, &objects.elsewhere].into_iter().flatten() {
+                let listed = self.trees.lower.read_dir(lower).at(READ, &self.path)?;
+                names.extend(listed.into_iter().map(|entry| entry.name));
+            }
         }
         names.sort_unstable_by(|a, b| b.cmp(a));
         names.dedup();
         if let Some(far) = self.frames.len().checked_sub(OPEN).and_then(|at| self.frames.get_mut(at)) {
-            (far.upper, far.lower) = (None, None);
+            far.objects = None;
         }
-        let frame = Frame { depth: self.path.len(), names, upper: Some(upper), lower, lower_at, opaque };
-        self.frames.push(frame);
+        let has = Has { upper: objects.upper.is_some(), lower: objects.lower.is_some() };
+        self.frames.push(Frame { depth: self.path.len(), names, has, through, objects: Some(objects) });
         Ok(())
     }
 
-    /// True if what is in a directory explains another mtime: a name came or went, or something in it was replaced.
-    fn names_changed(
-        &self,
-        upper: &U::Object,
-        lower: &L::Object,
-        opaque: bool,
-    ) -> Result<bool, ChangesError> {
+    /// True if what is in a directory explains another mtime than that of the lower's: a name came or went, or
+    /// something in it was replaced, or the whole was moved there.
+    fn names_changed(&self, now: &NowOf<L, U>, lower: &L::Object) -> Result<bool, ChangesError> {
+        let Shown::Upper(upper) = &now.object else { return Ok(true) };
+        let opaque = match &now.through {
+            Through::Nothing => true,
+            Through::Same => false,
+            Through::Elsewhere(_) => return Ok(true),
+        };
         let answer = || -> io::Result<bool> {
             let mut in_both = 0;
             for entry in present(self.trees.upper.read_dir(upper))?.unwrap_or_default() {
@@ -247,13 +302,13 @@ impl<L: Lower, U: ReadUpper> Walk<'_, L, U> {
         answer().at(READ, &self.path)
     }
 
-    /// How much the lower has at the current path, which is below the directory that `at` was made for.
-    fn extent(&self, stat: &Stat, at: &LowerAt) -> Result<Extent, ChangesError> {
+    /// How much the lower has at the current path.
+    fn extent(&self, stat: &Stat) -> Result<Extent, ChangesError> {
         let mut extent = Extent { names: 1, bytes: Facts::of(stat).size };
         if stat.kind != FileKind::Directory {
             return Ok(extent);
         }
-        let mut pending = vec![at.path(&self.path)];
+        let mut pending = vec![self.path.clone()];
         while let Some(path) = pending.pop() {
             let dir = self.trees.lower.resolve(&path).at(READ, &path)?;
             for entry in self.trees.lower.read_dir(&dir).at(READ, &path)? {

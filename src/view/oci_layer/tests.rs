@@ -6,7 +6,7 @@ use super::entry::{Body, Entry};
 use super::read::Reader;
 use super::*;
 use crate::layer::mem::MemLayer;
-use crate::layer::{Access, LayerFile, Lower, NewObject, Presence, Restore, Upper};
+use crate::layer::{Access, LayerFile, Lower, NewObject, Presence, Upper};
 use crate::vfs::{Errno, SetAttr, SetTime, Timespec, XattrMode};
 use crate::view::changes::Trees;
 

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 
 use super::entry::{Body, Entry, Xattr};
 use super::{BLOCK, OPAQUE, WHITEOUT, encode, is_private, is_zero_device, joined};
-use crate::layer::{Access, EntryKind, LayerFile, Presence, Stat};
+use crate::layer::{Access, EntryKind, LayerFile, Presence, Redirect, Stat};
 use crate::vfs::{FileKind, Name, Timespec};
 use crate::view::changes::{ChangesError, ReadUpper, shown};
 
@@ -125,6 +125,11 @@ impl<U: ReadUpper> Export<'_, U> {
     /// Writes an object; `false` if it was skipped.
     fn object(&mut self, path: &[Name], object: &U::Object, stat: &Stat) -> Result<bool, ExportError> {
         let fail = |source| failed(path, source);
+        if stat.kind == FileKind::Directory && self.is_moved(path, object).map_err(fail)? {
+            const WHY: &str =
+                "it was moved, and what the store has in it is not in the upper: replace it by a copy";
+            return self.cannot(path, WHY).map(|()| false);
+        }
         let in_archive = joined(self.prefix, path);
         let is_linked = stat.nlink > 1 && stat.kind != FileKind::Directory;
         let body = match (self.links.get(&stat.ino).filter(|_| is_linked), stat.kind) {
@@ -167,6 +172,19 @@ impl<U: ReadUpper> Export<'_, U> {
             self.links.entry(stat.ino).or_insert(entry.path);
         }
         Ok(true)
+    }
+
+    /// True for a directory that shows what the lower has elsewhere. Those above it do not: they would not go out.
+    fn is_moved(&self, path: &[Name], dir: &U::Object) -> io::Result<bool> {
+        if path.is_empty() || self.upper.is_opaque(dir)? {
+            return Ok(false);
+        }
+        Ok(match self.upper.redirect(dir)? {
+            None => false,
+            Some(Redirect::Path(target)) => target != path,
+            Some(Redirect::Sibling(name)) => path.last() != Some(&name),
+            Some(Redirect::Nowhere) => true,
+        })
     }
 
     fn xattrs(&mut self, path: &[Name], object: &U::Object) -> Result<Vec<Xattr>, ExportError> {
