@@ -99,9 +99,8 @@ impl<'a> Stage<'a> {
         }
         let place = self.place();
         let ran = self.bounded(command.env("PLACE", place).current_dir(&self.root), limit)?;
-        if ran.status.is_none() && self.is_mounted()? {
-            unmount(&self.top(), Unmount::Abort)?;
-            self.empty()?;
+        if ran.status.is_none() {
+            self.begin_again(&ran)?;
         }
         Ok(ran)
     }
@@ -124,7 +123,7 @@ impl<'a> Stage<'a> {
         Ok(Some(Case::new("unmount", Outcome::Failed(ran.reason()))))
     }
 
-    /// Ends the file system, after a program failed that only puts it in order; the next program finds a new one.
+    /// Ends the file system, whose state is not known after this program; the next one finds a new one.
     pub(crate) fn begin_again(&mut self, failed: &Ran) -> io::Result<()> {
         eprintln!("   {}: mounted anew after {}", self.fs.name(), failed.reason());
         if self.is_mounted()? {

@@ -45,7 +45,7 @@ pub(super) fn run(stage: &mut Stage<'_>) -> io::Result<Vec<Case>> {
             command.arg(format!("--direct={}", u8::from(direct)));
             command.arg(format!("--directory={}", text(&stage.place())?));
             command.arg(format!("--aux-path={}", text(&stage.scratch())?));
-            cases.extend(program(stage, &name, &mut command, Duration::from_secs(180))?);
+            cases.extend(program(stage, &name, &mut command, Duration::from_secs(600))?);
         }
     }
     Ok(cases)
