@@ -30,7 +30,7 @@ mkfifo store/new/fifo
 printf 'not utf-8' > "$(printf 'store/new/\377')"
 truncate -s 3M store/new/holes; printf end >> store/new/holes
 setfattr -n user.odd -v 0x0a3230206e69782f0a00ff store/new/a
-chmod 700 $data/share; mv store/new/deep store/moved
+chmod 700 $data/share; mv store/new/deep store/moved; mv $data store/data
 "#;
 
 /// What there is below a directory: everything but times of directories, numbers and link counts of directories.
@@ -71,7 +71,8 @@ fn a_mounted_view_is_compared_and_neither_reset_nor_exported() {
         format!("M /nix/store/{}/bin/where (mode, mtime)\n", scene.store.path("right")),
         format!("D /nix/store/{}/ (1 name in it, 4.0 MiB)\n", scene.store.path("sparse")),
         format!("T /nix/store/{}/nothing (symlink, was file)\n", scene.store.path("twin")),
-        format!("P /nix/store/{}/share/ (mode)\n", scene.store.path("data")),
+        format!("A /nix/store/data/ (moved from /nix/store/{})\n", scene.store.path("data")),
+        format!("D /nix/store/{}/ (2 names in it, 256.0 KiB)\n", scene.store.path("data")),
         "A /nix/store/moved/b\n".to_owned(),
         "A /nix/store/new/\\xff\n".to_owned(),
     ] {

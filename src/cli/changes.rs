@@ -101,6 +101,17 @@ impl Over {
     }
 }
 
+/// In place of a closure that nobody knows: a lower without members.
+///
+/// # Errors
+/// If the upper cannot be opened.
+pub fn unknown(look: &UpperLook) -> Result<ClosureLower<DirLower>, CliError> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let opened = rustix::fs::open(look.path(), flags, Mode::empty()).context("cannot open the upper")?;
+    let lower = DirLower::new(&opened).context("cannot open the upper")?;
+    Ok(ClosureLower::new(lower, std::sync::Arc::default()))
+}
+
 /// The directory of the upper that is meant: of the mounted view of that name or at that path, of that name in the state
 /// directory, or at that path itself.
 ///

@@ -31,6 +31,9 @@ pub struct ShownChange {
     after: Option<ShownFacts>,
     #[serde(skip_serializing_if = "Option::is_none")]
     gone: Option<ShownExtent>,
+    /// Of a directory that was moved: where the store has it, for people.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    moved_from: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -100,6 +103,7 @@ impl ShownChange {
             metadata: aspects.map(words).unwrap_or_default(),
             before: change.before.as_ref().map(facts),
             after: change.after.as_ref().map(facts),
+            moved_from: change.from.as_ref().map(|from| in_view(root, from)),
             gone: gone.map(|Extent { names, bytes }| ShownExtent { names: *names, bytes: *bytes }),
         }
     }
@@ -147,6 +151,12 @@ pub fn line(change: &Change, root: &str) -> String {
     };
     let shown = change.after.as_ref().or(change.before.as_ref());
     let slash = if shown.is_some_and(|facts| facts.kind == FileKind::Directory) { "/" } else { "" };
+    let moved = change.from.as_ref().map(|from| format!("moved from {}", in_view(root, from)));
+    let note = [Some(note).filter(|note| !note.is_empty()), moved]
+        .into_iter()
+        .flatten()
+        .collect::<Vec<_>>()
+        .join(", ");
     let note = if note.is_empty() { note } else { format!(" ({note})") };
     format!("{letter} {}{slash}{note}", in_view(root, &change.path))
 }
@@ -200,7 +210,7 @@ mod tests {
     fn change(names: &[&[u8]], what: What) -> Change {
         let facts = Facts { kind: FileKind::Regular, size: 3, permissions: 0o4755, uid: 1, gid: 2 };
         let path = names.iter().map(|name| Name::new(name).unwrap()).collect();
-        Change { path, what, before: Some(facts), after: Some(facts) }
+        Change { path, what, before: Some(facts), after: Some(facts), from: None }
     }
 
     #[test]

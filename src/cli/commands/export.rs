@@ -6,12 +6,14 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
-use crate::cli::changes::{hold, in_view, look, prefix_of, root_of};
+use crate::cli::changes::{OverArgs, hold, in_view, look, prefix_of, root_of, told, unknown};
 use crate::cli::output::{count, size};
 use crate::cli::view::{absolute, warn};
 use crate::cli::{CliError, Context, ErrorContext};
-use crate::view::oci_layer::{self, Compression, Digests, ExportError, Exported, Sink};
-use crate::view::upper_dir::UpperDir;
+use crate::layer::dir::{DirLower, DirUpper};
+use crate::view::changes::Trees;
+use crate::view::oci_layer::{self, Compression, Digests, ExportError, Exported, Exporting, Sink};
+use crate::view::store_root::ClosureLower;
 
 /// Arguments of `nixview export`.
 #[derive(Debug, clap::Args)]
@@ -24,6 +26,9 @@ use crate::view::upper_dir::UpperDir;
     nixview export web --json -o web.tar | jq -r .digest"
 )]
 pub struct Args {
+    /// What it lies over: needed for directories of the store that were moved.
+    #[command(flatten)]
+    pub over: OverArgs,
     /// The file to write, whole or not at all; - is standard output
     #[arg(short, long, value_name = "FILE")]
     pub output: PathBuf,
@@ -69,8 +74,17 @@ struct Report {
 /// If a view of the upper is mounted, something in it cannot be in a layer, or the file cannot be written.
 pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let look = look(&args.view, context)?;
-    let owner = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    let last = look.last_view().map_err(|error| told(&error))?;
+    let owner = last.as_ref().map_or((0, 0), |last| last.owner);
     let upper = hold(&look, owner)?;
+    let (lower, problem) = match args.over.open(last, context) {
+        Ok(over) => (over.lower, None),
+        Err(error) if args.over.closure.is_some() => return Err(error),
+        Err(error) => (unknown(&look)?, Some(error)),
+    };
+    let prefix = prefix_of(&upper.meta().store_dir)?;
+    let how = Exporting { prefix, skip: args.skip_unsupported, lower_known: problem.is_none() };
+    let job = Job { trees: Trees { lower: &lower, upper: upper.layer(), owner: Some(owner) }, how, problem };
     let compression = match args.compress {
         CompressArg::None => Compression::None,
         CompressArg::Gzip => Compression::Gzip,
@@ -86,9 +100,9 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
         if output.is_terminal() {
             return Err(CliError::usage("a layer is nothing for a terminal").hint("name a file with -o"));
         }
-        write(&upper, args, compression, output)?.0
+        job.write(compression, output)?.0
     } else {
-        to_file(&upper, args, compression)?
+        job.to_file(&args.output, compression)?
     };
     drop(progress);
     let root = root_of(&upper.meta().store_dir);
@@ -114,36 +128,54 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Writes a file beside the one that is wanted, and renames it when it is whole.
-fn to_file(upper: &UpperDir, args: &Args, compression: Compression) -> Result<(Digests, Exported), CliError> {
-    let path = absolute(&args.output)?;
-    let failed = || format!("cannot write {}", path.display());
-    let parent = path.parent().unwrap_or(Path::new("/"));
-    let permissions = std::os::unix::fs::PermissionsExt::from_mode(0o644);
-    let draft = tempfile::Builder::new().permissions(permissions).tempfile_in(parent).with_context(failed)?;
-    let (answer, draft) = write(upper, args, compression, draft)?;
-    draft.as_file().sync_all().with_context(failed)?;
-    draft.persist(&path).map_err(|error| error.error).with_context(failed)?;
-    Ok(answer)
+/// What is written.
+struct Job<'j> {
+    trees: Trees<'j, ClosureLower<DirLower>, DirUpper>,
+    how: Exporting,
+    /// Why the lower is not known.
+    problem: Option<CliError>,
 }
 
-fn write<W: Write>(
-    upper: &UpperDir,
-    args: &Args,
-    compression: Compression,
-    output: W,
-) -> Result<((Digests, Exported), W), CliError> {
-    const OUTPUT: &str = "cannot write the layer";
-    let prefix = prefix_of(&upper.meta().store_dir)?;
-    let mut sink = Sink::new(io::BufWriter::with_capacity(1 << 20, output), compression).context(OUTPUT)?;
-    let exported = oci_layer::export(upper.layer(), &prefix, args.skip_unsupported, &mut sink);
-    let exported = exported.map_err(|error| match &error {
-        ExportError::Unsupported { .. } => {
-            CliError::new(error.to_string()).hint("--skip-unsupported leaves out what a layer cannot hold")
+impl Job<'_> {
+    /// Writes a file beside the one that is wanted, and renames it when it is whole.
+    fn to_file(&self, output: &Path, compression: Compression) -> Result<(Digests, Exported), CliError> {
+        let path = absolute(output)?;
+        let failed = || format!("cannot write {}", path.display());
+        let parent = path.parent().unwrap_or(Path::new("/"));
+        let permissions = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+        let draft =
+            tempfile::Builder::new().permissions(permissions).tempfile_in(parent).with_context(failed)?;
+        let (answer, draft) = self.write(compression, draft)?;
+        draft.as_file().sync_all().with_context(failed)?;
+        draft.persist(&path).map_err(|error| error.error).with_context(failed)?;
+        Ok(answer)
+    }
+
+    fn write<W: Write>(
+        &self,
+        compression: Compression,
+        output: W,
+    ) -> Result<((Digests, Exported), W), CliError> {
+        const OUTPUT: &str = "cannot write the layer";
+        let mut sink =
+            Sink::new(io::BufWriter::with_capacity(1 << 20, output), compression).context(OUTPUT)?;
+        let exported =
+            oci_layer::export(self.trees, &self.how, &mut sink).map_err(|error| self.told(&error))?;
+        let (digests, output) = sink.finish().context(OUTPUT)?;
+        let output = output.into_inner().map_err(io::IntoInnerError::into_error).context(OUTPUT)?;
+        Ok(((digests, exported), output))
+    }
+
+    fn told(&self, error: &ExportError) -> CliError {
+        let told = CliError::new(error.to_string());
+        match (error, &self.problem) {
+            (ExportError::Moved { .. }, Some(problem)) => {
+                told.hint(format!("{problem}: name the environment with --closure"))
+            }
+            (ExportError::Unsupported { .. }, _) => {
+                told.hint("--skip-unsupported leaves out what a layer cannot hold")
+            }
+            _ => told,
         }
-        _ => CliError::new(error.to_string()),
-    })?;
-    let (digests, output) = sink.finish().context(OUTPUT)?;
-    let output = output.into_inner().map_err(io::IntoInnerError::into_error).context(OUTPUT)?;
-    Ok(((digests, exported), output))
+    }
 }

@@ -22,6 +22,7 @@ mod walk;
 pub use reset::{Reset, ResetError, reset};
 pub use summary::Summary;
 pub use trees::{ReadUpper, Trees};
+pub(in crate::view) use trees::{Shown, Through};
 pub use walk::changes;
 
 /// One path that is not as in the lower.
@@ -35,6 +36,8 @@ pub struct Change {
     pub before: Option<Facts>,
     /// What the view has there.
     pub after: Option<Facts>,
+    /// Where the lower has the directory that was moved here, if one was.
+    pub from: Option<Vec<Name>>,
 }
 
 /// How a path differs from the lower.

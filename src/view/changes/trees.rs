@@ -69,14 +69,14 @@ impl<L, U> Copy for Trees<'_, L, U> {}
 
 /// What shows under a name: an object of either layer.
 #[derive(Clone, Debug)]
-pub(super) enum Shown<UO, LO> {
+pub(in crate::view) enum Shown<UO, LO> {
     Upper(UO),
     Lower(LO),
 }
 
 /// What of the lower shows through a directory of the view.
 #[derive(Clone, Debug)]
-pub(super) enum Through {
+pub(in crate::view) enum Through {
     Nothing,
     /// What the lower has at the same path.
     Same,
@@ -87,19 +87,24 @@ pub(super) enum Through {
 /// Where in the lower is what shows through a directory of the view: `base`, and the names after the first `from`
 /// of the directory's own path.
 #[derive(Clone, Debug)]
-pub(super) struct LowerAt {
+pub(in crate::view) struct LowerAt {
     base: Arc<[Name]>,
     from: usize,
 }
 
 impl LowerAt {
     /// At the path `base` for a directory whose path in the view has `from` names.
-    pub(super) fn new(base: &[Name], from: usize) -> Self {
+    pub(in crate::view) fn new(base: &[Name], from: usize) -> Self {
         Self { base: Arc::from(base), from }
     }
 
+    /// Where a directory whose path has `depth` names was moved from, if it was itself moved and not one above it.
+    pub(super) fn moved(&self, depth: usize) -> Option<Vec<Name>> {
+        (self.from == depth).then(|| self.base.to_vec())
+    }
+
     /// The path in the lower of `path`, a path of the view below the directory that this was made for.
-    pub(super) fn path(&self, path: &[Name]) -> Vec<Name> {
+    pub(in crate::view) fn path(&self, path: &[Name]) -> Vec<Name> {
         self.base.iter().chain(path.get(self.from..).unwrap_or_default()).cloned().collect()
     }
 }
@@ -118,7 +123,7 @@ impl<L: Lower, U: ReadUpper> Trees<'_, L, U> {
 
     /// What of the lower shows through a directory that the upper has at `path`, if `parent` does through the one above;
     /// and the directory of the lower, unless it is the one at `path`.
-    pub(super) fn through(
+    pub(in crate::view) fn through(
         &self,
         dir: &U::Object,
         path: &[Name],
@@ -156,28 +161,38 @@ impl<L: Lower, U: ReadUpper> Trees<'_, L, U> {
         })
     }
 
-    pub(super) fn open(&self, object: &Shown<U::Object, L::Object>) -> io::Result<Box<dyn LayerFile>> {
+    pub(in crate::view) fn open(
+        &self,
+        object: &Shown<U::Object, L::Object>,
+    ) -> io::Result<Box<dyn LayerFile>> {
         Ok(match object {
             Shown::Upper(object) => Box::new(self.upper.open(object, Access::Read)?),
             Shown::Lower(object) => Box::new(self.lower.open(object, Access::Read)?),
         })
     }
 
-    pub(super) fn read_link(&self, object: &Shown<U::Object, L::Object>) -> io::Result<Vec<u8>> {
+    pub(in crate::view) fn read_link(&self, object: &Shown<U::Object, L::Object>) -> io::Result<Vec<u8>> {
         match object {
             Shown::Upper(object) => self.upper.read_link(object),
             Shown::Lower(object) => self.lower.read_link(object),
         }
     }
 
-    pub(super) fn list_xattr(&self, object: &Shown<U::Object, L::Object>) -> io::Result<Vec<Vec<u8>>> {
+    pub(in crate::view) fn list_xattr(
+        &self,
+        object: &Shown<U::Object, L::Object>,
+    ) -> io::Result<Vec<Vec<u8>>> {
         match object {
             Shown::Upper(object) => self.upper.list_xattr(object),
             Shown::Lower(object) => self.lower.list_xattr(object),
         }
     }
 
-    pub(super) fn get_xattr(&self, object: &Shown<U::Object, L::Object>, name: &[u8]) -> io::Result<Vec<u8>> {
+    pub(in crate::view) fn get_xattr(
+        &self,
+        object: &Shown<U::Object, L::Object>,
+        name: &[u8],
+    ) -> io::Result<Vec<u8>> {
         match object {
             Shown::Upper(object) => self.upper.get_xattr(object, name),
             Shown::Lower(object) => self.lower.get_xattr(object, name),
@@ -185,7 +200,7 @@ impl<L: Lower, U: ReadUpper> Trees<'_, L, U> {
     }
 
     /// Metadata of an object of the lower, as the view would show them.
-    pub(super) fn lower_stat(&self, object: &L::Object) -> io::Result<Stat> {
+    pub(in crate::view) fn lower_stat(&self, object: &L::Object) -> io::Result<Stat> {
         let mut stat = self.lower.stat(object)?;
         if let Some((uid, gid)) = self.owner {
             (stat.uid, stat.gid) = (uid, gid);

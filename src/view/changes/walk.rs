@@ -24,7 +24,7 @@ pub fn changes<L: Lower, U: ReadUpper>(
     start: &[Name],
     each: &mut dyn FnMut(Change) -> Result<(), ChangesError>,
 ) -> Result<(), ChangesError> {
-    let mut walk = Walk { trees, path: Vec::new(), frames: Vec::new(), each };
+    let mut walk = Walk { trees, path: Vec::new(), frames: Vec::new(), from: None, each };
     walk.root(start)?;
     let mut down = start.iter();
     while !walk.frames.is_empty() {
@@ -83,6 +83,8 @@ struct Walk<'w, L: Lower, U: ReadUpper> {
     trees: Trees<'w, L, U>,
     path: Vec<Name>,
     frames: Vec<Frame<U::Object, L::Object>>,
+    /// Where the directory at the current path was moved from, if it was.
+    from: Option<Vec<Name>>,
     each: &'w mut dyn FnMut(Change) -> Result<(), ChangesError>,
 }
 
@@ -111,6 +113,7 @@ impl<L: Lower, U: ReadUpper> Walk<'_, L, U> {
 
     /// Looks at the next name of the current directory.
     fn step(&mut self, start: &[Name]) -> Result<(), ChangesError> {
+        self.from = None;
         let Some(frame) = self.frames.last_mut() else { return Ok(()) };
         self.path.truncate(frame.depth);
         let Some(name) = frame.names.pop() else {
@@ -201,6 +204,10 @@ impl<L: Lower, U: ReadUpper> Walk<'_, L, U> {
     ) -> Result<(), ChangesError> {
         let is_directory = now.stat.kind == FileKind::Directory;
         let mut under = None;
+        self.from = match (&now.object, &now.through) {
+            (Shown::Upper(_), Through::Elsewhere(at)) => at.moved(self.path.len()),
+            _ => None,
+        };
         match below {
             None if wanted => self.emit(What::Added, None, Some(Facts::of(&now.stat)))?,
             None => {}
@@ -252,7 +259,8 @@ impl<L: Lower, U: ReadUpper> Walk<'_, L, U> {
     }
 
     fn emit(&mut self, what: What, before: Option<Facts>, after: Option<Facts>) -> Result<(), ChangesError> {
-        (self.each)(Change { path: self.path.clone(), what, before, after })
+        let from = self.from.take();
+        (self.each)(Change { path: self.path.clone(), what, before, after, from })
     }
 
     /// Makes a directory the current one.

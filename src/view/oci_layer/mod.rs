@@ -23,7 +23,7 @@ mod write;
 
 pub use apply::{Imported, Source, Target, import};
 pub use compress::{Compression, Digests, Sink, decompressed};
-pub use write::{ExportError, Exported, export};
+pub use write::{ExportError, Exported, Exporting, export};
 
 /// What the names of whiteouts start with.
 const WHITEOUT: &[u8] = b".wh.";

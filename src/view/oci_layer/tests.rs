@@ -6,7 +6,7 @@ use super::entry::{Body, Entry};
 use super::read::Reader;
 use super::*;
 use crate::layer::mem::MemLayer;
-use crate::layer::{Access, LayerFile, Lower, NewObject, Presence, Upper};
+use crate::layer::{Access, LayerFile, Lower, NewObject, Presence, Restore, Upper};
 use crate::vfs::{Errno, SetAttr, SetTime, Timespec, XattrMode};
 use crate::view::changes::Trees;
 
@@ -118,9 +118,14 @@ fn tree(upper: &MemLayer) -> BTreeMap<String, String> {
     all
 }
 
+fn how(skip: bool) -> Exporting {
+    Exporting { prefix: path("nix"), skip, lower_known: true }
+}
+
 fn exported(upper: &MemLayer) -> Vec<u8> {
     let mut bytes = Vec::new();
-    export(upper, &path("nix"), false, &mut bytes).unwrap();
+    let trees = Trees { lower: &lower(), upper, owner: Some((1, 2)) };
+    export(trees, &how(false), &mut bytes).unwrap();
     bytes
 }
 
@@ -433,10 +438,12 @@ fn what_a_layer_cannot_hold_is_said_or_left_out() {
     upper.add("d/socket", &NewObject::Node { kind: FileKind::Socket, rdev: 0 }, 0o600).unwrap();
     let file = upper.add_file("d/f", 0o644, b"").unwrap();
     upper.set_xattr(&file, b"user.a=b", b"", XattrMode::Set).unwrap();
-    let error = export(&upper, &path("nix"), false, &mut Vec::new()).unwrap_err();
+    let lower = MemLayer::new();
+    let trees = Trees { lower: &lower, upper: &upper, owner: None };
+    let error = export(trees, &how(false), &mut Vec::new()).unwrap_err();
     assert_eq!(error.to_string(), "'/d/.wh.x' cannot be in a layer: its name is that of a mark in layers");
     let mut bytes = Vec::new();
-    let done = export(&upper, &path("nix"), true, &mut bytes).unwrap();
+    let done = export(trees, &how(true), &mut bytes).unwrap();
     let skipped: Vec<String> =
         done.skipped.iter().map(|(path, _)| crate::view::changes::shown(path)).collect();
     assert_eq!(skipped, ["/d/.wh.x", "/d/f", "/d/socket"]);
@@ -454,4 +461,34 @@ fn a_disk_that_fails_keeps_its_errno() {
     let error = import(&source, bytes.as_slice(), Target { trees, owner: None }).unwrap_err();
     let Problem::Io(_, error) = error.problem else { return assert_eq!(error.to_string(), "EROFS") };
     assert_eq!(Errno::of(&error), Errno::EROFS);
+}
+
+#[test]
+fn a_moved_directory_goes_out_with_what_it_shows() {
+    let upper = MemLayer::new();
+    let lower = lower();
+    lower.add_file("store/p/bin/b", 0o444, b"hidden").unwrap();
+    for dir in ["store", "store/p", "store/moved"] {
+        upper.add_dir(dir, 0o755).unwrap();
+    }
+    let (store, moved) =
+        (upper.resolve(&path("store")).unwrap(), upper.resolve(&path("store/moved")).unwrap());
+    upper.set_redirect(&moved, &crate::layer::Redirect::Path(path("store/p"))).unwrap();
+    upper.discard(&store, &name("p")).unwrap();
+    upper.remove(&store, &name("p"), true).unwrap();
+    upper.add_dir("store/moved/bin", 0o700).unwrap();
+    upper.remove(&upper.resolve(&path("store/moved/bin")).unwrap(), &name("b"), true).unwrap();
+    let trees = Trees { lower: &lower, upper: &upper, owner: Some((1, 2)) };
+    let mut bytes = Vec::new();
+    export(trees, &how(false), &mut bytes).unwrap();
+    let copy = import_with(&bytes, false).1;
+    let all = tree(&copy);
+    let names: Vec<&String> = all.keys().collect();
+    assert_eq!(names, ["/store", "/store/moved", "/store/moved/bin", "/store/moved/bin/a", "/store/p"]);
+    assert!(all.get("/store/moved").unwrap().ends_with("opaque true"));
+    assert!(all.get("/store/moved/bin/a").unwrap().ends_with(" lower"), "{all:?}");
+    assert!(all.get("/store/moved/bin/a").unwrap().contains(", 1, 2, "), "of the view's owner: {all:?}");
+    let unknown = Exporting { lower_known: false, ..how(true) };
+    let error = export(trees, &unknown, &mut Vec::new()).unwrap_err().to_string();
+    assert!(error.contains("'/store/moved' is a directory of the store that was moved"), "{error}");
 }

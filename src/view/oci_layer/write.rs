@@ -5,9 +5,9 @@ use std::io::{self, Write};
 
 use super::entry::{Body, Entry, Xattr};
 use super::{BLOCK, OPAQUE, WHITEOUT, encode, is_private, is_zero_device, joined};
-use crate::layer::{Access, EntryKind, LayerFile, Presence, Redirect, Stat};
+use crate::layer::{Lower, Presence, Stat};
 use crate::vfs::{FileKind, Name, Timespec};
-use crate::view::changes::{ChangesError, ReadUpper, shown};
+use crate::view::changes::{ChangesError, ReadUpper, Shown, Through, Trees, shown};
 
 /// How much of a file is read at once, in bytes.
 const CHUNK: usize = 256 * 1024;
@@ -35,33 +35,50 @@ pub enum ExportError {
         /// Why not.
         why: String,
     },
+    /// It is not known what is in a directory of the lower that was moved.
+    #[error("'{}' is a directory of the store that was moved: what it shows is in the closure of the view, which is not known", shown(.path))]
+    Moved {
+        /// Names from the root of the view.
+        path: Vec<Name>,
+    },
     /// The archive cannot be written.
     #[error("cannot write the layer: {0}")]
     Output(#[source] io::Error),
 }
 
-/// Writes all that an upper has and hides as a layer whose directory `prefix` is the root of the view.
+/// How an upper is written.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Exporting {
+    /// The directory of the archive that is the root of the view.
+    pub prefix: Vec<Name>,
+    /// Leave out what an archive cannot hold, and tell it; else it is an error.
+    pub skip: bool,
+    /// The lower is what the upper was made over; else a directory that was moved is an error, since nobody knows what is in it.
+    pub lower_known: bool,
+}
+
+/// Writes all that an upper has and hides as a layer.
 ///
 /// The same upper gives the same bytes: names in bytewise order, a directory before what is in it, owners as numbers, times of access and
 /// change left out. All of a file is written, holes as zeros: the specification advises against sparse members, and an import makes them
-/// holes again. With `skip`, what an archive cannot hold is left out and told; else it is an error.
+/// holes again. A layer has no word for a directory of the lower that was moved: it is written with all that it shows.
 ///
 /// # Errors
 /// [`ExportError`]; what was written until then is no archive.
-pub fn export<U: ReadUpper>(
-    upper: &U,
-    prefix: &[Name],
-    skip: bool,
+pub fn export<L: Lower, U: ReadUpper>(
+    trees: Trees<'_, L, U>,
+    how: &Exporting,
     output: &mut dyn Write,
 ) -> Result<Exported, ExportError> {
-    let mut export =
-        Export { upper, prefix, skip, output, links: HashMap::new(), exported: Exported::default() };
-    let root = upper.root().map_err(|source| failed(&[], source))?;
-    let stat = upper.stat(&root).map_err(|source| failed(&[], source))?;
-    export.object(&[], &root, &stat)?;
-    let mut pending = vec![Vec::new()];
-    while let Some(path) = pending.pop() {
-        export.directory(&path, &mut pending)?;
+    let mut export = Export { trees, how, output, links: HashMap::new(), exported: Exported::default() };
+    let root = trees.upper.root().map_err(|source| failed(&[], source))?;
+    let stat = trees.upper.stat(&root).map_err(|source| failed(&[], source))?;
+    let opaque = trees.upper.is_opaque(&root).map_err(|source| failed(&[], source))?;
+    export.object(&[], &Shown::Upper(root), &stat)?;
+    let through = if opaque { Through::Nothing } else { Through::Same };
+    let mut pending = vec![Directory { path: Vec::new(), in_upper: true, through }];
+    while let Some(directory) = pending.pop() {
+        export.directory(&directory, &mut pending)?;
     }
     export.output.write_all(&[0; 2 * BLOCK]).map_err(ExportError::Output)?;
     Ok(export.exported)
@@ -71,72 +88,141 @@ fn failed(path: &[Name], source: io::Error) -> ExportError {
     ExportError::Read(ChangesError { action: "read", path: path.to_vec(), source })
 }
 
-struct Export<'e, U> {
-    upper: &'e U,
-    prefix: &'e [Name],
-    skip: bool,
+/// A directory whose members are to be written.
+struct Directory {
+    path: Vec<Name>,
+    in_upper: bool,
+    through: Through,
+}
+
+/// What shows under a name of a directory, as far as it is written.
+struct Member<UO, LO> {
+    name: Name,
+    /// `None`: a whiteout.
+    object: Option<Shown<UO, LO>>,
+}
+
+type MemberOf<L, U> = Member<<U as Lower>::Object, <L as Lower>::Object>;
+
+struct Export<'e, L, U> {
+    trees: Trees<'e, L, U>,
+    how: &'e Exporting,
     output: &'e mut dyn Write,
     /// The first path in the archive of inodes that have several.
     links: HashMap<u64, Vec<u8>>,
     exported: Exported,
 }
 
-impl<U: ReadUpper> Export<'_, U> {
+impl<L: Lower, U: ReadUpper> Export<'_, L, U> {
     /// Writes the members of a directory; those that are directories are left to be done, the first one last.
-    fn directory(&mut self, path: &[Name], pending: &mut Vec<Vec<Name>>) -> Result<(), ExportError> {
-        let fail = |source| failed(path, source);
-        let dir = self.upper.resolve(path).map_err(fail)?;
-        let opaque = self.upper.is_opaque(&dir).map_err(fail)?;
+    fn directory(&mut self, directory: &Directory, pending: &mut Vec<Directory>) -> Result<(), ExportError> {
+        let path = &directory.path;
+        let (members, opaque) = self.members(directory).map_err(|source| failed(path, source))?;
+        let above = [&joined(&self.how.prefix, path), &b"/"[..]].concat();
         if opaque {
-            let mark = [&joined(self.prefix, path), &b"/"[..], OPAQUE].concat();
-            self.mark(mark)?;
+            self.mark([&above, OPAQUE].concat())?;
         }
-        let mut entries = self.upper.read_dir(&dir).map_err(fail)?;
-        entries.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         let mut directories = Vec::new();
-        for entry in entries {
-            let mut inner = path.to_vec();
-            inner.push(entry.name.clone());
-            if entry.name.as_bytes().starts_with(WHITEOUT) {
+        for Member { name, object } in members {
+            let inner = [path.as_slice(), std::slice::from_ref(&name)].concat();
+            if name.as_bytes().starts_with(WHITEOUT) {
                 self.cannot(&inner, "its name is that of a mark in layers")?;
                 continue;
             }
-            match self.upper.presence(&dir, &entry.name).map_err(|source| failed(&inner, source))? {
-                Presence::Absent => {}
+            let Some(object) = object else {
                 // In an opaque directory it hides nothing that is not hidden already.
-                Presence::Whiteout if opaque => {}
-                Presence::Whiteout => {
-                    let above = joined(self.prefix, path);
-                    self.mark([&above, &b"/"[..], WHITEOUT, entry.name.as_bytes()].concat())?;
+                if !opaque {
+                    self.mark([&above, WHITEOUT, name.as_bytes()].concat())?;
                 }
-                Presence::Present(object) => {
-                    let stat = self.upper.stat(&object).map_err(|source| failed(&inner, source))?;
-                    let written = self.object(&inner, &object, &stat)?;
-                    if written && entry.kind == EntryKind::Object(FileKind::Directory) {
-                        directories.push(inner);
-                    }
-                }
+                continue;
+            };
+            let stat = self.stat(&object).map_err(|source| failed(&inner, source))?;
+            if self.object(&inner, &object, &stat)? && stat.kind == FileKind::Directory {
+                directories.push(self.inner(inner, &object, &directory.through)?);
             }
         }
         pending.extend(directories.into_iter().rev());
         Ok(())
     }
 
-    /// Writes an object; `false` if it was skipped.
-    fn object(&mut self, path: &[Name], object: &U::Object, stat: &Stat) -> Result<bool, ExportError> {
-        let fail = |source| failed(path, source);
-        if stat.kind == FileKind::Directory && self.is_moved(path, object).map_err(fail)? {
-            const WHY: &str =
-                "it was moved, and what the store has in it is not in the upper: replace it by a copy";
-            return self.cannot(path, WHY).map(|()| false);
+    /// What is written of a directory, by name; and whether nothing else shows in it.
+    fn members(&self, directory: &Directory) -> io::Result<(Vec<MemberOf<L, U>>, bool)> {
+        let Trees { lower, upper, .. } = self.trees;
+        let mut members = Vec::new();
+        let mut opaque = matches!(directory.through, Through::Elsewhere(_));
+        if directory.in_upper {
+            let dir = upper.resolve(&directory.path)?;
+            opaque |= upper.is_opaque(&dir)?;
+            for entry in upper.read_dir(&dir)? {
+                let object = match upper.presence(&dir, &entry.name)? {
+                    Presence::Absent => continue,
+                    Presence::Whiteout => None,
+                    Presence::Present(object) => Some(Shown::Upper(object)),
+                };
+                members.push(Member { name: entry.name, object });
+            }
         }
-        let in_archive = joined(self.prefix, path);
+        members.sort_unstable_by(|a: &MemberOf<L, U>, b| a.name.cmp(&b.name));
+        if let Through::Elsewhere(at) = &directory.through {
+            let dir = lower.resolve(&at.path(&directory.path))?;
+            let own = members.len();
+            for entry in lower.read_dir(&dir)? {
+                let known = members.get(..own).unwrap_or_default();
+                if known.binary_search_by(|member| member.name.cmp(&entry.name)).is_err() {
+                    let object = Some(Shown::Lower(lower.lookup(&dir, &entry.name)?));
+                    members.push(Member { name: entry.name, object });
+                }
+            }
+            members.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        }
+        Ok((members, opaque))
+    }
+
+    /// What is to be done of a directory that was written.
+    fn inner(
+        &self,
+        path: Vec<Name>,
+        object: &Shown<U::Object, L::Object>,
+        parent: &Through,
+    ) -> Result<Directory, ExportError> {
+        let Shown::Upper(dir) = object else {
+            return Ok(Directory { path, in_upper: false, through: parent.clone() });
+        };
+        let fail = |source| failed(&path, source);
+        if !self.how.lower_known {
+            let moved = !self.trees.upper.is_opaque(dir).map_err(fail)?
+                && self.trees.upper.redirect(dir).map_err(fail)?.is_some();
+            if moved {
+                return Err(ExportError::Moved { path });
+            }
+        }
+        let (through, _) = self.trees.through(dir, &path, parent).map_err(fail)?;
+        Ok(Directory { path, in_upper: true, through })
+    }
+
+    fn stat(&self, object: &Shown<U::Object, L::Object>) -> io::Result<Stat> {
+        match object {
+            Shown::Upper(object) => self.trees.upper.stat(object),
+            // Of the lower each name is an inode of its own.
+            Shown::Lower(object) => Ok(Stat { nlink: 1, ..self.trees.lower_stat(object)? }),
+        }
+    }
+
+    /// Writes an object; `false` if it was skipped.
+    fn object(
+        &mut self,
+        path: &[Name],
+        object: &Shown<U::Object, L::Object>,
+        stat: &Stat,
+    ) -> Result<bool, ExportError> {
+        let fail = |source| failed(path, source);
+        let in_archive = joined(&self.how.prefix, path);
         let is_linked = stat.nlink > 1 && stat.kind != FileKind::Directory;
         let body = match (self.links.get(&stat.ino).filter(|_| is_linked), stat.kind) {
             (Some(first), _) => Body::HardLink(first.clone()),
             (None, FileKind::Regular) => Body::file(stat.size),
             (None, FileKind::Directory) => Body::Directory,
-            (None, FileKind::Symlink) => Body::Symlink(self.upper.read_link(object).map_err(fail)?),
+            (None, FileKind::Symlink) => Body::Symlink(self.trees.read_link(object).map_err(fail)?),
             (None, FileKind::Socket) => {
                 return self.cannot(path, "it is a socket").map(|()| false);
             }
@@ -174,22 +260,13 @@ impl<U: ReadUpper> Export<'_, U> {
         Ok(true)
     }
 
-    /// True for a directory that shows what the lower has elsewhere. Those above it do not: they would not go out.
-    fn is_moved(&self, path: &[Name], dir: &U::Object) -> io::Result<bool> {
-        if path.is_empty() || self.upper.is_opaque(dir)? {
-            return Ok(false);
-        }
-        Ok(match self.upper.redirect(dir)? {
-            None => false,
-            Some(Redirect::Path(target)) => target != path,
-            Some(Redirect::Sibling(name)) => path.last() != Some(&name),
-            Some(Redirect::Nowhere) => true,
-        })
-    }
-
-    fn xattrs(&mut self, path: &[Name], object: &U::Object) -> Result<Vec<Xattr>, ExportError> {
+    fn xattrs(
+        &mut self,
+        path: &[Name],
+        object: &Shown<U::Object, L::Object>,
+    ) -> Result<Vec<Xattr>, ExportError> {
         let fail = |source| failed(path, source);
-        let mut names = self.upper.list_xattr(object).map_err(fail)?;
+        let mut names = self.trees.list_xattr(object).map_err(fail)?;
         names.sort_unstable();
         let mut xattrs = Vec::new();
         for name in names {
@@ -198,7 +275,7 @@ impl<U: ReadUpper> Export<'_, U> {
                 self.cannot(path, &why)?;
                 continue;
             }
-            let value = self.upper.get_xattr(object, &name).map_err(fail)?;
+            let value = self.trees.get_xattr(object, &name).map_err(fail)?;
             xattrs.push((name, value));
         }
         Ok(xattrs)
@@ -216,9 +293,14 @@ impl<U: ReadUpper> Export<'_, U> {
     }
 
     /// Writes the content of a file, as long as its header said.
-    fn content(&mut self, path: &[Name], object: &U::Object, size: u64) -> Result<(), ExportError> {
+    fn content(
+        &mut self,
+        path: &[Name],
+        object: &Shown<U::Object, L::Object>,
+        size: u64,
+    ) -> Result<(), ExportError> {
         let fail = |source| failed(path, source);
-        let file = self.upper.open(object, Access::Read).map_err(fail)?;
+        let file = self.trees.open(object).map_err(fail)?;
         let mut buffer = vec![0; CHUNK];
         let mut at = 0;
         while at < size {
@@ -236,7 +318,7 @@ impl<U: ReadUpper> Export<'_, U> {
     }
 
     fn cannot(&mut self, path: &[Name], why: &str) -> Result<(), ExportError> {
-        if !self.skip {
+        if !self.how.skip {
             return Err(ExportError::Unsupported { path: path.to_vec(), why: why.to_owned() });
         }
         self.exported.skipped.push((path.to_vec(), why.to_owned()));
