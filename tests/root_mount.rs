@@ -84,6 +84,21 @@ fn changes_are_there_again_with_the_same_upper() {
 
 #[test]
 #[ignore = "needs root and /dev/fuse"]
+fn a_name_is_free_when_its_view_was_unmounted_by_others() {
+    let scene = Scene::new();
+    // umount(8) comes back while the server still cleans up.
+    for _ in 0..8 {
+        scene.mount("env-a", "a", &["--name", "web", "--tmp"]).ok();
+        scene.shell("for n in $(seq 50); do echo $n > a/file$n; done; umount a").ok();
+    }
+    scene.mount("env-a", "a", &["--name", "web", "--tmp"]).ok();
+    scene.mount("env-a", "b", &["--name", "web", "--tmp"]).failed(1, &["web", "umount web"]);
+    scene.nixview(&["umount", "web"]).ok();
+    scene.assert_nothing_left();
+}
+
+#[test]
+#[ignore = "needs root and /dev/fuse"]
 fn names_targets_and_uppers_are_used_once() {
     let scene = Scene::new();
     let upper = scene.path("upper").into_os_string().into_string().unwrap();

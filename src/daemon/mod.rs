@@ -1,5 +1,6 @@
 //! Serves views: the composition root that joins [`crate::view`] and [`crate::fuse`].
 
+mod claim;
 pub mod doctor;
 mod error;
 pub mod launch;

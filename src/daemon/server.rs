@@ -14,11 +14,12 @@ use std::time::{Duration, SystemTime};
 
 use nix::sys::signal::Signal;
 
+use super::claim;
 use super::error::{Attempt, Failure};
 use super::leftovers;
 use super::pin::{self, Pinned};
 use super::record::{self, ClosureRecord, Place, Record, UpperRecord};
-use super::registry::{Claim, Registry, RegistryError};
+use super::registry::{Claim, Registry};
 use crate::closure::Closure;
 use crate::fuse::{self, Session};
 use crate::sys::fuse_connection::FuseConnection;
@@ -106,26 +107,12 @@ pub fn serve(
     let (_, problems) =
         leftovers::sweep(&registry).attempt(|| "cannot read the registry of views".to_owned())?;
     let warnings = problems.into_iter().map(|p| p.what).collect();
-    let claim = claim(&registry, spec)?;
+    let claim = claim::take(&registry, &spec.name)?;
     let mut held = Held { claim, upper: None, pinned: None, mounted: None, shown: false };
     let answer = Serving { spec, dirs, registry: &registry, destination, options, signals, warnings }
         .run(&mut held, caller);
     let released = held.release();
     answer.and(released)
-}
-
-fn claim(registry: &Registry, spec: &ViewSpec) -> Result<Claim, Failure> {
-    match registry.claim(&spec.name) {
-        Ok((claim, None)) => Ok(claim),
-        // The sweep could not clean it up: say why.
-        Ok((claim, Some(left))) => {
-            leftovers::clean(claim, &left)?;
-            registry.claim(&spec.name).map(|(claim, _)| claim).attempt(|| "cannot take the name".to_owned())
-        }
-        Err(error @ RegistryError::Taken { .. }) => Err(Failure::new(error.to_string())
-            .hint(format!("choose another name with --name, or end it with 'nixview umount {}'", spec.name))),
-        Err(error) => Err(Failure::of(&format!("cannot take the name '{}'", spec.name), &error)),
-    }
 }
 
 /// What must be taken back at the end.

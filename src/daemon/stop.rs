@@ -55,32 +55,57 @@ pub fn stop(registry: &Registry, which: &Which<'_>, lazy: bool) -> Result<Stoppe
             return Ok(Stopped::WasDead(name));
         }
     };
-    // Opened while the server is known to live: the number cannot be another's.
-    let server = Pid::from_raw(record.pid).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
-    let attempt = || "cannot read the registry of views".to_owned();
-    let is_same = |state: &Option<State>| matches!(state, Some(State::Served(now)) if now.pid == record.pid);
-    if !is_same(&registry.state(&name).attempt(attempt)?) {
-        return Ok(Stopped::Ended(name));
-    }
     unmount(&record, lazy)?;
     let patience = if lazy { Duration::from_secs(1) } else { CLEAN_UP };
-    let until = Instant::now() + patience;
-    if let Some(server) = &server {
-        wait_readable(&[server.as_fd()], Some(patience))
-            .attempt(|| "cannot wait for the server".to_owned())?;
-    }
-    loop {
-        let now = registry.state(&name).attempt(attempt)?;
-        if matches!(now, Some(State::Dead(_))) {
+    match wait_for_end(registry, &name, record.pid, patience)? {
+        End::Gone => Ok(Stopped::Ended(name)),
+        End::Dead => {
             // It died instead of cleaning up.
             leftovers::clean_if_dead(registry, &name)?;
-            return Ok(Stopped::WasDead(name));
+            Ok(Stopped::WasDead(name))
         }
-        if !is_same(&now) {
-            return Ok(Stopped::Ended(name));
+        End::Serving => Ok(Stopped::StillUsed(name)),
+    }
+}
+
+/// How a wait for the end of a server came out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum End {
+    /// It has cleaned up and given its name back.
+    Gone,
+    /// It is dead, and has left something.
+    Dead,
+    /// It serves on.
+    Serving,
+}
+
+/// Waits until the server `pid` of a view has cleaned up, for so long at most.
+///
+/// # Errors
+/// If the registry cannot be read.
+pub(super) fn wait_for_end(
+    registry: &Registry,
+    name: &ViewName,
+    pid: i32,
+    patience: Duration,
+) -> Result<End, Failure> {
+    let until = Instant::now() + patience;
+    // If it is found to live after this was opened, the number was not another's.
+    let server = Pid::from_raw(pid).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
+    let mut waited = false;
+    loop {
+        match registry.state(name).attempt(|| "cannot read the registry of views".to_owned())? {
+            Some(State::Served(now)) if now.pid == pid => {}
+            Some(State::Dead(_)) => return Ok(End::Dead),
+            _ => return Ok(End::Gone),
+        }
+        if let (Some(server), false) = (&server, std::mem::replace(&mut waited, true)) {
+            wait_readable(&[server.as_fd()], Some(patience))
+                .attempt(|| "cannot wait for the server".to_owned())?;
+            continue;
         }
         if Instant::now() >= until {
-            return Ok(Stopped::StillUsed(name));
+            return Ok(End::Serving);
         }
         std::thread::sleep(Duration::from_millis(5));
     }

@@ -68,7 +68,7 @@ impl Places {
 }
 
 /// Who works: user, group and further groups.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct User(pub(crate) u32, pub(crate) u32, pub(crate) &'static [u32]);
 
 pub(crate) const ROOT: User = User(0, 0, &[]);
@@ -76,6 +76,8 @@ pub(crate) const ROOT: User = User(0, 0, &[]);
 pub(crate) const ALICE: User = User(1234, 1234, &[]);
 /// Somebody who is in Alice's group too.
 pub(crate) const BOB: User = User(1235, 1235, &[1234]);
+/// In no group of the others.
+pub(crate) const CAROL: User = User(1236, 1236, &[]);
 
 /// Does something as a user, in a thread of its own, whose capabilities go with the user 0.
 pub(crate) fn as_user<T: Send>(user: User, work: impl FnOnce() -> T + Send) -> T {
