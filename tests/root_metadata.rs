@@ -86,7 +86,7 @@ fn rights_go_with_each_change_as_on_the_file_system_below() {
             for user in [ROOT, ALICE, BOB, CAROL] {
                 for mode in [0o6777, 0o4766, 0o2767, 0o6666, 0o0777] {
                     // FUSE tells nobody that this bit, which gives no right then, is to go (fs/fuse/dir.c, `fuse_setattr`).
-                    let stays = user == CAROL && mode & 0o2010 == 0o2000;
+                    let stays = user == CAROL && mode & 0o2010 == 0o2000 && what != "allocate";
                     let told = if stays { !0o2000 } else { !0 };
                     if stays && what == "change nothing of the owner" {
                         // That the bit would go is what makes this EPERM elsewhere.
@@ -579,7 +579,7 @@ fn locks_and_shared_mappings_of_two_processes() {
 #[test]
 #[ignore = "needs root and /dev/fuse"]
 fn a_directory_of_many_names_is_read_whole_while_it_changes() {
-    const STAY: usize = 60_000;
+    const STAY: usize = 100_000;
     if !private_namespace() {
         return;
     }

@@ -349,7 +349,8 @@ fn a_view_behaves_as_a_plain_directory_under_thousands_of_operations() {
 #[test]
 #[ignore = "needs root and /dev/fuse"]
 fn flags_of_inodes_clones_and_devices_are_refused() {
-    use rustix::fs::{IFlags, ioctl_ficlone, ioctl_getflags, ioctl_setflags};
+    use rustix::fs::{CWD, IFlags, OFlags, RenameFlags, renameat_with};
+    use rustix::fs::{ioctl_ficlone, ioctl_getflags, ioctl_setflags};
     use rustix::io::Errno;
     if !private_namespace() {
         return;
@@ -378,6 +379,11 @@ fn flags_of_inodes_clones_and_devices_are_refused() {
         )
         .unwrap();
         assert_eq!(errno(&File::open(m.path.join("null"))), Some(libc::EACCES), "{io:?}");
+        let nameless = rustix::fs::open(&m.path, OFlags::TMPFILE | OFlags::RDWR, mode);
+        assert_eq!(nameless.err(), Some(Errno::OPNOTSUPP), "{io:?}");
+        let (old, new) = (m.path.join("new"), m.path.join("newer"));
+        let marked = renameat_with(CWD, &old, CWD, &new, RenameFlags::WHITEOUT);
+        assert_eq!(marked, Err(Errno::INVAL), "{io:?}");
         m.unmount();
     }
 }

@@ -335,7 +335,7 @@ impl<V: Vfs + 'static> fuser::Filesystem for Adapter<V> {
         let opened = self.run(Operation::Open, ino, || {
             let (ino, flags) = (convert::ino(ino), OpenFlags(flags.0));
             if flags.has(libc::O_TRUNC) {
-                rights::before_truncation(&*self.vfs, request, ino)?;
+                rights::before_change(&*self.vfs, request, ino)?;
             }
             self.vfs.open(ino, flags)
         });
@@ -570,7 +570,7 @@ impl<V: Vfs + 'static> fuser::Filesystem for Adapter<V> {
 
     fn fallocate(
         &self,
-        _request: &Request,
+        request: &Request,
         ino: INodeNo,
         handle: FileHandle,
         offset: u64,
@@ -579,7 +579,9 @@ impl<V: Vfs + 'static> fuser::Filesystem for Adapter<V> {
         reply: ReplyEmpty,
     ) {
         let allocated = self.run(Operation::Fallocate, ino, || {
-            self.vfs.fallocate(convert::ino(ino), convert::handle(handle), mode, offset, length)
+            let ino = convert::ino(ino);
+            rights::before_change(&*self.vfs, request, ino)?;
+            self.vfs.fallocate(ino, convert::handle(handle), mode, offset, length)
         });
         empty(reply, allocated);
     }

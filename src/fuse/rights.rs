@@ -1,9 +1,10 @@
 //! Rights that a change takes away from a file, where the kernel leaves that to the file system.
 //!
 //! Of writes, truncations by path and changes of owner the kernel takes care by requests of its own (SETATTR,
-//! REMOVEXATTR), as long as `FUSE_HANDLE_KILLPRIV` is not negotiated. Two cases are left: an open that truncates, and an access
-//! control list on a file whose group the caller is not in. The protocol tells both by flags that `fuser` 0.18 does
-//! not pass on, so who asks is looked at here: the user 0 of the mount's user namespace counts as privileged
+//! REMOVEXATTR), as long as `FUSE_HANDLE_KILLPRIV` is not negotiated. Three cases are left: an open that truncates, an access
+//! control list on a file whose group the caller is not in, and, of fallocate(2), a set-group-id bit on a file that its
+//! group may not execute (fs/fuse/dir.c, `fuse_setattr`, leaves it). The protocol tells the first two by flags that `fuser` 0.18
+//! does not pass on, so who asks is looked at here: the user 0 of the mount's user namespace counts as privileged
 //! (CAP_FSETID), nobody else does.
 
 use fuser::Request;
@@ -17,8 +18,8 @@ const SET_UID: u16 = 0o4000;
 const SET_GID: u16 = 0o2000;
 const GROUP_EXECUTES: u16 = 0o010;
 
-/// Before an open that truncates: as fs/attr.c, `setattr_should_drop_suidgid`.
-pub(super) fn before_truncation<V: Vfs>(vfs: &V, request: &Request, ino: Ino) -> vfs::Result<()> {
+/// Before content is changed: as fs/attr.c, `setattr_should_drop_suidgid`.
+pub(super) fn before_change<V: Vfs>(vfs: &V, request: &Request, ino: Ino) -> vfs::Result<()> {
     drop_bits(vfs, request, ino, |attr, member| {
         let group = if attr.permissions & GROUP_EXECUTES != 0 || !member() { SET_GID } else { 0 };
         if attr.kind == FileKind::Regular { SET_UID | group } else { 0 }
