@@ -13,16 +13,17 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use parking_lot::Mutex;
-use rusqlite::{Connection, ErrorCode, OpenFlags, params};
+use rusqlite::{Connection, OpenFlags, params};
 
 use super::quiet;
 use super::resolve::dev_roots;
 use super::row::{self, Key, Row, key};
 use super::schema::{SchemaError, migrate};
 use super::{Closure, ClosureError, Mode};
+use crate::store::cache_file::{self, today};
 use crate::store::database::{Registered, Stamp};
 use crate::store::{Database, Location, StorePath};
 
@@ -253,17 +254,9 @@ impl Cache {
     }
 
     fn set_aside(&self, error: &CannotUse) -> Result<(), CannotUse> {
-        let aside = self.file.with_extension("sqlite.corrupt");
+        let aside = cache_file::set_aside(&self.file)?;
         tracing::warn!(file = %self.file.display(), %error, set_aside = %aside.display(), "the closure cache is corrupt and begun anew");
-        for ending in ["-wal", "-shm"] {
-            let mut name = self.file.clone().into_os_string();
-            name.push(ending);
-            match std::fs::remove_file(name) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
-                _ => {}
-            }
-        }
-        Ok(std::fs::rename(&self.file, aside)?)
+        Ok(())
     }
 
     fn warn(&self, error: &CannotUse) {
@@ -298,7 +291,7 @@ fn is_corrupt(error: &CannotUse) -> bool {
     let (CannotUse::Sqlite(error) | CannotUse::Schema(SchemaError::Sqlite(error))) = error else {
         return false;
     };
-    matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
+    cache_file::is_corrupt(error)
 }
 
 fn connect(file: &Path) -> Result<Connection, CannotUse> {
@@ -324,10 +317,4 @@ fn connect(file: &Path) -> Result<Connection, CannotUse> {
 /// What was last used on this day or before is older than `age`.
 fn limit(age: Duration) -> i64 {
     today().saturating_sub(i64::try_from(age.as_secs()).unwrap_or(i64::MAX))
-}
-
-/// Days are enough to tell what is not used any more, and a day's first use writes alone.
-fn today() -> i64 {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(now.as_secs() / 86_400 * 86_400).unwrap_or(0)
 }

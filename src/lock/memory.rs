@@ -3,14 +3,14 @@
 //! Remembering never makes locking fail: a file that cannot be used is said once and worked without, a corrupt one is set
 //! aside as `locks.sqlite.corrupt`. A row whose digest does not fit is no answer.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, params};
 
 use super::digest::{Digest, Fields};
 use super::evaluate::Evaluated;
-use crate::store::StorePath;
+use crate::store::{StorePath, cache_file};
 
 /// The file in the state directory.
 pub const FILE: &str = "locks.sqlite";
@@ -161,16 +161,13 @@ fn connect(file: &Path) -> Result<Connection, Unusable> {
 }
 
 fn is_corrupt(error: &Unusable) -> bool {
-    let Unusable::Sqlite(error) = error else { return false };
-    matches!(error.sqlite_error_code(), Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt))
+    matches!(error, Unusable::Sqlite(error) if cache_file::is_corrupt(error))
 }
 
 fn set_aside(file: &Path) -> Result<(), Unusable> {
-    let mut aside = file.as_os_str().to_owned();
-    aside.push(".corrupt");
-    let aside = PathBuf::from(aside);
+    let aside = cache_file::set_aside(file)?;
     tracing::warn!(aside = %aside.display(), "what was remembered of evaluations is corrupt and set aside");
-    Ok(std::fs::rename(file, &aside)?)
+    Ok(())
 }
 
 fn now() -> i64 {

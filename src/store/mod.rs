@@ -2,6 +2,7 @@
 //!
 //! Knows the formats of Nix and nothing of views, FUSE and closures.
 
+pub mod cache_file;
 pub mod database;
 pub mod derivation;
 pub mod derivation_files;

@@ -5,13 +5,14 @@
 //! begun anew.
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use parking_lot::Mutex;
-use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, params};
 use sha2::{Digest, Sha256};
 
 use super::Identity;
+use crate::store::cache_file::{self, is_corrupt, today};
 use crate::store::path::StorePath;
 
 /// Of this layout; a file of an older one is begun anew.
@@ -44,10 +45,6 @@ enum CannotUse {
     Sqlite(#[from] rusqlite::Error),
     #[error("it was written by a newer nixview (version {0})")]
     Newer(i64),
-}
-
-fn is_corrupt(error: &rusqlite::Error) -> bool {
-    matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
 }
 
 impl ScanCache {
@@ -150,24 +147,10 @@ impl ScanCache {
     }
 }
 
-/// Days are enough to tell what is not used any more, and a day's first use writes alone.
-fn today() -> i64 {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(now.as_secs() / 86_400 * 86_400).unwrap_or(0)
-}
-
 fn set_aside(file: &Path, error: &rusqlite::Error) -> Result<(), CannotUse> {
-    let aside = file.with_extension("sqlite.corrupt");
+    let aside = cache_file::set_aside(file)?;
     tracing::warn!(file = %file.display(), %error, set_aside = %aside.display(), "the cache of scans is corrupt and begun anew");
-    for ending in ["-wal", "-shm"] {
-        let mut name = file.to_owned().into_os_string();
-        name.push(ending);
-        match std::fs::remove_file(name) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
-            _ => {}
-        }
-    }
-    Ok(std::fs::rename(file, aside)?)
+    Ok(())
 }
 
 fn connect(file: &Path) -> Result<Connection, CannotUse> {
