@@ -11,6 +11,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
 
+pub mod ask;
 pub mod changes;
 pub mod commands;
 pub mod error;

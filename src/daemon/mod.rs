@@ -5,13 +5,18 @@ pub mod doctor;
 mod error;
 pub mod launch;
 pub mod leftovers;
+pub mod order;
 mod pin;
 pub mod record;
 pub mod registry;
 pub mod run;
 pub mod server;
+pub mod service;
 mod start;
 pub mod stop;
+mod target;
 
 pub use error::Failure;
+pub use order::Order;
 pub use start::{mount, mount_in_foreground, run};
+pub use target::open_target;

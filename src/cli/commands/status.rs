@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::cli::output;
 use crate::cli::view::warn;
-use crate::cli::{CliError, Context, ErrorContext};
+use crate::cli::{CliError, Context, ErrorContext, ask};
 use crate::daemon::leftovers;
 use crate::daemon::record::{Place, Record, UpperRecord};
 use crate::daemon::registry::{Registry, State};
@@ -58,6 +58,9 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
         Some(registry) => registry.all().context("cannot read the registry of views")?,
         None => Vec::new(),
     };
+    if !rustix::process::geteuid().is_root() {
+        all.extend(served_for_us(context)?);
+    }
     if let Some(name) = &args.name {
         all.retain(|(n, _)| n == name);
         if all.is_empty() {
@@ -82,6 +85,16 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     }
     warn(context, &problems);
     Ok(ExitCode::SUCCESS)
+}
+
+/// The views that the daemon serves for this user.
+fn served_for_us(context: &Context) -> Result<Vec<(ViewName, Found)>, CliError> {
+    let Some(client) = ask::daemon(context)? else { return Ok(Vec::new()) };
+    let records = client.views().map_err(ask::refused)?.into_iter().map(serde_json::from_value::<Record>);
+    let records: Vec<Record> = records
+        .collect::<Result<_, _>>()
+        .context("the daemon speaks of views as this program does not understand")?;
+    Ok(records.into_iter().map(|record| (record.name.clone(), Ok(State::Served(Box::new(record))))).collect())
 }
 
 type Found = Result<State, crate::daemon::registry::RegistryError>;
@@ -157,6 +170,7 @@ fn cells(record: &Record, usage: Option<Usage>) -> Vec<String> {
     let place = match &record.place {
         Place::Mounted { target, .. } => target.display().to_string(),
         Place::Private { command } => format!("/nix of '{command}'"),
+        Place::Handed { purpose } => purpose.clone(),
     };
     let upper = match &record.upper {
         UpperRecord::Directory { path, .. } => path.display().to_string(),
