@@ -53,14 +53,18 @@ struct ShownRecord(serde_json::Map<String, serde_json::Value>);
 /// # Errors
 /// If the registry cannot be read, or there is no view of the name.
 pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
-    let registry = Registry::existing(&context.state.runtime);
-    let mut all = match &registry {
-        Some(registry) => registry.all().context("cannot read the registry of views")?,
+    let served_for_us = served_for_us(context)?;
+    let mut registry = Registry::existing(&context.state.runtime);
+    let mut all = match registry.as_ref().map(Registry::all) {
+        // The daemon's registry is its own; it has answered for it.
+        Some(Err(error)) if error.is_forbidden() && served_for_us.is_some() => {
+            registry = None;
+            Vec::new()
+        }
+        Some(answer) => answer.context("cannot read the registry of views")?,
         None => Vec::new(),
     };
-    if !rustix::process::geteuid().is_root() {
-        all.extend(served_for_us(context)?);
-    }
+    all.extend(served_for_us.unwrap_or_default());
     if let Some(name) = &args.name {
         all.retain(|(n, _)| n == name);
         if all.is_empty() {
@@ -87,14 +91,18 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The views that the daemon serves for this user.
-fn served_for_us(context: &Context) -> Result<Vec<(ViewName, Found)>, CliError> {
-    let Some(client) = ask::daemon(context)? else { return Ok(Vec::new()) };
+/// The views that the daemon serves for this user; `None` if there is none to ask, or this is root, who knows them all.
+fn served_for_us(context: &Context) -> Result<Option<Vec<(ViewName, Found)>>, CliError> {
+    if rustix::process::geteuid().is_root() {
+        return Ok(None);
+    }
+    let Some(client) = ask::daemon(context)? else { return Ok(None) };
     let records = client.views().map_err(ask::refused)?.into_iter().map(serde_json::from_value::<Record>);
     let records: Vec<Record> = records
         .collect::<Result<_, _>>()
         .context("the daemon speaks of views as this program does not understand")?;
-    Ok(records.into_iter().map(|record| (record.name.clone(), Ok(State::Served(Box::new(record))))).collect())
+    let found = |record: Record| (record.name.clone(), Ok(State::Served(Box::new(record))));
+    Ok(Some(records.into_iter().map(found).collect()))
 }
 
 type Found = Result<State, crate::daemon::registry::RegistryError>;
