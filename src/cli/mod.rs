@@ -16,6 +16,7 @@ pub mod commands;
 pub mod error;
 mod log;
 pub mod output;
+pub mod roots;
 pub mod shown_change;
 pub mod size;
 pub mod source;

@@ -1,12 +1,13 @@
 //! What a view leaves when its server ends: taken away by the server itself, or by whoever finds that it was killed.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::error::{Attempt, Failure};
 use super::record::{Place, Record, UpperRecord};
 use super::registry::{Claim, Registry, RegistryError, State};
-use crate::store::gc_root;
+use crate::store::gc_root::GcRootError;
+use crate::store::{Location, lease};
 use crate::sys::fuse_connection::FuseConnection;
 use crate::sys::mount::{SUBTYPE, Unmount};
 use crate::sys::mountinfo::{self, MountInfo};
@@ -67,7 +68,8 @@ pub fn clean(claim: Claim, record: &Record) -> Result<(), Failure> {
         note(format!("cannot unmount {} of the dead view '{}'", target.display(), record.name), gone);
     }
     if let Some(roots) = &record.gc_roots {
-        note(format!("cannot remove the roots in {}", roots.dir.display()), gc_root::remove(&roots.dir));
+        let removed = lease::remove_dead(&roots.dir).map_err(io::Error::other);
+        note(format!("cannot remove the roots in {}", roots.dir.display()), removed);
     }
     if let UpperRecord::Temporary { path, .. } = &record.upper {
         let removed = match upper_dir::remove(path) {
@@ -105,6 +107,20 @@ pub fn clean_if_dead(registry: &Registry, name: &ViewName) -> Result<bool, Failu
         Err(error) => return Err(Failure::of(&attempt(), &error)),
     }
     Ok(true)
+}
+
+/// Removes what killed servers left among the roots of a store's garbage collector, whatever is known of them otherwise:
+/// also after a reboot, and those of other registries. Answers the directories, and what could not be removed.
+///
+/// May be called at any time; waits for nobody.
+///
+/// # Errors
+/// If the directory of the roots cannot be read.
+pub fn sweep_roots(store: &Location) -> Result<(Vec<PathBuf>, Vec<Failure>), GcRootError> {
+    let Some(gcroots) = store.gc_roots_dir() else { return Ok((Vec::new(), Vec::new())) };
+    let swept = lease::sweep(&gcroots)?;
+    let problems = swept.problems.iter().map(|error| Failure::of("cannot remove old roots", error)).collect();
+    Ok((swept.dead, problems))
 }
 
 /// Cleans up after every server that is dead. Answers the names of the views that were cleaned up, and what could not

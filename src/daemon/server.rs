@@ -149,7 +149,8 @@ impl Held {
         }
         if let Some(pinned) = pinned {
             let dir = pinned.record().dir;
-            note(format!("cannot remove the roots in {}", dir.display()), pinned.remove());
+            let removed = pinned.remove().map_err(io::Error::other);
+            note(format!("cannot remove the roots in {}", dir.display()), removed);
         }
         answer.and_then(|()| leftovers::withdraw(claim))
     }

@@ -1,12 +1,14 @@
 //! `nixview status`: which views there are.
 
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
 use crate::cli::output;
+use crate::cli::roots;
 use crate::cli::view::warn;
 use crate::cli::{CliError, Context, ErrorContext};
 use crate::daemon::leftovers;
@@ -76,10 +78,13 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
         let header = ["NAME", "STATE", "WHERE", "PID", "PATHS", "IO", "UPPER", "USED", "OWNER", "SINCE"];
         context.output.table(header, &rows)?;
     }
+    let mut stores = BTreeSet::from([PathBuf::from(roots::DEFAULT_STORE)]);
     if let Some(registry) = &registry {
+        stores.extend(roots::stores(registry)?);
         let (_, left) = leftovers::sweep(registry).context("cannot clean up after dead views")?;
         problems.extend(left.into_iter().map(|p| p.what));
     }
+    problems.extend(roots::sweep(&stores, false).1);
     warn(context, &problems);
     Ok(ExitCode::SUCCESS)
 }
