@@ -11,7 +11,7 @@ use crate::store::{Location, lease};
 use crate::sys::fuse_connection::FuseConnection;
 use crate::sys::mount::{SUBTYPE, Unmount};
 use crate::sys::mountinfo::{self, MountInfo};
-use crate::sys::{fusermount, mount};
+use crate::sys::{fusermount, mount, mount_id};
 use crate::view::ViewName;
 use crate::view::upper_dir::{self, UpperError};
 
@@ -49,6 +49,17 @@ pub fn unmount(target: &Path, how: Unmount) -> io::Result<()> {
     }
 }
 
+/// True if a dead view is still mounted at `target`, and no other that got the same connection number since.
+fn is_left(target: &Path, connection: u64, mount_id: Option<u64>) -> io::Result<bool> {
+    if view_at(target, connection)?.is_none() {
+        return Ok(false);
+    }
+    match mount_id {
+        Some(id) => Ok(mount_id::at(target)?.is_none_or(|found| found == id)),
+        None => Ok(true),
+    }
+}
+
 /// Takes away all that a dead server's record names, and then the record.
 ///
 /// # Errors
@@ -61,10 +72,11 @@ pub fn clean(claim: Claim, record: &Record) -> Result<(), Failure> {
         }
     };
     if let Place::Mounted { target, connection } = &record.place {
-        let gone = view_at(target, *connection).and_then(|found| match found {
-            Some(_) => unmount(target, Unmount::Lazy),
-            None => Ok(()),
-        });
+        let gone = match is_left(target, *connection, record.mount_id) {
+            Ok(true) => unmount(target, Unmount::Lazy),
+            Ok(false) => Ok(()),
+            Err(error) => Err(error),
+        };
         note(format!("cannot unmount {} of the dead view '{}'", target.display(), record.name), gone);
     }
     if let Some(roots) = &record.gc_roots {
