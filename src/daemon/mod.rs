@@ -5,6 +5,7 @@ pub mod doctor;
 mod error;
 pub mod launch;
 pub mod leftovers;
+pub mod old_roots;
 pub mod order;
 mod pin;
 pub mod record;

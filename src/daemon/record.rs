@@ -27,6 +27,10 @@ pub struct Record {
     pub since: u64,
     /// Where the view is.
     pub place: Place,
+    /// Number of its mount that no other ever gets, where the kernel has such (Linux 6.8). Numbers of connections are used
+    /// again: without this one a dead view's record could name a mount of another registry.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mount_id: Option<u64>,
     /// The lock that it was made from.
     pub lock_file: PathBuf,
     /// What it shows.
@@ -157,6 +161,7 @@ pub(super) mod tests {
             usable: true,
             since: 1_700_000_000,
             place: Place::Mounted { target: "/run/views/web".into(), connection: 77 },
+            mount_id: Some(2_147_483_700),
             lock_file: "/srv/env.lock".into(),
             closure: ClosureRecord { digest: "sha256-x".into(), count: 3 },
             store: "/nix/store".into(),

@@ -26,7 +26,7 @@ use crate::fuse::{self, Session};
 use crate::sys::fuse_connection::FuseConnection;
 use crate::sys::mount::{self, FuseOptions, Unmount};
 use crate::sys::signals::{Signals, wait_readable};
-use crate::sys::{fusermount, memory, mountinfo, process};
+use crate::sys::{fusermount, memory, mount_id, mountinfo, process};
 use crate::view::build::{self, Tree};
 use crate::view::spec::{IoChoice, UpperChoice, ViewSpec};
 use crate::view::upper_dir::{self, LastView, UpperDir};
@@ -162,7 +162,8 @@ impl Held {
         }
         if let Some(pinned) = pinned {
             let dir = pinned.record().dir;
-            note(format!("cannot remove the roots in {}", dir.display()), pinned.remove());
+            let removed = pinned.remove().map_err(io::Error::other);
+            note(format!("cannot remove the roots in {}", dir.display()), removed);
         }
         answer.and_then(|()| leftovers::withdraw(claim))
     }
@@ -229,6 +230,8 @@ impl Serving<'_> {
                 .attempt(|| "cannot ask the mount".to_owned())?
                 .number();
             record.place = Place::Mounted { target: path.clone(), connection };
+            record.mount_id =
+                mount_id::of_mount(mount.as_fd()).attempt(|| "cannot ask the mount".to_owned())?;
             publish(&mut held.claim, &record)?;
             let turn = self.turn(path)?;
             held.shown = true;
@@ -410,6 +413,7 @@ impl Serving<'_> {
             usable: false,
             since: since.as_secs(),
             place,
+            mount_id: None,
             lock_file: self.spec.lock_file.clone(),
             // The closure that is shown was verified to be this one.
             closure: ClosureRecord {

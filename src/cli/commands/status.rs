@@ -1,6 +1,7 @@
 //! `nixview status`: which views there are.
 
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -9,9 +10,9 @@ use serde::Serialize;
 use crate::cli::output;
 use crate::cli::view::warn;
 use crate::cli::{CliError, Context, ErrorContext, ask};
-use crate::daemon::leftovers;
 use crate::daemon::record::{Place, Record, UpperRecord};
 use crate::daemon::registry::{Registry, State};
+use crate::daemon::{leftovers, old_roots};
 use crate::view::ViewName;
 use crate::view::upper_dir::{Limit, UpperError, UpperInfo, Usage};
 
@@ -83,10 +84,13 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
         let header = ["NAME", "STATE", "WHERE", "PID", "PATHS", "IO", "UPPER", "USED", "OWNER", "SINCE"];
         context.output.table(header, &rows)?;
     }
+    let mut stores = BTreeSet::from([PathBuf::from(old_roots::DEFAULT_STORE)]);
     if let Some(registry) = &registry {
+        stores.extend(old_roots::stores(registry).context("cannot read the registry of views")?);
         let (_, left) = leftovers::sweep(registry).context("cannot clean up after dead views")?;
         problems.extend(left.into_iter().map(|p| p.what));
     }
+    problems.extend(old_roots::sweep(&stores, false).1);
     warn(context, &problems);
     Ok(ExitCode::SUCCESS)
 }

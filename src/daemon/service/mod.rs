@@ -26,9 +26,9 @@ use nix::sys::signal::Signal;
 use rustix::process::Pid;
 
 use super::error::{Attempt, Failure};
-use super::leftovers;
 use super::registry::Registry;
 use super::server::Dirs;
+use super::{leftovers, old_roots};
 use crate::control::{self, Answer, Reply};
 use crate::sys::lock;
 use crate::sys::process::{self, Fork};
@@ -166,7 +166,7 @@ impl Service {
 
     /// Takes away what dead servers left.
     fn reconcile(&self, signals: &Signals) -> Option<Pid> {
-        let started = in_worker(signals, &[], || match reconcile(&self.dirs) {
+        let started = in_worker(signals, &[], || match reconcile(&self.dirs, &self.allowed) {
             Ok(problems) => problems.iter().for_each(|problem| tracing::warn!(%problem, "cannot clean up")),
             Err(problem) => tracing::warn!(%problem, "cannot clean up"),
         });
@@ -208,7 +208,7 @@ pub fn serve_one(connection: BorrowedFd<'_>, dirs: &Dirs, allowed: &Allowed) -> 
 ///
 /// # Errors
 /// If the registry cannot be read.
-fn reconcile(dirs: &Dirs) -> Result<Vec<Failure>, Failure> {
+fn reconcile(dirs: &Dirs, allowed: &Allowed) -> Result<Vec<Failure>, Failure> {
     let attempt = || "cannot read the registry of views".to_owned();
     let registry = Registry::open(&dirs.runtime).attempt(attempt)?;
     let (cleaned, mut problems) = leftovers::sweep(&registry).attempt(attempt)?;
@@ -218,6 +218,14 @@ fn reconcile(dirs: &Dirs) -> Result<Vec<Failure>, Failure> {
     if let Err(error) = upper_dir::remove_stale(&dirs.temporary()) {
         problems.push(Failure::of("cannot remove an old temporary upper", &error));
     }
+    // Also of servers that no record names any more, since a reboot.
+    let mut stores = old_roots::stores(&registry).attempt(attempt)?;
+    stores.insert(allowed.store.clone());
+    let (leases, left) = old_roots::sweep(&stores, false);
+    if leases > 0 {
+        tracing::info!(leases, "roots of the collector that dead servers left were taken away");
+    }
+    problems.extend(left.into_iter().map(Failure::new));
     Ok(problems)
 }
 
