@@ -236,6 +236,7 @@ impl<L: Lower> Lower for ClosureLower<L> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "test code")]
+    use super::super::late::Made;
     use super::*;
     use crate::layer::dir::{DirFile, DirLower, DirObject};
     use crate::store::path::StorePath;
@@ -362,5 +363,46 @@ mod tests {
         assert_eq!(lower.store.1.load(Ordering::SeqCst), 0, "calls on the layer of the store");
         lower.lookup(&store, &name(SHOWN[0])).unwrap();
         assert!(lower.store.1.load(Ordering::SeqCst) > 0, "the test counts");
+    }
+
+    #[test]
+    fn what_is_below_var_is_made_when_it_is_looked_for() {
+        let (_temp, lower) = closure();
+        let var = tempfile::tempdir().unwrap();
+        fs::create_dir_all(var.path().join("nix/db")).unwrap();
+        fs::write(var.path().join("nix/db/schema"), "10").unwrap();
+        std::os::unix::fs::symlink("db", var.path().join("nix/link")).unwrap();
+        let made = Arc::new(AtomicU64::new(0));
+        let (counted, at) = (Arc::clone(&made), var.path().to_owned());
+        let lower = lower.with_var(Late::new(move || {
+            counted.fetch_add(1, Ordering::SeqCst);
+            let layer = DirLower::new(&File::open(&at).unwrap()).unwrap();
+            Ok(Made { layer: Counting(layer, AtomicU64::new(0)), held: None })
+        }));
+        let root = lower.root().unwrap();
+        let top = lower.lookup(&root, &name("var")).unwrap();
+        let names: Vec<String> =
+            lower.read_dir(&root).unwrap().iter().map(|entry| entry.name.to_string()).collect();
+        assert_eq!(names, ["store", "var"]);
+        assert_eq!(lower.stat(&top).unwrap(), Stat { ino: VAR_INO, ..lower.stat(&root).unwrap() });
+        assert!(lower.list_xattr(&top).unwrap().is_empty());
+        lower.resolve(&[name("var")]).unwrap();
+        lower.resolve(&["store", SHOWN[0], "bin", "sh"].map(name)).unwrap();
+        assert_eq!(made.load(Ordering::SeqCst), 0, "nothing is made for any of this");
+
+        let schema = lower.resolve(&["var", "nix", "db", "schema"].map(name)).unwrap();
+        assert_eq!(lower.stat(&schema).unwrap().size, 2);
+        let nix = lower.lookup(&top, &name("nix")).unwrap();
+        assert_eq!(lower.read_dir(&top).unwrap().len(), 1);
+        assert_eq!(lower.read_dir(&nix).unwrap().len(), 2);
+        let link = lower.lookup(&nix, &name("link")).unwrap();
+        assert_eq!(lower.read_link(&link).unwrap(), b"db");
+        assert!(matches!(Errno::of(&lower.open(&schema, Access::ReadWrite).err().unwrap()), Errno::EROFS));
+        lower.open(&schema, Access::Read).unwrap();
+        assert_eq!(made.load(Ordering::SeqCst), 1);
+        for hidden in [vec!["var", "nix", "absent"], vec!["var", "absent"], vec!["vax"]] {
+            let path: Vec<Name> = hidden.into_iter().map(name).collect();
+            assert_eq!(Errno::of(&lower.resolve(&path).unwrap_err()), Errno::ENOENT);
+        }
     }
 }
