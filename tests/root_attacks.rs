@@ -129,11 +129,16 @@ fn what_is_hidden_answers_as_what_is_absent() {
     assert_eq!(absent, vec![Some(libc::ENOENT); absent.len()]);
     let hash_part = secret.split('-').next().unwrap();
     let drv = scene.store.path("env-a.drv").to_owned();
+    let hosts_root = "../var/nix/gcroots/nixview/web";
     for hidden in
-        [&secret, hash_part, &format!("{hash_part}-"), &drv, ".links", "trash", "../var", "../var/nix/db"]
+        [&secret, hash_part, &format!("{hash_part}-"), &drv, ".links", "trash", "../var/log", hosts_root]
     {
         assert_eq!(asked(&view.join(hidden)), absent, "{hidden}");
     }
+    // Nor does what Nix records in the view name it.
+    let recorded = fs::read(scene.path("a/var/nix/db/db.sqlite")).unwrap();
+    let named = |part: &str| recorded.windows(part.len()).any(|bytes| bytes == part.as_bytes());
+    assert!(named(scene.store.path("env-a")) && !named(hash_part));
     // Links out of the view, as the view's own users make them.
     symlink(format!("../store/{secret}"), scene.path("a/relative")).unwrap();
     let link = scene.path("a/relative");

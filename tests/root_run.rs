@@ -219,7 +219,7 @@ fn without_root_it_runs_in_a_user_namespace() {
     scene.shell("mkdir -m 0777 run-user").ok();
     std::fs::write(scene.path("script"), script).unwrap();
     let ran = scene.shell("unshare -m --propagation private /bin/sh ./script").ok();
-    assert_eq!(ran.out, format!("{}65534\nnew\nstore\n65534\n", mini_store::contents::HELLO), "{ran:?}");
+    assert_eq!(ran.out, format!("{}65534\nnew\nstore\nvar\n65534\n", mini_store::contents::HELLO), "{ran:?}");
     assert_eq!(scene.names("run-user/views"), Vec::<String>::new());
     assert_eq!(scene.names("home/state/temporary"), Vec::<String>::new());
 }

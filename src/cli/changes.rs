@@ -75,8 +75,11 @@ impl OverArgs {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let opened: OwnedFd = rustix::fs::open(&store.real, flags, Mode::empty())
             .with_context(|| format!("cannot open the store {}", store.real.display()))?;
-        let lower = build::lower(&closure, &opened).context("cannot use the store")?;
-        Ok(Over { view: LastView { lock, store: store.real, owner: owner.unwrap_or_else(own) }, lower })
+        let lower = build::lower(&lock, &closure, &store, &opened, state).context("cannot use the store")?;
+        Ok(Over {
+            view: LastView { lock, store: store.real, owner: owner.unwrap_or_else(own), database_of: None },
+            lower,
+        })
     }
 }
 

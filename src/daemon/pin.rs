@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::error::{Attempt, Failure};
 use super::record::GcRootsRecord;
 use super::server::Dirs;
-use crate::closure::{Cache, Closure, Mode};
+use crate::closure::{Cache, Closure};
 use crate::lock::{self, Known};
 use crate::store::StorePath;
 use crate::store::gc_root::{CollectorPause, GcRootError};
@@ -78,7 +78,7 @@ pub(super) fn closure(
     sweep(&gcroots);
     let set = match unwritable {
         Some(error) => Err(error),
-        None => Lease::take(&gcroots, spec.name.as_str(), &spec.store.dir, &to_pin(spec, &closure)),
+        None => Lease::take(&gcroots, spec.name.as_str(), &spec.store.dir, &spec.lock.to_pin(&closure)),
     };
     drop(pause);
     match set {
@@ -103,14 +103,4 @@ fn sweep(gcroots: &Path) {
 fn no_roots(why: &str) -> Failure {
     Failure::new(format!("cannot set roots of the garbage collector, which were asked for: {why}"))
         .hint("without --require-gc-roots the view is mounted all the same")
-}
-
-/// What must be a root, so that no member goes: in mode `runtime` the roots, whose references are the closure. In the
-/// others the members are not what the collector follows from the roots (it follows no outputs of a derivation, unless
-/// `keep-outputs` is set), so that each is a root of its own.
-fn to_pin(spec: &ViewSpec, closure: &Closure) -> Vec<StorePath> {
-    match spec.lock.mode {
-        Mode::Runtime => spec.lock.roots.iter().map(|root| root.path.clone()).collect(),
-        Mode::Build | Mode::Dev => closure.paths().to_vec(),
-    }
 }

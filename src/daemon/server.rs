@@ -23,13 +23,15 @@ use super::registry::{Claim, Registry};
 use super::target::{Target, refuse_view};
 use crate::closure::Closure;
 use crate::fuse::{self, Session};
+use crate::lock::Digest;
 use crate::sys::fuse_connection::FuseConnection;
 use crate::sys::mount::{self, FuseOptions, Unmount};
 use crate::sys::signals::{Signals, wait_readable};
 use crate::sys::{fusermount, memory, mount_id, mountinfo, process};
 use crate::view::build::{self, Tree};
+use crate::view::open_read_only;
 use crate::view::spec::{IoChoice, UpperChoice, ViewSpec};
-use crate::view::upper_dir::{self, LastView, UpperDir};
+use crate::view::upper_dir::{self, LastView, UpperDir, UpperError};
 
 /// How long those who still use a view have, once its server was told to end.
 const GRACE: Duration = Duration::from_secs(2);
@@ -216,7 +218,7 @@ impl Serving<'_> {
         let mut record = self.record(held);
         publish(&mut held.claim, &record)?;
 
-        let store = open_store(&self.spec.store.real)
+        let store = open_read_only(&self.spec.store.real)
             .attempt(|| format!("cannot open the store {} read-only", self.spec.store.real.display()))?;
         let (io, session, mount) = self.session(&closure, &store, target.as_ref(), held)?;
         record.io = io.name().to_owned();
@@ -285,14 +287,21 @@ impl Serving<'_> {
     }
 
     /// Notes with the upper what it lies over from now on.
-    fn note_view(&self, held: &Held) -> Result<(), Failure> {
+    fn note_view(&mut self, held: &Held) -> Result<(), Failure> {
         let Some(upper) = &held.upper else { return Ok(()) };
+        let attempt = || "cannot use the upper".to_owned();
+        let database_of = database_of(self.spec, upper).attempt(attempt)?;
+        let digest = &self.spec.lock.closure.digest;
+        if database_of.as_ref().is_some_and(|other| other != digest) {
+            self.warnings.push(foreign_database(self.spec));
+        }
         let view = LastView {
             lock: self.spec.lock.clone(),
             store: self.spec.store.real.clone(),
             owner: self.spec.owner,
+            database_of,
         };
-        upper.record_view(&view).attempt(|| "cannot use the upper".to_owned())
+        upper.record_view(&view).attempt(attempt)
     }
 
     /// A session that serves the view, and its detached mount: with passthrough if that is asked for or works.
@@ -347,8 +356,15 @@ impl Serving<'_> {
         target: Option<&Target>,
         held: &mut Held,
     ) -> Result<(io::Result<Session<Tree>>, Option<OwnedFd>), Failure> {
-        let tree = build::build(self.spec, closure, store, held.upper.as_ref(), io == fuse::Io::Passthrough)
-            .attempt(|| "cannot put the view together".to_owned())?;
+        let tree = build::build(
+            self.spec,
+            closure,
+            store,
+            &self.dirs.state,
+            held.upper.as_ref(),
+            io == fuse::Io::Passthrough,
+        )
+        .attempt(|| "cannot put the view together".to_owned())?;
         let (device, mount) = self.mount(target, held)?;
         let options = fuse::Options { io, threads: self.options.threads };
         Ok((Session::new(Arc::new(tree), device, options), mount))
@@ -479,21 +495,30 @@ impl Serving<'_> {
     }
 }
 
-fn publish(claim: &mut Claim, record: &Record) -> Result<(), Failure> {
-    claim.publish(record).attempt(|| "cannot write the record of the view".to_owned())
+/// The closure that the upper's own Nix database was begun with, if it has one.
+fn database_of(spec: &ViewSpec, upper: &UpperDir) -> Result<Option<Digest>, UpperError> {
+    if !upper.has_nix_database()? {
+        return Ok(None);
+    }
+    let last = match upper.last_view() {
+        // It is written anew.
+        Err(UpperError::LastView { .. }) => None,
+        answer => answer?,
+    };
+    let first = last.map(|last| last.database_of.unwrap_or(last.lock.closure.digest));
+    Ok(Some(first.unwrap_or_else(|| spec.lock.closure.digest.clone())))
 }
 
-/// The store's directory on a read-only clone of its mount. A process that may not mount gets the directory itself: it
-/// has no passthrough either, so that nobody but this program opens anything beneath it, and that for reading alone.
-fn open_store(real: &Path) -> io::Result<OwnedFd> {
-    use rustix::fs::{Mode, OFlags};
-    match mount::clone_read_only(real) {
-        Err(error) if error.raw_os_error() == Some(libc::EPERM) && !process::may_mount()? => {
-            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            Ok(rustix::fs::open(real, flags, Mode::empty())?)
-        }
-        answer => answer,
-    }
+fn foreign_database(spec: &ViewSpec) -> String {
+    format!(
+        "the view's own Nix database was made for another closure, and does not know the paths of this one; \
+         'nixview reset {} var/nix' takes back all that Nix recorded in the view",
+        spec.name
+    )
+}
+
+fn publish(claim: &mut Claim, record: &Record) -> Result<(), Failure> {
+    claim.publish(record).attempt(|| "cannot write the record of the view".to_owned())
 }
 
 /// Whether the kernel takes backing files from this process, and from the store's file system.

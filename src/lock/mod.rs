@@ -14,6 +14,7 @@ mod known;
 mod link;
 mod make;
 pub mod memory;
+mod pinned;
 mod remember;
 pub mod source;
 mod verify;

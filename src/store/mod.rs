@@ -9,6 +9,7 @@ pub mod derivation_files;
 pub mod gc_root;
 pub mod lease;
 pub mod location;
+pub mod new_database;
 pub mod nixbase32;
 pub mod path;
 pub mod path_info;

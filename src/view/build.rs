@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::members::Members;
+use super::nix_state::NixState;
 use super::spec::{UpperChoice, ViewSpec};
 use super::store_root::ClosureLower;
 use super::upper_dir::{UpperDir, UpperError, UpperSpec};
@@ -66,17 +67,28 @@ pub fn closure(lock: &EnvLock, store: &Location, state: &Path) -> Result<Closure
     Ok(closure)
 }
 
-/// The lower that shows `closure` of the store behind `store`.
+/// The lower that shows `closure`, which `lock` names, of the store at `location` behind the directory `store`, with Nix's state for
+/// it; `state` is where the state directory is.
 ///
 /// # Errors
 /// [`BuildError`].
-pub fn lower(closure: &Closure, store: &OwnedFd) -> Result<ClosureLower<DirLower>, BuildError> {
-    let members = Members::of_names(closure.names()).map_err(BuildError::TooManyNames)?;
-    Ok(ClosureLower::new(DirLower::new(store)?, Arc::new(members)))
+pub fn lower(
+    lock: &EnvLock,
+    closure: &Closure,
+    location: &Location,
+    store: &OwnedFd,
+    state: &Path,
+) -> Result<ClosureLower<DirLower>, BuildError> {
+    let members = Arc::new(Members::of_names(closure.names()).map_err(BuildError::TooManyNames)?);
+    let lower = ClosureLower::new(DirLower::new(store)?, Arc::clone(&members));
+    Ok(match NixState::of(state, location, lock, &members) {
+        Some(nix) => lower.with_var(nix.late()),
+        None => lower,
+    })
 }
 
 /// The tree that shows `closure` of the store behind `store` (a directory on a read-only clone of its mount), with the
-/// changes that `upper` holds.
+/// changes that `upper` holds; `state` is where the state directory is.
 ///
 /// # Errors
 /// [`BuildError`].
@@ -84,10 +96,11 @@ pub fn build(
     spec: &ViewSpec,
     closure: &Closure,
     store: &OwnedFd,
+    state: &Path,
     upper: Option<&UpperDir>,
     passthrough: bool,
 ) -> Result<Tree, BuildError> {
-    let lower = lower(closure, store)?;
+    let lower = lower(&spec.lock, closure, &spec.store, store, state)?;
     let options = Options {
         owner: Some(spec.owner),
         io: if passthrough { crate::union::Io::Passthrough } else { crate::union::Io::Cached },

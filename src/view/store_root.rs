@@ -1,34 +1,40 @@
-//! The lower of a view: `store/` with the members of a closure in it, and nothing else.
+//! The lower of a view: `store/` with the members of a closure in it, `var/` with Nix's state for them, and nothing else.
 //!
 //! Whether a name is a member is decided in memory, before any call on the layer of the store: a hidden name and one
 //! that does not exist are the same `ENOENT` and take the same time. Below a member everything is the store's.
+//!
+//! The layer below `var` is made when somebody first looks there; what is asked of the rest never waits for it.
 
 use std::io;
 use std::sync::Arc;
 
+use super::late::Late;
 use super::members::Members;
 use crate::layer::{Access, EntryKind, LayerEntry, Lower, Stat};
 use crate::vfs::{Errno, FileKind, Name, StatFs, Timespec};
 
-/// The name of the store directory at the root of a view.
+/// The names at the root of a view.
 const STORE: &[u8] = b"store";
+const VAR: &[u8] = b"var";
 
-/// Inode numbers of the two directories that are not the store's own; no file system gives these to others.
+/// Inode numbers of the directories that are of no layer; no file system gives these to others.
 const ROOT_INO: u64 = u64::MAX;
 const STORE_INO: u64 = u64::MAX - 1;
+const VAR_INO: u64 = u64::MAX - 2;
 
-/// The time of the two directories: 1 second after the epoch, as Nix gives it to all that is in a store. The store
+/// The time of these directories: 1 second after the epoch, as Nix gives it to all that is in a store. The store
 /// directory's own would tell when other environments were built.
 const TIME: Timespec = Timespec { seconds: 1, nanoseconds: 0 };
 
 /// The closure of an environment, out of a layer whose top is a store directory.
 ///
-/// The root and `store` are made up: mode 0755 (Nix keeps the real one 1775 for a group of build users that a view
+/// The root, `store` and `var` are made up: mode 0755 (Nix keeps the real store 1775 for a group of build users that a view
 /// does not have), owner 0:0, times as Nix sets them, so that they tell nothing of the host.
 #[derive(Clone, Debug)]
 pub struct ClosureLower<L> {
     store: L,
     members: Arc<Members>,
+    var: Option<Arc<Late<L>>>,
 }
 
 /// An inode of a [`ClosureLower`].
@@ -38,14 +44,26 @@ pub enum ClosureObject<O> {
     Root,
     /// The directory `store`.
     Store,
+    /// The directory `var`.
+    Var,
     /// A member of the closure or something in one: an inode of the store.
     Inner(O),
+    /// Something below `var`: an inode of the layer that is made late.
+    Below(O),
 }
 
+use ClosureObject::{Below, Inner, Root, Store, Var};
+
 impl<L: Lower> ClosureLower<L> {
-    /// Shows `members` of the store directory that is the top of `store`.
+    /// Shows `members` of the store directory that is the top of `store`, and no `var`.
     pub fn new(store: L, members: Arc<Members>) -> Self {
-        Self { store, members }
+        Self { store, members, var: None }
+    }
+
+    /// The same with a directory `var`, which is the top of `var`.
+    #[must_use]
+    pub fn with_var(self, var: Late<L>) -> Self {
+        Self { var: Some(Arc::new(var)), ..self }
     }
 
     /// What is shown.
@@ -54,8 +72,18 @@ impl<L: Lower> ClosureLower<L> {
         &self.members
     }
 
-    fn is_store(name: &Name) -> bool {
-        name.as_bytes() == STORE
+    /// The directory of the root with this name.
+    fn top(&self, name: &Name) -> io::Result<ClosureObject<L::Object>> {
+        match name.as_bytes() {
+            STORE => Ok(Store),
+            VAR if self.var.is_some() => Ok(Var),
+            _ => Err(Errno::ENOENT.into()),
+        }
+    }
+
+    /// The layer below `var`.
+    fn var(&self) -> io::Result<&L> {
+        self.var.as_ref().ok_or(Errno::ENOENT)?.get()
     }
 
     fn member(&self, name: &Name) -> io::Result<()> {
@@ -74,6 +102,17 @@ impl<L: Lower> ClosureLower<L> {
                 Err(error) => return Err(error),
             };
             entries.push(LayerEntry { name, kind: EntryKind::Object(stat.kind), ino: stat.ino });
+        }
+        Ok(entries)
+    }
+
+    fn list_root(&self) -> io::Result<Vec<LayerEntry>> {
+        let entry = |name, ino| -> io::Result<LayerEntry> {
+            Ok(LayerEntry { name: Name::new(name)?, kind: EntryKind::Object(FileKind::Directory), ino })
+        };
+        let mut entries = vec![entry(STORE, STORE_INO)?];
+        if self.var.is_some() {
+            entries.push(entry(VAR, VAR_INO)?);
         }
         Ok(entries)
     }
@@ -102,76 +141,88 @@ impl<L: Lower> Lower for ClosureLower<L> {
     type File = L::File;
 
     fn root(&self) -> io::Result<Self::Object> {
-        Ok(ClosureObject::Root)
+        Ok(Root)
     }
 
     fn lookup(&self, dir: &Self::Object, name: &Name) -> io::Result<Self::Object> {
         match dir {
-            ClosureObject::Root if Self::is_store(name) => Ok(ClosureObject::Store),
-            ClosureObject::Root => Err(Errno::ENOENT.into()),
-            ClosureObject::Store => {
+            Root => self.top(name),
+            Store => {
                 self.member(name)?;
-                self.store.lookup(&self.store.root()?, name).map(ClosureObject::Inner)
+                self.store.lookup(&self.store.root()?, name).map(Inner)
             }
-            ClosureObject::Inner(dir) => self.store.lookup(dir, name).map(ClosureObject::Inner),
+            Var => {
+                let var = self.var()?;
+                var.lookup(&var.root()?, name).map(Below)
+            }
+            Inner(dir) => self.store.lookup(dir, name).map(Inner),
+            Below(dir) => self.var()?.lookup(dir, name).map(Below),
         }
     }
 
     fn resolve(&self, path: &[Name]) -> io::Result<Self::Object> {
-        let Some((first, inside)) = path.split_first() else { return Ok(ClosureObject::Root) };
-        if !Self::is_store(first) {
-            return Err(Errno::ENOENT.into());
+        let Some((first, inside)) = path.split_first() else { return Ok(Root) };
+        let top = self.top(first)?;
+        let Some(next) = inside.first() else { return Ok(top) };
+        if matches!(top, Var) {
+            return self.var()?.resolve(inside).map(Below);
         }
-        let Some(member) = inside.first() else { return Ok(ClosureObject::Store) };
-        self.member(member)?;
-        self.store.resolve(inside).map(ClosureObject::Inner)
+        self.member(next)?;
+        self.store.resolve(inside).map(Inner)
     }
 
     fn stat(&self, object: &Self::Object) -> io::Result<Stat> {
         match object {
-            ClosureObject::Root => Ok(made_up(ROOT_INO)),
-            ClosureObject::Store => Ok(made_up(STORE_INO)),
-            ClosureObject::Inner(object) => self.store.stat(object),
+            Root => Ok(made_up(ROOT_INO)),
+            Store => Ok(made_up(STORE_INO)),
+            Var => Ok(made_up(VAR_INO)),
+            Inner(object) => self.store.stat(object),
+            Below(object) => self.var()?.stat(object),
         }
     }
 
     fn read_dir(&self, dir: &Self::Object) -> io::Result<Vec<LayerEntry>> {
         match dir {
-            ClosureObject::Root => Ok(vec![LayerEntry {
-                name: Name::new(STORE)?,
-                kind: EntryKind::Object(FileKind::Directory),
-                ino: STORE_INO,
-            }]),
-            ClosureObject::Store => self.list_members(),
-            ClosureObject::Inner(dir) => self.store.read_dir(dir),
+            Root => self.list_root(),
+            Store => self.list_members(),
+            Var => {
+                let var = self.var()?;
+                var.read_dir(&var.root()?)
+            }
+            Inner(dir) => self.store.read_dir(dir),
+            Below(dir) => self.var()?.read_dir(dir),
         }
     }
 
     fn read_link(&self, object: &Self::Object) -> io::Result<Vec<u8>> {
         match object {
-            ClosureObject::Root | ClosureObject::Store => Err(Errno::EINVAL.into()),
-            ClosureObject::Inner(object) => self.store.read_link(object),
+            Root | Store | Var => Err(Errno::EINVAL.into()),
+            Inner(object) => self.store.read_link(object),
+            Below(object) => self.var()?.read_link(object),
         }
     }
 
     fn open(&self, object: &Self::Object, access: Access) -> io::Result<Self::File> {
         match object {
-            ClosureObject::Root | ClosureObject::Store => Err(Errno::EISDIR.into()),
-            ClosureObject::Inner(object) => self.store.open(object, access),
+            Root | Store | Var => Err(Errno::EISDIR.into()),
+            Inner(object) => self.store.open(object, access),
+            Below(object) => self.var()?.open(object, access),
         }
     }
 
     fn get_xattr(&self, object: &Self::Object, name: &[u8]) -> io::Result<Vec<u8>> {
         match object {
-            ClosureObject::Root | ClosureObject::Store => Err(Errno::ENODATA.into()),
-            ClosureObject::Inner(object) => self.store.get_xattr(object, name),
+            Root | Store | Var => Err(Errno::ENODATA.into()),
+            Inner(object) => self.store.get_xattr(object, name),
+            Below(object) => self.var()?.get_xattr(object, name),
         }
     }
 
     fn list_xattr(&self, object: &Self::Object) -> io::Result<Vec<Vec<u8>>> {
         match object {
-            ClosureObject::Root | ClosureObject::Store => Ok(Vec::new()),
-            ClosureObject::Inner(object) => self.store.list_xattr(object),
+            Root | Store | Var => Ok(Vec::new()),
+            Inner(object) => self.store.list_xattr(object),
+            Below(object) => self.var()?.list_xattr(object),
         }
     }
 
@@ -185,6 +236,7 @@ impl<L: Lower> Lower for ClosureLower<L> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "test code")]
+    use super::super::late::Made;
     use super::*;
     use crate::layer::dir::{DirFile, DirLower, DirObject};
     use crate::store::path::StorePath;
@@ -311,5 +363,46 @@ mod tests {
         assert_eq!(lower.store.1.load(Ordering::SeqCst), 0, "calls on the layer of the store");
         lower.lookup(&store, &name(SHOWN[0])).unwrap();
         assert!(lower.store.1.load(Ordering::SeqCst) > 0, "the test counts");
+    }
+
+    #[test]
+    fn what_is_below_var_is_made_when_it_is_looked_for() {
+        let (_temp, lower) = closure();
+        let var = tempfile::tempdir().unwrap();
+        fs::create_dir_all(var.path().join("nix/db")).unwrap();
+        fs::write(var.path().join("nix/db/schema"), "10").unwrap();
+        std::os::unix::fs::symlink("db", var.path().join("nix/link")).unwrap();
+        let made = Arc::new(AtomicU64::new(0));
+        let (counted, at) = (Arc::clone(&made), var.path().to_owned());
+        let lower = lower.with_var(Late::new(move || {
+            counted.fetch_add(1, Ordering::SeqCst);
+            let layer = DirLower::new(&File::open(&at).unwrap()).unwrap();
+            Ok(Made { layer: Counting(layer, AtomicU64::new(0)), held: None })
+        }));
+        let root = lower.root().unwrap();
+        let top = lower.lookup(&root, &name("var")).unwrap();
+        let names: Vec<String> =
+            lower.read_dir(&root).unwrap().iter().map(|entry| entry.name.to_string()).collect();
+        assert_eq!(names, ["store", "var"]);
+        assert_eq!(lower.stat(&top).unwrap(), Stat { ino: VAR_INO, ..lower.stat(&root).unwrap() });
+        assert!(lower.list_xattr(&top).unwrap().is_empty());
+        lower.resolve(&[name("var")]).unwrap();
+        lower.resolve(&["store", SHOWN[0], "bin", "sh"].map(name)).unwrap();
+        assert_eq!(made.load(Ordering::SeqCst), 0, "nothing is made for any of this");
+
+        let schema = lower.resolve(&["var", "nix", "db", "schema"].map(name)).unwrap();
+        assert_eq!(lower.stat(&schema).unwrap().size, 2);
+        let nix = lower.lookup(&top, &name("nix")).unwrap();
+        assert_eq!(lower.read_dir(&top).unwrap().len(), 1);
+        assert_eq!(lower.read_dir(&nix).unwrap().len(), 2);
+        let link = lower.lookup(&nix, &name("link")).unwrap();
+        assert_eq!(lower.read_link(&link).unwrap(), b"db");
+        assert!(matches!(Errno::of(&lower.open(&schema, Access::ReadWrite).err().unwrap()), Errno::EROFS));
+        lower.open(&schema, Access::Read).unwrap();
+        assert_eq!(made.load(Ordering::SeqCst), 1);
+        for hidden in [vec!["var", "nix", "absent"], vec!["var", "absent"], vec!["vax"]] {
+            let path: Vec<Name> = hidden.into_iter().map(name).collect();
+            assert_eq!(Errno::of(&lower.resolve(&path).unwrap_err()), Errno::ENOENT);
+        }
     }
 }

@@ -40,7 +40,7 @@ impl Changed {
     fn last(&self) -> LastView {
         let lock = EnvLock::read(&self.scene.path(&format!("{}.lock", self.label))).unwrap();
         let store = Location::open(self.scene.store.root()).unwrap().real;
-        LastView { lock, store, owner: (caller().uid, caller().gid) }
+        LastView { lock, store, owner: (caller().uid, caller().gid), database_of: None }
     }
 
     /// Holds the upper, as the server of its view does.
@@ -84,7 +84,7 @@ impl Changed {
         let location = Location::open(self.scene.store.root()).unwrap();
         let closure = build::closure(&last.lock, &location, &self.scene.path("state")).unwrap();
         let store = std::fs::File::open(&location.real).unwrap().into();
-        let lower = build::lower(&closure, &store).unwrap();
+        let lower = build::lower(&last.lock, &closure, &location, &store, &self.scene.path("state")).unwrap();
         let options =
             Options { owner: Some(last.owner), io: Io::Cached, durable: false, ..Options::default() };
         let fs = UnionFs::new(lower, Some(held.layer().clone()), options).unwrap();

@@ -16,14 +16,17 @@ use crate::daemon::registry::{Registry, State};
 use crate::daemon::{leftovers, old_roots};
 use crate::lock::Memory;
 use crate::store::scan::cache::{self as scans, ScanCache};
+use crate::view::nix_state;
 
 /// Arguments of `nixview gc`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Caches can always go: what is missing is computed again. What dead views left goes \
+#[command(
+    after_help = "Caches and states of Nix that no view shows can always go: what is missing is made again. What dead views left goes \
     too: mounts, temporary uppers, roots of Nix's collector (in --store and in the stores of known views, also after a \
     reboot). Uppers that stay, views and the store are not touched.\n\nExamples:\n  \
     nixview gc\n  \
-    nixview gc --older-than 1h --dry-run")]
+    nixview gc --older-than 1h --dry-run"
+)]
 pub struct Args {
     /// How long something must not have been used: 30d, 12h, 0s
     #[arg(long, value_name = "AGE", default_value = "30d", value_parser = humantime::parse_duration)]
@@ -47,6 +50,8 @@ struct Report {
     scans: u64,
     files: u64,
     file_bytes: u64,
+    nix_states: u64,
+    nix_state_bytes: u64,
     dead_views: u64,
     leases: u64,
     dry_run: bool,
@@ -103,17 +108,24 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     if let Some(registry) = &registry {
         report.dead_views = dead_views(args.dry_run, registry, context)?;
     }
+    // After the views: a dead one may have held some.
+    let swept = nix_state::sweep(&state.join(nix_state::DIRECTORY), args.older_than, args.dry_run);
+    let swept = swept.context("cannot clean Nix's state for views")?;
+    report.nix_states = swept.templates + swept.drafts;
+    report.nix_state_bytes = swept.bytes;
     if args.json {
         context.output.json(&report)?;
     } else {
         let done = if args.dry_run { "would remove" } else { "removed" };
         context.output.line(&format!(
-            "{done} {}, {}, {}, {}, {} and {} ({})",
+            "{done} {}, {}, {}, {}, {}, {} ({}) and {} ({})",
             count(report.dead_views, "dead view", "dead views"),
             count(report.leases, "lease of roots", "leases of roots"),
             count(report.closures, "closure", "closures"),
             count(report.evaluations, "evaluation", "evaluations"),
             count(report.scans, "scan", "scans"),
+            count(report.nix_states, "state of Nix", "states of Nix"),
+            size(report.nix_state_bytes),
             count(report.files, "file", "files"),
             size(report.file_bytes)
         ))?;

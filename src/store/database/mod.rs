@@ -12,6 +12,7 @@
 mod open;
 mod query;
 mod realised;
+mod records;
 mod stamp;
 
 use std::path::{Path, PathBuf};
@@ -25,6 +26,7 @@ use super::path::StorePath;
 use super::references::{OutputPath, Reached, ReferenceError, References};
 
 pub use open::{Access, uri};
+pub use records::{OutputRecord, PathRecord, RealisationRecord, Records};
 pub use stamp::Stamp;
 
 use open::{OpenError, Opened};
@@ -147,6 +149,16 @@ impl Database {
                 query::reach(c, &self.location.dir, roots, false)
             }
         })
+    }
+
+    /// All that is recorded of `paths` (sorted, each once), in one transaction; without `links` neither references nor
+    /// outputs of derivations.
+    ///
+    /// # Errors
+    /// [`ReferenceError::Unknown`] for a path that is not valid; [`ReferenceError::Broken`] for a reference to one that is
+    /// not among them.
+    pub fn records(&self, paths: &[StorePath], links: bool) -> Result<Records, ReferenceError> {
+        self.read(|c| records::records(c, &self.location.dir, paths, links))
     }
 
     /// All valid paths, sorted.

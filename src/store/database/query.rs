@@ -76,11 +76,11 @@ fn size_at(row: &Row<'_>, column: usize) -> Result<Option<u64>, QueryError> {
     Ok(row.get::<_, Option<i64>>(column)?.and_then(|size| u64::try_from(size).ok()).filter(|size| *size > 0))
 }
 
-fn full(dir: &StoreDir, path: &StorePath) -> String {
+pub(super) fn full(dir: &StoreDir, path: &StorePath) -> String {
     format!("{dir}/{path}")
 }
 
-fn json<T: serde::Serialize>(all: &[T]) -> Result<String, QueryError> {
+pub(super) fn json<T: serde::Serialize>(all: &[T]) -> Result<String, QueryError> {
     serde_json::to_string(all).map_err(|error| QueryError::Malformed(error.to_string()))
 }
 

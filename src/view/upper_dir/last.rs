@@ -9,8 +9,8 @@ use rustix::fs::{OFlags, RenameFlags};
 use serde::{Deserialize, Serialize};
 
 use super::error::{Tried, UpperError};
-use crate::lock::EnvLock;
 use crate::lock::format::MAX_SIZE;
+use crate::lock::{Digest, EnvLock};
 use crate::sys;
 use crate::vfs::Errno;
 
@@ -30,6 +30,8 @@ pub struct LastView {
     pub store: PathBuf,
     /// User and group that everything of the store was shown as.
     pub owner: (u32, u32),
+    /// The digest of the closure that the upper's own Nix database was begun with, if it had one when it was mounted.
+    pub database_of: Option<Digest>,
 }
 
 /// As it is written.
@@ -40,6 +42,8 @@ struct Written {
     store: PathBuf,
     uid: u32,
     gid: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    database_of: Option<String>,
     lock: serde_json::Value,
 }
 
@@ -64,7 +68,9 @@ impl LastView {
         }
         let lock = serde_json::to_vec(&written.lock).map_err(|error| error.to_string())?;
         let lock = EnvLock::parse(&lock, "view.json").map_err(|error| error.to_string())?;
-        Ok(Self { lock, store: written.store, owner: (written.uid, written.gid) })
+        let database_of = written.database_of.as_deref().map(Digest::parse).transpose();
+        let database_of = database_of.map_err(|error| format!("databaseOf: {error}"))?;
+        Ok(Self { lock, store: written.store, owner: (written.uid, written.gid), database_of })
     }
 
     /// Writes the file of an upper, whole or not at all, unless it says the same already. It is not synced: what it says can be given
@@ -75,7 +81,8 @@ impl LastView {
         let lock = self.lock.print().map_err(|error| refuse(error.to_string()))?;
         let lock = serde_json::from_str(&lock).map_err(|error| refuse(error.to_string()))?;
         let (uid, gid) = self.owner;
-        let written = Written { version: VERSION, store: self.store.clone(), uid, gid, lock };
+        let database_of = self.database_of.as_ref().map(Digest::to_string);
+        let written = Written { version: VERSION, store: self.store.clone(), uid, gid, database_of, lock };
         let mut new = serde_json::to_vec_pretty(&written).map_err(|error| refuse(error.to_string()))?;
         new.push(b'\n');
         if text(dir).tried(ACTION, path)?.is_some_and(|old| old == new) {

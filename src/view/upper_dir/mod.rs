@@ -33,10 +33,11 @@ pub use list::{UpperInfo, list, remove_stale};
 pub use look::UpperLook;
 pub use meta::Meta;
 
+use crate::layer::Lower;
 use crate::layer::dir::{self, DirUpper, Format};
 use crate::store::path::StoreDir;
 use crate::sys;
-use crate::vfs::Errno;
+use crate::vfs::{Errno, Name};
 use error::Tried;
 use holder::{Attempt, Holder};
 use image::Image;
@@ -249,6 +250,30 @@ impl UpperDir {
     /// [`UpperError::Io`], [`UpperError::LastView`].
     pub fn record_view(&self, view: &LastView) -> Result<(), UpperError> {
         view.write(self.dir.as_fd(), &self.path)
+    }
+
+    /// What it lay over when it was last mounted, if that is noted.
+    ///
+    /// # Errors
+    /// [`UpperError::LastView`], [`UpperError::Io`].
+    pub fn last_view(&self) -> Result<Option<LastView>, UpperError> {
+        LastView::read(self.dir.as_fd(), &self.path)
+    }
+
+    /// True if it has a database of Nix's of its own. Looks for the name alone: what is there is the container's.
+    ///
+    /// # Errors
+    /// [`UpperError::Io`].
+    pub fn has_nix_database(&self) -> Result<bool, UpperError> {
+        let path = ["var", "nix", "db", "db.sqlite"].map(|name| Name::new(name.as_bytes()));
+        let path: Vec<Name> = path.into_iter().flatten().collect();
+        match self.layer.resolve(&path) {
+            Ok(_) => Ok(true),
+            Err(error) if matches!(Errno::of(&error), Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => {
+                Ok(false)
+            }
+            Err(error) => Err(error).tried("look for a database of Nix's", &self.path),
+        }
     }
 
     /// Gives it back unused: what opening it has made is taken away again, but for directories above it.
