@@ -506,7 +506,7 @@ fn database_of(spec: &ViewSpec, upper: &UpperDir) -> Result<Option<Digest>, Uppe
         answer => answer?,
     };
     let first = last.map(|last| last.database_of.unwrap_or(last.lock.closure.digest));
-    Ok(Some(first.unwrap_or_else(|| spec.lock.closure.digest.clone())))
+    Ok(Some(first.unwrap_or(spec.lock.closure.digest)))
 }
 
 fn foreign_database(spec: &ViewSpec) -> String {
