@@ -184,10 +184,10 @@ fn users_get_views_of_their_own_and_nothing_else() {
     let scene = Scene::new();
     scene
         .shell(
-            "chmod 755 . && mkdir -m 0777 home && mkdir mine && chown 65534:65534 mine && chmod a+r *.lock",
+            "chmod 755 . && mkdir -m 0777 home && mkdir mine two && chown 65534:65534 mine two && chmod a+r *.lock",
         )
         .ok();
-    let _daemon = Daemon::start(&scene);
+    let daemon = Daemon::with(&scene, &["--views-per-user", "1"]);
     let dir = scene.dir.path().display();
     let store = scene.store.root().display();
     let lock = format!("--closure {dir}/env-a.lock --store {store}");
@@ -204,6 +204,8 @@ fn users_get_views_of_their_own_and_nothing_else() {
         .failed(1, &["a view is mounted on"]);
     as_user(&scene, 65534, &format!("mount {lock} --upper {dir}/home/up {dir}/mine")).failed(1, &[]);
     as_user(&scene, 65534, &format!("mount {lock} --owner 0:0 --tmp {dir}/mine")).failed(1, &[]);
+
+    as_user(&scene, 65534, &format!("mount {lock} --tmp {dir}/two")).failed(1, &["as many as"]);
 
     // It is the user's: passthrough, by root's daemon, and they write it.
     let shown = as_user(&scene, 65534, "status --json").ok().out;
@@ -232,7 +234,7 @@ fn users_get_views_of_their_own_and_nothing_else() {
     as_user(&scene, 65534, &format!("umount {dir}/mine")).ok();
     assert!(scene.path("state/users/65534/web/data/store/kept").exists());
     scene.nixview(&["umount", "roots"]).ok();
-    drop(_daemon);
+    daemon.end();
     scene.assert_nothing_left();
 }
 

@@ -33,7 +33,7 @@ pub struct Order {
 }
 
 impl Order {
-    /// Reads the lock, finds the store, and decides what the request left open. `target` is the opened directory for a
+    /// Reads the lock (at most `most` bytes), finds the store, and decides what the request left open. `target` is the opened directory for a
     /// view on one; without it the path of the request is opened.
     ///
     /// # Errors
@@ -41,6 +41,7 @@ impl Order {
     pub fn new(
         request: &MountRequest,
         lock: File,
+        most: u64,
         target: Option<OwnedFd>,
         dirs: &Dirs,
     ) -> Result<Self, Failure> {
@@ -55,7 +56,8 @@ impl Order {
         let name = name(request)?;
         let lock_file = &request.lock_file;
         let origin = lock_file.display().to_string();
-        let lock = EnvLock::read_from(lock, &origin).attempt(|| "cannot use the environment".to_owned())?;
+        let lock =
+            EnvLock::read_from(lock, &origin, most).attempt(|| "cannot use the environment".to_owned())?;
         let store = Location::open(&request.store).attempt(|| "cannot use the store".to_owned())?;
         if store.dir != lock.store_dir {
             return Err(Failure::new(format!(
@@ -152,7 +154,7 @@ mod tests {
         change(&mut request);
         let dirs = Dirs { state: "/none/state".into(), runtime: "/none/run".into() };
         let lock = File::open("/dev/null").unwrap();
-        Order::new(&request, lock, None, &dirs).unwrap_err().what
+        Order::new(&request, lock, 1000, None, &dirs).unwrap_err().what
     }
 
     #[test]

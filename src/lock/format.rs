@@ -123,12 +123,13 @@ impl EnvLock {
         Self::parse(&text, &path.display().to_string())
     }
 
-    /// Reads the lock in an open file, from where it stands, as [`EnvLock::read`]; `origin` is told in errors.
+    /// Reads the lock in an open file, from where it stands, as [`EnvLock::read`], but at most `most` bytes; `origin` is told in
+    /// errors.
     ///
     /// # Errors
     /// As [`EnvLock::read`].
-    pub fn read_from(file: File, origin: &str) -> Result<Self, LockError> {
-        Self::parse(&bounded(file, Path::new(origin), MAX_SIZE)?, origin)
+    pub fn read_from(file: File, origin: &str, most: u64) -> Result<Self, LockError> {
+        Self::parse(&bounded(file, Path::new(origin), most)?, origin)
     }
 
     /// True if a file looks like a lock of any version, usable or not; false if it cannot be read.

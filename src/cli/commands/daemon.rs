@@ -27,6 +27,9 @@ pub struct Args {
     /// The store that users other than root may have views of
     #[arg(long, value_name = "DIR", default_value = "/nix/store")]
     pub store: PathBuf,
+    /// How many views each user other than root may have at once
+    #[arg(long, value_name = "N", default_value = "64")]
+    pub views_per_user: usize,
     /// Serve the one connection that is standard input, then end: for programs that start a daemon of their own
     #[arg(long)]
     pub once: bool,
@@ -37,7 +40,7 @@ pub struct Args {
 /// # Errors
 /// If it cannot listen.
 pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
-    let allowed = Allowed { store: absolute(&args.store)? };
+    let allowed = Allowed { store: absolute(&args.store)?, views_per_user: args.views_per_user };
     if args.once {
         service::serve_one(io::stdin().as_fd(), &dirs(context), &allowed).map_err(failed)?;
         return Ok(ExitCode::SUCCESS);

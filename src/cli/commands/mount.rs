@@ -9,6 +9,7 @@ use crate::cli::{CliError, Context, ErrorContext, ask};
 use crate::control::{Place, Upper};
 use crate::daemon::record::Record;
 use crate::daemon::{self, Order};
+use crate::lock::format::MAX_SIZE;
 use crate::sys::process::may_mount;
 use crate::view::ViewName;
 
@@ -102,7 +103,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
         context.output.line(&format!("{} on {}", described(&record), target.display()))?;
         return Ok(ExitCode::SUCCESS);
     }
-    let mut order = Order::new(&request, lock, None, &dirs(context)).map_err(failed)?;
+    let mut order = Order::new(&request, lock, MAX_SIZE, None, &dirs(context)).map_err(failed)?;
     order.options.fusermount |= args.fusermount;
     if args.foreground {
         let usable = &mut |record: &_, warnings: &[String]| {

@@ -10,6 +10,7 @@ use crate::control::{Place, Upper};
 use crate::daemon::run::{Outcome, Program, environment};
 use crate::daemon::server::ServeOptions;
 use crate::daemon::{self, Order};
+use crate::lock::format::MAX_SIZE;
 use crate::view::ViewName;
 use crate::view::spec::ViewSpec;
 
@@ -79,7 +80,7 @@ pub(super) fn execute(
     let place = Place::Handed { purpose: format!("process {}", std::process::id()) };
     let request = how.view.request(Some(&name), place, upper, &how.limit)?;
     let Order { spec, options, .. } =
-        Order::new(&request, how.view.lock()?, None, &dirs(context)).map_err(failed)?;
+        Order::new(&request, how.view.lock()?, MAX_SIZE, None, &dirs(context)).map_err(failed)?;
     let bin = programs(&spec);
     let directory = match &how.chdir {
         Some(dir) => absolute(dir)?,

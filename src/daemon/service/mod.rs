@@ -45,6 +45,9 @@ pub const PER_USER: usize = 8;
 /// How many of all users but root, for whom the rest is left.
 pub const FOR_USERS: usize = 32;
 
+/// The largest lock that a user other than root may hand over, in bytes: what it takes to read one is the daemon's memory.
+pub const USERS_LOCK: u64 = 4 << 20;
+
 /// How often what dead servers left is looked for.
 pub const INTERVAL: Duration = Duration::from_secs(10);
 
@@ -57,6 +60,8 @@ pub struct Allowed {
     /// The store that users other than root may have views of: a directory that ends in `nix/store`, or one that
     /// contains it.
     pub store: PathBuf,
+    /// How many views each of them may have at once.
+    pub views_per_user: usize,
 }
 
 /// A daemon that listens.
@@ -346,7 +351,7 @@ mod tests {
     fn there_is_one_daemon_for_a_runtime_directory() {
         let dir = tempfile::tempdir().unwrap();
         let dirs = Dirs { state: dir.path().join("state"), runtime: dir.path().join("run") };
-        let allowed = Allowed { store: "/nix/store".into() };
+        let allowed = Allowed { store: "/nix/store".into(), views_per_user: 1 };
         let first = Service::listen(dirs.clone(), allowed.clone(), None).unwrap();
         let error = Service::listen(dirs.clone(), allowed.clone(), None).unwrap_err();
         assert!(error.what.contains(&std::process::id().to_string()), "{error}");

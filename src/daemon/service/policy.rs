@@ -7,6 +7,8 @@
 //! | lock | what they opened for reading | the same |
 //! | store | any | the daemon's |
 //! | owner | any | themselves |
+//! | lock's size | 64 MiB | [`super::USERS_LOCK`] |
+//! | number of views | any | [`Allowed::views_per_user`] |
 //! | upper | any | one of their own in the state directory, a temporary one, none |
 //!
 //! The rest of a request cannot give more than these: every view is `nosuid` and `nodev`, and shows store paths that
@@ -91,6 +93,18 @@ pub(super) fn restrict(
     Ok(())
 }
 
+/// Refuses one view more than a user may have.
+///
+/// # Errors
+/// How many that is.
+pub(super) fn check_number(has: usize, peer: Peer, allowed: &Allowed) -> Result<(), Failure> {
+    if has < allowed.views_per_user {
+        return Ok(());
+    }
+    Err(Failure::new(format!("the user {} has {has} views, which is as many as a user may have", peer.uid))
+        .hint("'nixview status' lists them; the daemon's --views-per-user sets how many"))
+}
+
 /// Refuses texts that could not be shown as they are.
 ///
 /// # Errors
@@ -137,7 +151,7 @@ mod tests {
         let mut request = MountRequest::new("/l".into(), place, Upper::Named);
         request.name = Some("web".to_owned());
         request.store = dir.path().to_owned();
-        let allowed = Allowed { store: dir.path().to_owned() };
+        let allowed = Allowed { store: dir.path().to_owned(), views_per_user: 1 };
         (dir, dirs, allowed, request)
     }
 
@@ -167,6 +181,13 @@ mod tests {
         assert!(refused(&|r| r.store = dir.path().join("other")).contains("alone"));
         let place = Place::Directory { path: PathBuf::from("/") };
         assert!(refused(&|r| r.place = place.clone()).contains("belongs to the user 0"));
+    }
+
+    #[test]
+    fn a_user_has_no_more_views_than_that() {
+        let (_dir, _, allowed, _) = scene();
+        check_number(0, PEER, &allowed).unwrap();
+        assert!(check_number(1, PEER, &allowed).unwrap_err().what.contains("1000"));
     }
 
     #[test]

@@ -14,10 +14,11 @@ use super::super::server::Dirs;
 use super::super::stop::{self, Which};
 use super::super::{leftovers, start};
 use super::policy;
-use super::{Allowed, is_ours};
+use super::{Allowed, USERS_LOCK, is_ours};
 use crate::control::{
     self, Answer, MountRequest, Operation, Place, Reply, Request, Stopped, VERSION, ViewRef,
 };
+use crate::lock::format::MAX_SIZE;
 use crate::sys::socket::{self, Peer};
 use crate::view::ViewName;
 
@@ -103,9 +104,15 @@ impl Worker<'_> {
         }
         let ours = is_ours(self.peer);
         if !ours {
+            if kind.len() > USERS_LOCK {
+                return Err(Failure::new(format!("the lock is larger than {} MiB", USERS_LOCK >> 20)));
+            }
+            policy::check_number(self.known(&self.registry()?)?.len(), self.peer, self.allowed)?;
             policy::restrict(&mut request, target.as_ref(), self.peer, self.dirs, self.allowed)?;
         }
-        let mut order = Order::new(&request, lock, target, self.dirs)?;
+        // It may grow while it is read.
+        let most = if ours { MAX_SIZE } else { USERS_LOCK };
+        let mut order = Order::new(&request, lock, most, target, self.dirs)?;
         order.options.requested_by = (!ours).then_some(self.peer.uid);
         let Launched { record, warnings, mount, .. } = start::mount(&order, self.dirs)?;
         tracing::info!(view = %record.name, uid = self.peer.uid, server = record.pid, "mounted");
