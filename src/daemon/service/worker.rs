@@ -107,8 +107,8 @@ impl Worker<'_> {
             if kind.len() > USERS_LOCK {
                 return Err(Failure::new(format!("the lock is larger than {} MiB", USERS_LOCK >> 20)));
             }
-            policy::check_number(self.known(&self.registry()?)?.len(), self.peer, self.allowed)?;
             policy::restrict(&mut request, target.as_ref(), self.peer, self.dirs, self.allowed)?;
+            policy::check_number(self.known(&self.registry()?)?.len(), self.peer, self.allowed)?;
         }
         // It may grow while it is read.
         let most = if ours { MAX_SIZE } else { USERS_LOCK };
