@@ -11,12 +11,12 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
 
+pub mod ask;
 pub mod changes;
 pub mod commands;
 pub mod error;
 mod log;
 pub mod output;
-pub mod roots;
 pub mod shown_change;
 pub mod size;
 pub mod source;

@@ -47,6 +47,9 @@ pub struct Record {
     pub gid: u32,
     /// Roots of Nix's garbage collector that were set.
     pub gc_roots: Option<GcRootsRecord>,
+    /// The user for whom the daemon serves it; absent if it is the one that the server runs as.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requested_by: Option<u32>,
 }
 
 /// Where a view is.
@@ -64,6 +67,11 @@ pub enum Place {
     Private {
         /// The command.
         command: String,
+    },
+    /// Handed over as a detached mount, to be given a place in another mount namespace.
+    Handed {
+        /// What it is for.
+        purpose: String,
     },
 }
 
@@ -162,6 +170,7 @@ pub(super) mod tests {
             uid: 0,
             gid: 0,
             gc_roots: Some(GcRootsRecord { dir: "/nix/var/nix/gcroots/nixview/web".into(), count: 1 }),
+            requested_by: None,
         }
     }
 

@@ -97,7 +97,7 @@ pub fn number(fd: BorrowedFd<'_>) -> u32 {
 /// The link is a magic one: it leads to the inode itself, also to a symbolic link, which is not followed further.
 /// (The *at calls with an empty path do not help: `fgetxattr`, and `getxattrat` up to Linux 6.18 at least, answer
 /// `EBADF` to `O_PATH` descriptors.)
-pub(super) fn proc_path(fd: BorrowedFd<'_>) -> String {
+pub fn proc_path(fd: BorrowedFd<'_>) -> String {
     format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd())
 }
 

@@ -9,12 +9,11 @@ use std::time::{Duration, SystemTime};
 use serde::Serialize;
 
 use crate::cli::output::{count, size};
-use crate::cli::roots;
 use crate::cli::view::{absolute, warn};
 use crate::cli::{CliError, Context, ErrorContext};
 use crate::closure::Cache;
-use crate::daemon::leftovers;
 use crate::daemon::registry::{Registry, State};
+use crate::daemon::{leftovers, old_roots};
 use crate::lock::Memory;
 use crate::store::scan::cache::{self as scans, ScanCache};
 
@@ -30,7 +29,7 @@ pub struct Args {
     #[arg(long, value_name = "AGE", default_value = "30d", value_parser = humantime::parse_duration)]
     pub older_than: Duration,
     /// The store whose old roots go: a directory that ends in nix/store, or one that contains nix/store
-    #[arg(long, value_name = "DIR", default_value = roots::DEFAULT_STORE)]
+    #[arg(long, value_name = "DIR", default_value = old_roots::DEFAULT_STORE)]
     pub store: PathBuf,
     /// Only say what would be removed [default: remove it]
     #[arg(short = 'n', long)]
@@ -96,9 +95,9 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let registry = Registry::existing(&context.state.runtime);
     let mut stores = BTreeSet::from([absolute(&args.store)?]);
     if let Some(registry) = &registry {
-        stores.extend(roots::stores(registry)?);
+        stores.extend(old_roots::stores(registry).context("cannot read the registry of views")?);
     }
-    let (leases, problems) = roots::sweep(&stores, args.dry_run);
+    let (leases, problems) = old_roots::sweep(&stores, args.dry_run);
     warn(context, &problems);
     report.leases = leases;
     if let Some(registry) = &registry {

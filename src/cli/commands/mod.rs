@@ -9,6 +9,7 @@ use super::{CliError, Context};
 
 pub mod closure;
 pub mod completions;
+pub mod daemon;
 pub mod diff;
 pub mod doctor;
 pub mod export;
@@ -37,6 +38,8 @@ pub enum Command {
     Mount(mount::Args),
     /// Unmount a view
     Umount(umount::Args),
+    /// Serve views to whoever may ask for them
+    Daemon(daemon::Args),
     /// Say which views are mounted
     Status(status::Args),
     /// Run a command with a view of an environment at /nix
@@ -73,6 +76,7 @@ impl Command {
             Self::Gc(args) => gc::run(args, context),
             Self::Mount(args) => mount::run(args, context),
             Self::Umount(args) => umount::run(args, context),
+            Self::Daemon(args) => daemon::run(args, context),
             Self::Status(args) => status::run(args, context),
             Self::Run(args) => run::run(args, context),
             Self::Shell(args) => shell::run(args, context),

@@ -1,11 +1,10 @@
-//! Old roots of Nix's collector, in the stores that a command knows of.
+//! Roots of Nix's collector that killed servers left, in the stores that this host knows of.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use super::{CliError, ErrorContext};
-use crate::daemon::leftovers;
-use crate::daemon::registry::{Registry, State};
+use super::leftovers;
+use super::registry::{Registry, RegistryError, State};
 use crate::store::{Location, LocationError, lease};
 
 /// Where a store is if nobody says otherwise.
@@ -15,9 +14,8 @@ pub const DEFAULT_STORE: &str = "/nix/store";
 ///
 /// # Errors
 /// If the registry cannot be read.
-pub fn stores(registry: &Registry) -> Result<BTreeSet<PathBuf>, CliError> {
-    let all = registry.all().context("cannot read the registry of views")?;
-    let records = all.into_iter().filter_map(|(_, state)| match state {
+pub fn stores(registry: &Registry) -> Result<BTreeSet<PathBuf>, RegistryError> {
+    let records = registry.all()?.into_iter().filter_map(|(_, state)| match state {
         Ok(State::Served(record) | State::Dead(record)) => Some(record.store),
         Ok(State::Starting) | Err(_) => None,
     });
