@@ -424,6 +424,10 @@ impl World {
         let registry = REGISTRIES[self.numbers.below(2)];
         wait_for(self.gc(registry).spawn().unwrap()).ok();
         assert_eq!(self.scene.leases(), Vec::<PathBuf>::new());
+        // Not those of servers that were killed before they had one: they are left alone for a while.
+        let mut uppers = self.scene.names("state/temporary");
+        uppers.retain(|name| self.scene.path("state/temporary").join(name).join("meta.json").exists());
+        assert_eq!(uppers, Vec::<String>::new());
         self.collect();
         let mut left = self.scene.names("s/nix/store");
         left.retain(|name| !name.starts_with('.'));

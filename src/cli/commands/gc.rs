@@ -9,21 +9,21 @@ use std::time::{Duration, SystemTime};
 use serde::Serialize;
 
 use crate::cli::output::{count, size};
-use crate::cli::view::{absolute, warn};
+use crate::cli::view::{absolute, dirs, warn};
 use crate::cli::{CliError, Context, ErrorContext};
 use crate::closure::Cache;
 use crate::daemon::registry::{Registry, State};
 use crate::daemon::{leftovers, old_roots};
 use crate::lock::Memory;
 use crate::store::scan::cache::{self as scans, ScanCache};
-use crate::view::nix_state;
+use crate::view::{nix_state, upper_dir};
 
 /// Arguments of `nixview gc`.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Caches and states of Nix that no view shows can always go: what is missing is made again. What dead views left goes \
-    too: mounts, temporary uppers, roots of Nix's collector (in --store and in the stores of known views, also after a \
-    reboot). Uppers that stay, views and the store are not touched.\n\nExamples:\n  \
+    too: mounts, temporary uppers, roots of Nix's collector (in --store and in the stores of known views), also after a \
+    reboot. Uppers that stay, views and the store are not touched.\n\nExamples:\n  \
     nixview gc\n  \
     nixview gc --older-than 1h --dry-run"
 )]
@@ -54,6 +54,7 @@ struct Report {
     nix_state_bytes: u64,
     dead_views: u64,
     leases: u64,
+    temporary_uppers: u64,
     dry_run: bool,
 }
 
@@ -66,6 +67,12 @@ fn dead_views(dry_run: bool, registry: &Registry, context: &Context) -> Result<u
     let (cleaned, problems) = leftovers::sweep(registry).context("cannot clean up after dead views")?;
     warn(context, &problems.into_iter().map(|p| p.what).collect::<Vec<_>>());
     Ok(cleaned.len() as u64)
+}
+
+/// Removes the temporary uppers of killed servers, whatever else is known of them; answers how many they were.
+fn temporary_uppers(dry_run: bool, parent: &Path) -> Result<u64, CliError> {
+    let removed = if dry_run { upper_dir::stale(parent) } else { upper_dir::remove_stale(parent) };
+    Ok(removed.context("cannot remove temporary uppers")?.len() as u64)
 }
 
 /// Removes it, or says what would be.
@@ -105,6 +112,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let (leases, problems) = old_roots::sweep(&stores, args.dry_run);
     warn(context, &problems);
     report.leases = leases;
+    report.temporary_uppers = temporary_uppers(args.dry_run, &dirs(context).temporary())?;
     if let Some(registry) = &registry {
         report.dead_views = dead_views(args.dry_run, registry, context)?;
     }
@@ -118,9 +126,10 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     } else {
         let done = if args.dry_run { "would remove" } else { "removed" };
         context.output.line(&format!(
-            "{done} {}, {}, {}, {}, {}, {} ({}) and {} ({})",
+            "{done} {}, {}, {}, {}, {}, {}, {} ({}) and {} ({})",
             count(report.dead_views, "dead view", "dead views"),
             count(report.leases, "lease of roots", "leases of roots"),
+            count(report.temporary_uppers, "temporary upper", "temporary uppers"),
             count(report.closures, "closure", "closures"),
             count(report.evaluations, "evaluation", "evaluations"),
             count(report.scans, "scan", "scans"),
