@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::error::{Attempt, Failure};
 use super::record::GcRootsRecord;
 use super::server::Dirs;
-use crate::closure::{Cache, Closure, Mode};
-use crate::lock::{self, Known};
+use crate::closure::{Closure, Mode};
+use crate::lock;
 use crate::store::StorePath;
 use crate::store::gc_root::{self, CollectorPause, GcRootError, GcRoots};
 use crate::view::spec::ViewSpec;
@@ -57,15 +57,8 @@ pub(super) fn closure(
         }
         Some(Err(error)) => (None, Some(error)),
     };
-    let roots: Vec<StorePath> = spec.lock.roots.iter().map(|root| root.path.clone()).collect();
     let attempt = || format!("cannot find the closure of {}", spec.lock_file.display());
-    let cache = Cache::open(&dirs.state);
-    let closure = match cache.unchanged(&spec.store, &roots, spec.lock.mode) {
-        Some(closure) => closure,
-        None => Known::open(&spec.store, None, &dirs.state)
-            .and_then(|known| known.closure(&cache, &roots, spec.lock.mode))
-            .attempt(attempt)?,
-    };
+    let (closure, _) = spec.lock.closure_in(&spec.store, &dirs.state).attempt(attempt)?;
     lock::verify(&spec.lock, &closure).map_err(|error| {
         Failure::of(&format!("the store does not have what {} says", spec.lock_file.display()), &error)
             .hint("'nixview closure --diff' names the paths; 'nixview lock' makes a new lock")
@@ -94,12 +87,12 @@ fn no_roots(why: &str) -> Failure {
         .hint("without --require-gc-roots the view is mounted all the same")
 }
 
-/// What must be a root, so that no member goes: in mode `runtime` the roots, whose references are the closure. In the
-/// others the members are not what the collector follows from the roots (it follows no outputs of a derivation, unless
+/// What must be a root, so that no member goes: in mode `runtime` the roots and extra roots, whose references are the closure. In
+/// the others the members are not what the collector follows from the roots (it follows no outputs of a derivation, unless
 /// `keep-outputs` is set), so that each is a root of its own.
 fn to_pin(spec: &ViewSpec, closure: &Closure) -> Vec<StorePath> {
     match spec.lock.mode {
-        Mode::Runtime => spec.lock.roots.iter().map(|root| root.path.clone()).collect(),
+        Mode::Runtime => spec.lock.starts().paths(),
         Mode::Build | Mode::Dev => closure.paths().to_vec(),
     }
 }

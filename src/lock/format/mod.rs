@@ -24,8 +24,11 @@ pub(super) use file::read_bounded;
 /// The version of the format that is written, and the only one that is read.
 pub const VERSION: u64 = 1;
 
-/// The longest name of an environment, in bytes.
+/// The longest name of an environment or an extra root, in bytes.
 pub const MAX_NAME: usize = 128;
+
+/// The most extra roots that a lock may have.
+pub const MAX_EXTRA_ROOTS: usize = 100;
 
 /// An environment, pinned: which store paths it is, and how that was found.
 ///
@@ -35,6 +38,8 @@ pub const MAX_NAME: usize = 128;
 pub struct EnvLock {
     /// What the closure of the roots must be.
     pub closure: LockedClosure,
+    /// What the closure of the roots lacks, sorted by name; each with its runtime closure.
+    pub extra_roots: Vec<ExtraRoot>,
     /// Which closure of the roots it is.
     pub mode: Mode,
     /// What people call the environment.
@@ -73,6 +78,15 @@ pub enum Recorded {
     Scan,
 }
 
+/// A path that is added to an environment with its runtime closure, and why: `certificates`, `fonts`, `bash`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ExtraRoot {
+    /// What it is for, as people call it; a name as those of environments.
+    pub name: String,
+    /// The path; no derivation.
+    pub path: StorePath,
+}
+
 /// A path that the closure starts from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Root {
@@ -95,13 +109,7 @@ impl Root {
 impl EnvLock {
     /// Says what no lock may say, if this one does.
     fn check(&self) -> Result<(), String> {
-        let name = &self.name;
-        if name.is_empty() || name.len() > MAX_NAME || name.starts_with('.') {
-            return Err(format!("\"name\" must have 1 to {MAX_NAME} characters and not start with a dot"));
-        }
-        if !name.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-._".contains(&b)) {
-            return Err("\"name\" may have letters, digits and +-._ only".to_owned());
-        }
+        check_name(&self.name).map_err(|problem| format!("\"name\" {problem}"))?;
         if let Some(system) = &self.system {
             let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_".contains(&b);
             if system.is_empty() || !system.bytes().all(plain) {
@@ -127,9 +135,43 @@ impl EnvLock {
         if self.closure.count < seen.len() as u64 {
             return Err("\"closure\" has fewer paths than there are roots".to_owned());
         }
+        self.check_extra_roots()?;
         self.source.check()
+    }
+
+    fn check_extra_roots(&self) -> Result<(), String> {
+        if self.extra_roots.len() > MAX_EXTRA_ROOTS {
+            return Err(format!("it has more than {MAX_EXTRA_ROOTS} extra roots"));
+        }
+        let mut before: Option<&str> = None;
+        for extra in &self.extra_roots {
+            check_name(&extra.name).map_err(|problem| format!("the name of an extra root {problem}"))?;
+            if before.is_some_and(|before| before >= extra.name.as_str()) {
+                return Err(format!("the extra root {} stands in it twice, or not in order", extra.name));
+            }
+            if extra.path.is_derivation() {
+                return Err(format!("the extra root {} is a derivation", extra.name));
+            }
+            before = Some(&extra.name);
+        }
+        let distinct: BTreeSet<&StorePath> = self.extra_roots.iter().map(|extra| &extra.path).collect();
+        if self.closure.count < distinct.len() as u64 {
+            return Err("\"closure\" has fewer paths than there are extra roots".to_owned());
+        }
+        Ok(())
     }
 }
 
 /// Any hash part, to judge a name by the rule for names of store paths.
 const ANY_HASH: &str = "00000000000000000000000000000000";
+
+/// Says what is wrong with a name of an environment or of an extra root.
+pub(super) fn check_name(name: &str) -> Result<(), String> {
+    if name.is_empty() || name.len() > MAX_NAME || name.starts_with('.') {
+        return Err(format!("must have 1 to {MAX_NAME} characters and not start with a dot"));
+    }
+    if !name.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-._".contains(&b)) {
+        return Err("may have letters, digits and +-._ only".to_owned());
+    }
+    Ok(())
+}

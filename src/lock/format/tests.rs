@@ -21,6 +21,7 @@ pub(in super::super) fn sample() -> EnvLock {
             nar_size: Some(1234),
             references: None,
         },
+        extra_roots: Vec::new(),
         mode: Mode::Runtime,
         name: "web".to_owned(),
         roots: vec![
@@ -157,6 +158,55 @@ fn unknown_fields_and_versions_and_doubles_are_refused() {
     assert!(refused(&altered("\"name\": \"web\"", &name)).contains("name"));
 }
 
+fn with_extra() -> EnvLock {
+    let extra = |name: &str, letter| ExtraRoot { name: name.to_owned(), path: path(letter, name) };
+    EnvLock { extra_roots: vec![extra("bash", 'b'), extra("fonts", 'f')], ..sample() }
+}
+
+#[test]
+fn extra_roots_stand_after_the_closure_and_only_if_there_are_any() {
+    let text = with_extra().print().unwrap();
+    let expected = r#"  },
+  "extraRoots": [
+    {
+      "name": "bash",
+      "path": "/nix/store/bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb-bash"
+    },
+    {
+      "name": "fonts",
+      "path": "/nix/store/ffffffffffffffffffffffffffffffff-fonts"
+    }
+  ],
+  "mode": "runtime",
+"#;
+    assert!(text.contains(expected), "{text}");
+    assert_eq!(EnvLock::parse(text.as_bytes(), "x").unwrap(), with_extra());
+    assert!(!sample().print().unwrap().contains("extraRoots"));
+}
+
+#[test]
+fn extra_roots_that_no_lock_has_are_refused() {
+    let text = with_extra().print().unwrap();
+    for (from, to, why) in [
+        ("\"name\": \"bash\"", "\"name\": \"fonts\"", "twice"),
+        ("\"name\": \"bash\"", "\"name\": \"ttf\"", "not in order"),
+        ("\"name\": \"bash\"", "\"name\": \"b/sh\"", "name of an extra root"),
+        ("\"name\": \"bash\"", "\"name\": \"\"", "name of an extra root"),
+        ("\"name\": \"bash\"", "\"name\": \"bash\", \"mode\": \"dev\"", "unknown field"),
+        ("f-fonts", "f-fonts.drv", "is a derivation"),
+        ("/nix/store/ffff", "/gnu/store/ffff", "extraRoots[1].path"),
+        ("f-fonts", "f-fonts/share", "extraRoots[1].path"),
+    ] {
+        assert!(text.contains(from), "{from}");
+        let said = refused(text.replacen(from, to, 1).as_bytes());
+        assert!(said.contains(why), "{to}: {said}");
+    }
+    let extra = |n: usize| ExtraRoot { name: format!("x{n:03}"), path: path('c', "x") };
+    let many = |n| EnvLock { extra_roots: (0..n).map(extra).collect(), ..sample() };
+    assert!(many(MAX_EXTRA_ROOTS).print().is_ok());
+    assert!(many(MAX_EXTRA_ROOTS + 1).print().is_err());
+}
+
 #[test]
 fn what_is_no_json_is_refused_wherever_it_ends() {
     let text = sample().print().unwrap();
@@ -267,8 +317,9 @@ proptest! {
     #[test]
     fn print_parse_print_is_the_identity(
         roots in proptest::collection::btree_set(store_path(), 1..5),
+        extra in proptest::collection::btree_map("[a-z0-9+_-][a-zA-Z0-9+._-]{0,9}", store_path(), 0..5),
         derivation in proptest::option::of(store_path()),
-        count in 5_u64..,
+        count in 10_u64..,
         nar_size in proptest::option::of(any::<u64>()),
         scanned in any::<bool>(),
         mode in prop_oneof![Just(Mode::Runtime), Just(Mode::Build), Just(Mode::Dev)],
@@ -277,11 +328,13 @@ proptest! {
         source in source(),
     ) {
         let derivation: Option<StorePath> = derivation.and_then(|d| format!("{d}.drv").parse().ok());
+        let extra_roots: Vec<ExtraRoot> =
+            extra.into_iter().map(|(name, path)| ExtraRoot { name, path }).collect();
         let root = |path| Root { derivation: derivation.clone(), output: derivation.as_ref().map(|_| "dev".to_owned()), path };
         let references = scanned.then_some(Recorded::Scan);
         let closure = LockedClosure { count, digest: Digest::of(name.as_bytes()), nar_size, references };
         let roots = roots.into_iter().map(root).collect();
-        let lock = EnvLock { closure, mode, name, roots, source, store_dir: StoreDir::default(), system };
+        let lock = EnvLock { closure, extra_roots, mode, name, roots, source, store_dir: StoreDir::default(), system };
         let text = lock.print().unwrap();
         let parsed = EnvLock::parse(text.as_bytes(), "x").unwrap();
         prop_assert_eq!(&parsed, &lock);

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{EnvLock, LockedClosure, Root, VERSION};
+use super::{EnvLock, ExtraRoot, LockedClosure, Root, VERSION};
 use crate::closure::Mode;
 use crate::lock::error::LockError;
 use crate::lock::source::Source;
@@ -44,7 +44,8 @@ impl EnvLock {
     }
 
     fn from_written(written: Written) -> Result<Self, String> {
-        let Written { closure, mode, name, roots, source, store_dir, system, version: _ } = written;
+        let Written { closure, extra_roots, mode, name, roots, source, store_dir, system, version: _ } =
+            written;
         let path = |text: &str, field: &str, index: usize| {
             store_dir.parse(text.as_bytes()).map_err(|error| format!("roots[{index}].{field}: {error}"))
         };
@@ -54,7 +55,14 @@ impl EnvLock {
             let output = root.output.clone();
             all.push(Root { derivation, output, path: path(&root.path, "path", index)? });
         }
-        Ok(Self { closure, mode, name, roots: all, source, store_dir, system })
+        let mut extra = Vec::with_capacity(extra_roots.len());
+        for (index, root) in extra_roots.into_iter().enumerate() {
+            let path = store_dir
+                .parse(root.path.as_bytes())
+                .map_err(|error| format!("extraRoots[{index}].path: {error}"))?;
+            extra.push(ExtraRoot { name: root.name, path });
+        }
+        Ok(Self { closure, extra_roots: extra, mode, name, roots: all, source, store_dir, system })
     }
 
     fn to_written(&self) -> Written {
@@ -66,6 +74,11 @@ impl EnvLock {
         });
         Written {
             closure: self.closure.clone(),
+            extra_roots: self
+                .extra_roots
+                .iter()
+                .map(|extra| WrittenExtraRoot { name: extra.name.clone(), path: full(&extra.path) })
+                .collect(),
             mode: self.mode,
             name: self.name.clone(),
             roots: roots.collect(),
@@ -88,6 +101,8 @@ struct Head {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Written {
     closure: LockedClosure,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    extra_roots: Vec<WrittenExtraRoot>,
     mode: Mode,
     name: String,
     roots: Vec<WrittenRoot>,
@@ -105,5 +120,12 @@ struct WrittenRoot {
     drv_path: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     output: Option<String>,
+    path: String,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenExtraRoot {
+    name: String,
     path: String,
 }
