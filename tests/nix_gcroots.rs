@@ -90,7 +90,7 @@ fn extra_roots_are_shown_told_and_survive_a_collection() {
     let extra = format!("data={}", scene.store.logical("data"));
     let env = scene.store.path("env-a");
     scene.nixview(&["lock", "--store", &store, "-o", &file, "--extra-root", &extra, env]).ok();
-    scene.mount("extra", "x", &["--name", "extra", "--tmp"]).ok();
+    scene.mount("extra", "a", &["--name", "extra", "--tmp"]).ok();
     let status = scene.nixview(&["status", "--json", "extra"]).ok().out;
     let status: serde_json::Value = serde_json::from_str(&status).unwrap();
     let expected = serde_json::json!([{ "name": "data", "path": scene.store.logical("data") }]);
@@ -100,7 +100,7 @@ fn extra_roots_are_shown_told_and_survive_a_collection() {
     if let Some(collected) = nix(&scene, "nix-store", &["--gc"]) {
         collected.ok();
     }
-    scene.shell(&format!("ls x/store/{} x/store/{env}", scene.store.path("data"))).ok();
+    scene.shell(&format!("ls a/store/{} a/store/{env}", scene.store.path("data"))).ok();
     scene.nixview(&["umount", "extra"]).ok();
     scene.assert_nothing_left();
 }
