@@ -30,6 +30,10 @@ pub struct SourceArgs {
     /// The store: a directory that ends in nix/store, or one that contains nix/store
     #[arg(long, value_name = "DIR", default_value = "/nix/store")]
     pub store: PathBuf,
+    /// Add the store path, or what a link leads to, with all that it refers to: what closures miss, as a locale archive,
+    /// fonts, drivers, certificates; can be given several times [default: none]
+    #[arg(long, value_name = "NAME=PATH", value_parser = extra_root)]
+    pub extra_root: Vec<(String, String)>,
     /// Ask Nix to build or fetch outputs that are missing [default: they are an error]
     #[arg(long, visible_alias = "realize")]
     pub realise: bool,
@@ -100,9 +104,15 @@ impl SourceArgs {
                 "--arg, --argstr, --input and --evaluate need a Nix expression as SOURCE",
             ));
         }
+        let mut extra_roots = Vec::new();
+        for (name, text) in &self.extra_root {
+            let found = Given::recognise(text, &location).map_err(|error| self.explain(what, error))?;
+            extra_roots.push((name.clone(), found));
+        }
         let request = Request {
             given,
             list,
+            extra_roots,
             mode: self.mode,
             name: name.map(str::to_owned),
             realise: self.realise,
@@ -158,6 +168,13 @@ impl SourceArgs {
             None => told,
         }
     }
+}
+
+fn extra_root(text: &str) -> Result<(String, String), String> {
+    let parts = text.split_once('=').filter(|(name, path)| !name.is_empty() && !path.is_empty());
+    let (name, path) =
+        parts.ok_or_else(|| "it must be NAME=PATH, as in bash=/nix/store/HASH-bash".to_owned())?;
+    Ok((name.to_owned(), path.to_owned()))
 }
 
 /// All of standard input, up to a bound.

@@ -18,7 +18,7 @@ use super::claim;
 use super::error::{Attempt, Failure};
 use super::leftovers;
 use super::pin::{self, Pinned};
-use super::record::{self, ClosureRecord, Place, Record, UpperRecord};
+use super::record::{self, ClosureRecord, ExtraRootRecord, Place, Record, UpperRecord};
 use super::registry::{Claim, Registry};
 use super::target::{Target, refuse_view};
 use crate::closure::Closure;
@@ -422,6 +422,11 @@ impl Serving<'_> {
             Destination::Handed { purpose } => Place::Handed { purpose: purpose.clone() },
         };
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let lock = &self.spec.lock;
+        let extra_roots = lock.extra_roots.iter().map(|extra| ExtraRootRecord {
+            name: extra.name.clone(),
+            path: format!("{}/{}", lock.store_dir, extra.path),
+        });
         Record {
             version: record::VERSION,
             name: self.spec.name.clone(),
@@ -436,6 +441,7 @@ impl Serving<'_> {
                 digest: self.spec.lock.closure.digest.to_string(),
                 count: self.spec.lock.closure.count,
             },
+            extra_roots: extra_roots.collect(),
             store: self.spec.store.real.clone(),
             io: String::new(),
             upper,

@@ -17,15 +17,17 @@ pub mod memory;
 mod pinned;
 mod remember;
 pub mod source;
+mod starts;
 mod verify;
 
 pub use digest::Digest;
 pub use error::LockError;
 pub use evaluate::Argument;
-pub use format::{EnvLock, LockedClosure, Recorded, Root};
+pub use format::{EnvLock, ExtraRoot, LockedClosure, Recorded, Root};
 pub use given::Given;
 pub use known::Known;
 pub use make::{Evaluation, Made, Request, make};
 pub use memory::Memory;
 pub use source::Source;
+pub use starts::{Chain, Starts};
 pub use verify::{verify, verify_store};

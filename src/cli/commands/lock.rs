@@ -17,6 +17,7 @@ use crate::lock::{Evaluation, Made};
     nixview lock ./envs.nix#web --argstr version 3 -o web.lock\n  \
     nixview lock --realise /nix/store/HASH-env.drv^out\n  \
     nixview lock --mode dev /nix/store/HASH-hello.drv\n  \
+    nixview lock ./result --extra-root certificates=/nix/store/HASH-nss-cacert\n  \
     nix-store -qR ./result | nixview lock - --name app"))]
 pub struct Args {
     /// What to lock; see below
