@@ -41,7 +41,8 @@ fn create(arguments: &Arguments, state: &State, wanted: &Wanted) -> Result<(), F
     let owner = state.on_host(wanted.owner)?;
     let lock = File::open(&wanted.closure)
         .attempt(|| format!("cannot read the environment {}", wanted.closure.display()))?;
-    let place = Place::Handed { purpose: format!("container {} (/nix)", state.id.escape_default()) };
+    let place =
+        Place::Handed { purpose: format!("container {} (/nix)", name::shown(&state.id).escape_default()) };
     let mut request = MountRequest::new(wanted.closure.clone(), place, wanted.upper.clone());
     request.name = Some(name::of_container(&state.id));
     request.owner = Some(owner);

@@ -54,36 +54,30 @@ const NAMES: [&str; 5] = ["closure", "upper", "readonly", "owner", "store"];
 impl Arguments {
     /// Reads the command line.
     pub(crate) fn parse(arguments: &[OsString]) -> Result<Self, Failure> {
+        use lexopt::Arg::{Long, Value};
+        let usage = |error: lexopt::Error| Failure::new(error.to_string()).hint("nixview-oci-hook --help");
+        let text = |word: OsString| {
+            word.into_string()
+                .map_err(|word| Failure::new(format!("an argument is no UTF-8: {}", word.display())))
+        };
         let mut parsed = Self::default();
-        let mut rest = arguments.iter();
-        while let Some(argument) = rest.next() {
-            let text = argument
-                .to_str()
-                .ok_or_else(|| Failure::new(format!("an argument is no UTF-8: {}", argument.display())))?;
-            let (name, given) = match text.split_once('=') {
-                Some((name, value)) => (name, Some(value.to_owned())),
-                None => (text, None),
-            };
-            let mut value = || {
-                let next = || rest.next().and_then(|next| next.to_str()).map(str::to_owned);
-                given.clone().or_else(next).ok_or_else(|| Failure::new(format!("{name} needs a value")))
-            };
-            match name {
-                "createRuntime" => parsed.stage = Some(Stage::CreateRuntime),
-                "poststop" => parsed.stage = Some(Stage::Poststop),
-                "--state-dir" => parsed.state_dir = Some(value()?.into()),
-                "--runtime-dir" => parsed.runtime_dir = Some(value()?.into()),
-                "--nixview" => parsed.nixview = Some(value()?.into()),
-                "--readonly" => {
-                    parsed.wanted.insert("readonly".to_owned(), given.unwrap_or_else(|| "true".to_owned()));
+        let mut parser = lexopt::Parser::from_args(arguments.iter().cloned());
+        while let Some(argument) = parser.next().map_err(usage)? {
+            match argument {
+                Value(stage) if stage == "createRuntime" => parsed.stage = Some(Stage::CreateRuntime),
+                Value(stage) if stage == "poststop" => parsed.stage = Some(Stage::Poststop),
+                Long("state-dir") => parsed.state_dir = Some(parser.value().map_err(usage)?.into()),
+                Long("runtime-dir") => parsed.runtime_dir = Some(parser.value().map_err(usage)?.into()),
+                Long("nixview") => parsed.nixview = Some(parser.value().map_err(usage)?.into()),
+                Long("readonly") => {
+                    let value = parser.optional_value().map_or(Ok("true".to_owned()), text)?;
+                    parsed.wanted.insert("readonly".to_owned(), value);
                 }
-                _ => match name.strip_prefix("--").filter(|name| NAMES.contains(name)) {
-                    Some(known) => drop(parsed.wanted.insert(known.to_owned(), value()?)),
-                    None => {
-                        return Err(Failure::new(format!("there is no argument '{name}'"))
-                            .hint("nixview-oci-hook --help"));
-                    }
-                },
+                Long(name) if NAMES.contains(&name) => {
+                    let name = name.to_owned();
+                    parsed.wanted.insert(name, text(parser.value().map_err(usage)?)?);
+                }
+                other => return Err(usage(other.unexpected())),
             }
         }
         Ok(parsed)
