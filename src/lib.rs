@@ -3,7 +3,7 @@
 //! ```text
 //!  kernel FUSE            mount(8) / OCI runtime / shell
 //!      |                               |
-//!  fuse::Adapter<V: Vfs>              cli
+//!  fuse::Adapter<V: Vfs>    control   cli     (control: messages over a Unix socket)
 //!      |                               |
 //!      |          daemon: serves a view, registry, recovery (the composition root)
 //!      |            |            |            |
@@ -20,6 +20,7 @@
 
 pub mod cli;
 pub mod closure;
+pub mod control;
 pub mod daemon;
 pub mod fuse;
 pub mod layer;

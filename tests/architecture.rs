@@ -16,6 +16,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("vfs", &[]),
     ("sys", &[]),
     ("telemetry", &[]),
+    ("control", &["sys"]),
     ("store", &["sys"]),
     ("layer", &["vfs", "sys"]),
     ("union", &["vfs", "layer"]),
@@ -23,10 +24,26 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("closure", &["store"]),
     ("lock", &["store", "closure"]),
     ("view", &["vfs", "sys", "layer", "union", "closure", "lock", "store"]),
-    ("daemon", &["vfs", "sys", "telemetry", "store", "layer", "union", "fuse", "closure", "lock", "view"]),
+    (
+        "daemon",
+        &["vfs", "sys", "telemetry", "control", "store", "layer", "union", "fuse", "closure", "lock", "view"],
+    ),
     (
         "cli",
-        &["vfs", "sys", "telemetry", "store", "layer", "union", "fuse", "closure", "lock", "view", "daemon"],
+        &[
+            "vfs",
+            "sys",
+            "telemetry",
+            "control",
+            "store",
+            "layer",
+            "union",
+            "fuse",
+            "closure",
+            "lock",
+            "view",
+            "daemon",
+        ],
     ),
 ];
 

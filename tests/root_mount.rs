@@ -271,7 +271,11 @@ fn roots_of_the_collector_are_there_as_long_as_the_view() {
     scene.mount("env-a", "a", &["--name", "web", "--tmp"]).ok();
     let roots = scene.gc_roots();
     assert_eq!(roots.len(), 1);
-    assert!(roots[0].0.ends_with(format!("gcroots/nixview/web/{}", scene.store.path("env-a"))));
+    let link = &roots[0].0;
+    assert!(link.ends_with(scene.store.path("env-a")));
+    let lease = link.parent().unwrap();
+    assert_eq!(lease.parent().unwrap(), scene.leases_dir());
+    assert!(lease.file_name().unwrap().to_str().unwrap().starts_with("web-"), "{lease:?}");
     assert_eq!(roots[0].1.to_str().unwrap(), scene.store.logical("env-a"));
     scene.nixview(&["umount", "web"]).ok();
     // A state directory that cannot be written: said, and fatal only on demand.

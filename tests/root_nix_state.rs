@@ -65,7 +65,7 @@ fn it_is_made_at_the_first_look_and_goes_when_nobody_needs_it() {
             .next(),
         Some("db")
     );
-    assert_eq!(states(&scene), [name.clone()]);
+    assert_eq!(states(&scene), std::slice::from_ref(&name));
     scene.run("env-b", &[], "ls /nix/var/nix >/dev/null").ok();
     assert_eq!(states(&scene).len(), 2);
 
@@ -76,10 +76,10 @@ fn it_is_made_at_the_first_look_and_goes_when_nobody_needs_it() {
     assert_eq!(states(&scene).len(), 2);
     let told = scene.nixview(&["gc", "--older-than", "0s"]).ok().out;
     assert!(told.contains("1 state of Nix"), "{told}");
-    assert_eq!(states(&scene), [name.clone()], "what a view shows stays");
+    assert_eq!(states(&scene), std::slice::from_ref(&name), "what a view shows stays");
     scene.nixview(&["umount", "one"]).ok();
     scene.nixview(&["gc", "--older-than", "0s"]).ok();
-    assert_eq!(states(&scene), [name.clone()]);
+    assert_eq!(states(&scene), std::slice::from_ref(&name));
     scene.shell("cat b/var/nix/db/db.sqlite >/dev/null").ok();
     scene.nixview(&["umount", "two"]).ok();
     scene.nixview(&["gc", "--older-than", "0s"]).ok();

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
 
-use super::view::{Owner, UPPERS, absolute};
+use super::view::{Owner, absolute, dirs};
 use super::{CliError, Context, ErrorContext};
 use crate::daemon::record::{Place, UpperRecord};
 use crate::daemon::registry::{Registry, State};
@@ -141,7 +141,7 @@ pub fn upper_path(view: &Path, context: &Context) -> Result<PathBuf, CliError> {
         }
     }
     Ok(match name {
-        Some(name) => context.state.state.join(UPPERS).join(name.as_str()),
+        Some(name) => dirs(context).uppers().join(name.as_str()),
         None => path,
     })
 }

@@ -11,6 +11,8 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
 
+pub mod ask;
+pub mod cdi;
 pub mod changes;
 pub mod commands;
 pub mod error;

@@ -4,6 +4,10 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use super::error::CliError;
+use crate::control::SOCKET;
+
+/// The runtime directory of the system's views.
+const SYSTEM: &str = "/run/nixview";
 
 /// The options that say where state lies.
 #[derive(Debug, Default, clap::Args)]
@@ -25,6 +29,8 @@ pub struct StateDirs {
     pub state: PathBuf,
     /// What does not: the registry of mounted views.
     pub runtime: PathBuf,
+    /// Where the daemon of this host may listen: first that of the runtime directory, for users without one the system's.
+    pub control: Vec<PathBuf>,
 }
 
 /// What decides the defaults.
@@ -66,12 +72,14 @@ impl StateDirs {
         };
         let runtime = match (&args.runtime_dir, around.root) {
             (Some(dir), _) => absolute(dir)?,
-            (None, true) => PathBuf::from("/run/nixview"),
+            (None, true) => PathBuf::from(SYSTEM),
             (None, false) => {
                 below(around.xdg_runtime_dir.as_ref(), "nixview").unwrap_or_else(|| state.join("run"))
             }
         };
-        Ok(Self { state, runtime })
+        let system = (args.runtime_dir.is_none() && !around.root).then(|| PathBuf::from(SYSTEM));
+        let control = std::iter::once(runtime.clone()).chain(system).map(|dir| dir.join(SOCKET)).collect();
+        Ok(Self { state, runtime, control })
     }
 }
 
@@ -123,5 +131,23 @@ mod tests {
         assert_eq!(decide(&args, &root), ("/a".into(), "/b".into()));
         let error = StateDirs::decide(&StateArgs::default(), &Surroundings::default()).unwrap_err();
         assert!(error.lines().iter().any(|line| line.contains("--state-dir")));
+    }
+
+    #[test]
+    fn users_ask_their_own_daemon_then_the_systems() {
+        let user = Surroundings {
+            home: Some("/home/u".into()),
+            xdg_runtime_dir: Some("/run/user/7".into()),
+            ..Surroundings::default()
+        };
+        let control =
+            |args: &StateArgs, around: &Surroundings| StateDirs::decide(args, around).unwrap().control;
+        let own = Path::new("/run/user/7/nixview/control.sock");
+        let system = Path::new("/run/nixview/control.sock");
+        assert_eq!(control(&StateArgs::default(), &user), [own, system]);
+        let root = Surroundings { root: true, ..Surroundings::default() };
+        assert_eq!(control(&StateArgs::default(), &root), [system]);
+        let args = StateArgs { runtime_dir: Some("/r".into()), ..StateArgs::default() };
+        assert_eq!(control(&args, &user), [Path::new("/r/control.sock")]);
     }
 }

@@ -1,25 +1,16 @@
 //! The options that say what a view shows and where its changes go, the same for all commands that make one.
 
-use std::num::NonZeroUsize;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use super::{CliError, Context, ErrorContext, size};
+use crate::control::{Io, MountRequest, Place, Upper};
 use crate::daemon::Failure;
 use crate::daemon::record::Record;
 use crate::daemon::server::Dirs;
-use crate::lock::EnvLock;
-use crate::store::Location;
-use crate::sys::process::may_mount;
+use crate::lock::LockError;
 use crate::view::ViewName;
-use crate::view::spec::{IoChoice, UpperChoice, ViewSpec};
-use crate::view::upper_dir::LimitChoice;
-
-/// Below the state directory: uppers that stay.
-pub const UPPERS: &str = "uppers";
-
-/// Below the state directory: uppers that go with their view.
-pub const TEMPORARY: &str = "temporary";
 
 /// What a view shows and where its changes go.
 #[derive(Debug, clap::Args)]
@@ -45,7 +36,7 @@ pub struct ViewArgs {
     pub require_gc_roots: bool,
     /// How many requests are worked on at once
     #[arg(long, value_name = "N", default_value = "4", value_parser = threads)]
-    pub threads: NonZeroUsize,
+    pub threads: u8,
 }
 
 /// Where changes go.
@@ -76,42 +67,20 @@ pub struct LimitArgs {
     pub upper_inodes: Option<u64>,
 }
 
-impl LimitArgs {
-    /// What is asked for of this upper.
-    ///
-    /// # Errors
-    /// If there is to be none.
-    pub fn chosen(&self, upper: &UpperChoice) -> Result<LimitChoice, CliError> {
-        let chosen = LimitChoice { size: self.upper_size, inodes: self.upper_inodes };
-        if chosen.is_any() && *upper == UpperChoice::ReadOnly {
-            return Err(CliError::usage(
-                "a read-only view has no upper: --upper-size and --upper-inodes do not go with it",
-            ));
-        }
-        Ok(chosen)
-    }
-}
-
 impl UpperArgs {
     /// The choice, if one was made.
     ///
     /// # Errors
     /// If the directory is no usable path.
-    pub fn chosen(&self, context: &Context) -> Result<Option<UpperChoice>, CliError> {
+    pub fn chosen(&self) -> Result<Option<Upper>, CliError> {
         if self.read_only {
-            return Ok(Some(UpperChoice::ReadOnly));
+            return Ok(Some(Upper::ReadOnly));
         }
         if self.tmp {
-            return Ok(Some(temporary(context)));
+            return Ok(Some(Upper::Temporary));
         }
-        self.upper.as_deref().map(|dir| absolute(dir).map(UpperChoice::Directory)).transpose()
+        self.upper.as_deref().map(|dir| Ok(Upper::Directory { path: absolute(dir)? })).transpose()
     }
-}
-
-/// An upper of the view's own.
-#[must_use]
-pub fn temporary(context: &Context) -> UpperChoice {
-    UpperChoice::Temporary { parent: context.state.state.join(TEMPORARY) }
 }
 
 /// Who reads files.
@@ -147,42 +116,54 @@ impl FromStr for Owner {
     }
 }
 
-fn threads(text: &str) -> Result<NonZeroUsize, String> {
-    let number = text.parse::<NonZeroUsize>().ok().filter(|n| n.get() <= 64);
+fn threads(text: &str) -> Result<u8, String> {
+    let number = text.parse::<u8>().ok().filter(|n| (1..=64).contains(n));
     number.ok_or_else(|| "it must be a number from 1 to 64".to_owned())
 }
 
 impl ViewArgs {
-    /// Reads the lock and finds the store.
+    /// What is asked for: a view at `place` with its changes in `upper`.
     ///
     /// # Errors
-    /// If the lock cannot be read, there is no such store, or a limit for no upper.
-    pub fn spec(&self, name: ViewName, upper: UpperChoice, limit: &LimitArgs) -> Result<ViewSpec, CliError> {
-        let limit = limit.chosen(&upper)?;
-        let lock_file = absolute(&self.closure)?;
-        let lock = EnvLock::read(&lock_file).context("cannot use the environment")?;
-        let store = Location::open(&absolute(&self.store)?).context("cannot use the store")?;
-        if store.dir != lock.store_dir {
-            return Err(CliError::new(format!(
-                "{} is of the store directory {}, but the store {} is of {}",
-                lock_file.display(),
-                lock.store_dir,
-                store.real.display(),
-                store.dir
-            )));
+    /// If a path is not usable, or a limit is asked for of no upper.
+    pub fn request(
+        &self,
+        name: Option<&ViewName>,
+        place: Place,
+        upper: Upper,
+        limit: &LimitArgs,
+    ) -> Result<MountRequest, CliError> {
+        if (limit.upper_size.is_some() || limit.upper_inodes.is_some()) && upper == Upper::ReadOnly {
+            return Err(CliError::usage(
+                "a read-only view has no upper: --upper-size and --upper-inodes do not go with it",
+            ));
         }
-        let own = || (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
-        let owner = match self.owner {
-            Some(Owner(uid, gid)) => (uid, gid),
-            None if may_mount().context("cannot ask for privileges")? => (0, 0),
-            None => own(),
-        };
-        let io = match self.io {
-            IoArg::Auto => IoChoice::Auto,
-            IoArg::Passthrough => IoChoice::Passthrough,
-            IoArg::Cached => IoChoice::Cached,
-        };
-        Ok(ViewSpec { name, lock_file, lock, store, upper, limit, owner, io, access_lists: self.acl })
+        Ok(MountRequest {
+            name: name.map(|name| name.as_str().to_owned()),
+            store: absolute(&self.store)?,
+            upper_size: limit.upper_size,
+            upper_inodes: limit.upper_inodes,
+            owner: self.owner.map(Owner::ids),
+            io: match self.io {
+                IoArg::Auto => Io::Auto,
+                IoArg::Passthrough => Io::Passthrough,
+                IoArg::Cached => Io::Cached,
+            },
+            acl: self.acl,
+            require_gc_roots: self.require_gc_roots,
+            threads: Some(self.threads),
+            ..MountRequest::new(absolute(&self.closure)?, place, upper)
+        })
+    }
+
+    /// The environment's lock, opened.
+    ///
+    /// # Errors
+    /// If it cannot be opened.
+    pub fn lock(&self) -> Result<File, CliError> {
+        File::open(&self.closure)
+            .map_err(LockError::file("read", &absolute(&self.closure)?))
+            .context("cannot use the environment")
     }
 }
 

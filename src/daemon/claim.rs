@@ -42,9 +42,15 @@ fn ends(registry: &Registry, name: &ViewName) -> Result<bool, Failure> {
         Some(State::Served(_) | State::Starting) => return Ok(false),
         Some(State::Dead(_)) | None => return Ok(true),
     };
-    let Place::Mounted { target, connection } = &record.place else { return Ok(false) };
-    if leftovers::view_at(target, *connection).attempt(attempt)?.is_some() {
-        return Ok(false);
+    match &record.place {
+        Place::Mounted { target, connection } => {
+            if leftovers::view_at(target, *connection).attempt(attempt)?.is_some() {
+                return Ok(false);
+            }
+        }
+        // Whoever has it may just have let it go.
+        Place::Handed { .. } => {}
+        Place::Private { .. } => return Ok(false),
     }
     Ok(wait_for_end(registry, name, record.pid, CLEAN_UP)? != End::Serving)
 }

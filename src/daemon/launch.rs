@@ -4,7 +4,7 @@
 //! takes any more must undo what it has done: the caller is gone, and nobody knows of the view.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::process::Pid;
 use serde::{Deserialize, Serialize};
@@ -44,18 +44,20 @@ pub struct Reporter {
     socket: OwnedFd,
 }
 
-/// Runs `serve` in a new process: in a session of its own, at `/`, without any descriptor of the caller's but output
-/// and errors. Its answer is the exit code.
+/// Runs `serve` in a new process: in a session of its own, at `/`, without any descriptor of the caller's but output,
+/// errors and those `kept`. Its answer is the exit code.
 ///
 /// # Errors
 /// As fork(2) and socketpair(2).
-pub fn launch(serve: impl FnOnce(Reporter) -> u8) -> io::Result<Waiting> {
+pub fn launch(kept: &[BorrowedFd<'_>], serve: impl FnOnce(Reporter) -> u8) -> io::Result<Waiting> {
     let (here, there) = socket::pair()?;
     match process::fork()? {
         Fork::Parent(server) => Ok(Waiting { socket: here, server }),
         Fork::Child => {
             drop(here);
-            let detached = process::close_all_but(&[there.as_fd()]).and_then(|()| process::detach());
+            let mut kept = kept.to_vec();
+            kept.push(there.as_fd());
+            let detached = process::close_all_but(&kept).and_then(|()| process::detach());
             let reporter = Reporter { socket: there };
             let code = match detached {
                 Ok(()) => serve(reporter),

@@ -1,16 +1,17 @@
 //! What a view leaves when its server ends: taken away by the server itself, or by whoever finds that it was killed.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::error::{Attempt, Failure};
 use super::record::{Place, Record, UpperRecord};
 use super::registry::{Claim, Registry, RegistryError, State};
-use crate::store::gc_root;
+use crate::store::gc_root::GcRootError;
+use crate::store::{Location, lease};
 use crate::sys::fuse_connection::FuseConnection;
 use crate::sys::mount::{SUBTYPE, Unmount};
 use crate::sys::mountinfo::{self, MountInfo};
-use crate::sys::{fusermount, mount};
+use crate::sys::{fusermount, mount, mount_id};
 use crate::view::ViewName;
 use crate::view::upper_dir::{self, UpperError};
 
@@ -48,6 +49,17 @@ pub fn unmount(target: &Path, how: Unmount) -> io::Result<()> {
     }
 }
 
+/// True if a dead view is still mounted at `target`, and no other that got the same connection number since.
+fn is_left(target: &Path, connection: u64, mount_id: Option<u64>) -> io::Result<bool> {
+    if view_at(target, connection)?.is_none() {
+        return Ok(false);
+    }
+    match mount_id {
+        Some(id) => Ok(mount_id::at(target)?.is_none_or(|found| found == id)),
+        None => Ok(true),
+    }
+}
+
 /// Takes away all that a dead server's record names, and then the record.
 ///
 /// # Errors
@@ -60,14 +72,16 @@ pub fn clean(claim: Claim, record: &Record) -> Result<(), Failure> {
         }
     };
     if let Place::Mounted { target, connection } = &record.place {
-        let gone = view_at(target, *connection).and_then(|found| match found {
-            Some(_) => unmount(target, Unmount::Lazy),
-            None => Ok(()),
-        });
+        let gone = match is_left(target, *connection, record.mount_id) {
+            Ok(true) => unmount(target, Unmount::Lazy),
+            Ok(false) => Ok(()),
+            Err(error) => Err(error),
+        };
         note(format!("cannot unmount {} of the dead view '{}'", target.display(), record.name), gone);
     }
     if let Some(roots) = &record.gc_roots {
-        note(format!("cannot remove the roots in {}", roots.dir.display()), gc_root::remove(&roots.dir));
+        let removed = lease::remove_dead(&roots.dir).map_err(io::Error::other);
+        note(format!("cannot remove the roots in {}", roots.dir.display()), removed);
     }
     if let UpperRecord::Temporary { path, .. } = &record.upper {
         let removed = match upper_dir::remove(path) {
@@ -105,6 +119,20 @@ pub fn clean_if_dead(registry: &Registry, name: &ViewName) -> Result<bool, Failu
         Err(error) => return Err(Failure::of(&attempt(), &error)),
     }
     Ok(true)
+}
+
+/// Removes what killed servers left among the roots of a store's garbage collector, whatever is known of them otherwise:
+/// also after a reboot, and those of other registries. Answers the directories, and what could not be removed.
+///
+/// May be called at any time; waits for nobody.
+///
+/// # Errors
+/// If the directory of the roots cannot be read.
+pub fn sweep_roots(store: &Location) -> Result<(Vec<PathBuf>, Vec<Failure>), GcRootError> {
+    let Some(gcroots) = store.gc_roots_dir() else { return Ok((Vec::new(), Vec::new())) };
+    let swept = lease::sweep(&gcroots)?;
+    let problems = swept.problems.iter().map(|error| Failure::of("cannot remove old roots", error)).collect();
+    Ok((swept.dead, problems))
 }
 
 /// Cleans up after every server that is dead. Answers the names of the views that were cleaned up, and what could not

@@ -1,6 +1,6 @@
 //! The closure of a view, and the garbage collector kept from it.
 
-use std::io;
+use std::path::Path;
 use std::time::Duration;
 
 use super::error::{Attempt, Failure};
@@ -9,15 +9,16 @@ use super::server::Dirs;
 use crate::closure::{Cache, Closure};
 use crate::lock::{self, Known};
 use crate::store::StorePath;
-use crate::store::gc_root::{self, CollectorPause, GcRootError, GcRoots};
+use crate::store::gc_root::{CollectorPause, GcRootError};
+use crate::store::lease::{self, Lease};
 use crate::view::spec::ViewSpec;
 
 /// How long a garbage collection that is running is waited for.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Roots that were set for a view.
+/// Roots that are held for a view.
 #[derive(Debug)]
-pub(super) struct Pinned(GcRoots);
+pub(super) struct Pinned(Lease);
 
 impl Pinned {
     /// What the registry says of them.
@@ -29,9 +30,9 @@ impl Pinned {
     /// Removes them.
     ///
     /// # Errors
-    /// As [`gc_root::remove`].
-    pub(super) fn remove(self) -> io::Result<()> {
-        gc_root::remove(self.0.dir())
+    /// As [`Lease::release`].
+    pub(super) fn remove(self) -> Result<(), GcRootError> {
+        self.0.release()
     }
 }
 
@@ -74,9 +75,10 @@ pub(super) fn closure(
         let none = "this store has no state of Nix beside it".to_owned();
         return if required { Err(no_roots(&none)) } else { Ok((closure, None, None)) };
     };
+    sweep(&gcroots);
     let set = match unwritable {
         Some(error) => Err(error),
-        None => GcRoots::set(&gcroots, spec.name.as_str(), &spec.store.dir, &spec.lock.to_pin(&closure)),
+        None => Lease::take(&gcroots, spec.name.as_str(), &spec.store.dir, &spec.lock.to_pin(&closure)),
     };
     drop(pause);
     match set {
@@ -86,6 +88,15 @@ pub(super) fn closure(
             let warning = format!("the view is not safe from Nix's garbage collector: {error}");
             Ok((closure, None, Some(warning)))
         }
+    }
+}
+
+/// Removes the roots of servers that were killed. What cannot be removed is none of this view's concern: `nixview gc`
+/// tells it.
+fn sweep(gcroots: &Path) {
+    match lease::sweep(gcroots) {
+        Ok(swept) => swept.problems.iter().for_each(|problem| tracing::info!(%problem, "a sweep of roots")),
+        Err(error) => tracing::info!(%error, "no sweep of roots"),
     }
 }
 

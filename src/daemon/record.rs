@@ -27,6 +27,10 @@ pub struct Record {
     pub since: u64,
     /// Where the view is.
     pub place: Place,
+    /// Number of its mount that no other ever gets, where the kernel has such (Linux 6.8). Numbers of connections are used
+    /// again: without this one a dead view's record could name a mount of another registry.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mount_id: Option<u64>,
     /// The lock that it was made from.
     pub lock_file: PathBuf,
     /// What it shows.
@@ -43,6 +47,9 @@ pub struct Record {
     pub gid: u32,
     /// Roots of Nix's garbage collector that were set.
     pub gc_roots: Option<GcRootsRecord>,
+    /// The user for whom the daemon serves it; absent if it is the one that the server runs as.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requested_by: Option<u32>,
 }
 
 /// Where a view is.
@@ -60,6 +67,11 @@ pub enum Place {
     Private {
         /// The command.
         command: String,
+    },
+    /// Handed over as a detached mount, to be given a place in another mount namespace.
+    Handed {
+        /// What it is for.
+        purpose: String,
     },
 }
 
@@ -149,6 +161,7 @@ pub(super) mod tests {
             usable: true,
             since: 1_700_000_000,
             place: Place::Mounted { target: "/run/views/web".into(), connection: 77 },
+            mount_id: Some(2_147_483_700),
             lock_file: "/srv/env.lock".into(),
             closure: ClosureRecord { digest: "sha256-x".into(), count: 3 },
             store: "/nix/store".into(),
@@ -157,6 +170,7 @@ pub(super) mod tests {
             uid: 0,
             gid: 0,
             gc_roots: Some(GcRootsRecord { dir: "/nix/var/nix/gcroots/nixview/web".into(), count: 1 }),
+            requested_by: None,
         }
     }
 

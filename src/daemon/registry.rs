@@ -54,6 +54,14 @@ pub enum RegistryError {
     },
 }
 
+impl RegistryError {
+    /// True if this user may not read the registry.
+    #[must_use]
+    pub fn is_forbidden(&self) -> bool {
+        matches!(self, Self::File { source, .. } if source.kind() == io::ErrorKind::PermissionDenied)
+    }
+}
+
 /// What the registry tells of a name.
 #[derive(Clone, PartialEq, Debug)]
 pub enum State {

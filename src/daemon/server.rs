@@ -20,13 +20,14 @@ use super::leftovers;
 use super::pin::{self, Pinned};
 use super::record::{self, ClosureRecord, Place, Record, UpperRecord};
 use super::registry::{Claim, Registry};
+use super::target::{Target, refuse_view};
 use crate::closure::Closure;
 use crate::fuse::{self, Session};
 use crate::lock::Digest;
 use crate::sys::fuse_connection::FuseConnection;
 use crate::sys::mount::{self, FuseOptions, Unmount};
 use crate::sys::signals::{Signals, wait_readable};
-use crate::sys::{fusermount, memory, mountinfo, process};
+use crate::sys::{fusermount, memory, mount_id, mountinfo, process};
 use crate::view::build::{self, Tree};
 use crate::view::open_read_only;
 use crate::view::spec::{IoChoice, UpperChoice, ViewSpec};
@@ -63,17 +64,29 @@ pub struct ServeOptions {
     pub fusermount: bool,
     /// How many requests are worked on at once.
     pub threads: NonZeroUsize,
+    /// The user for whom it is served, if that is another than this process's.
+    pub requested_by: Option<u32>,
 }
 
 /// Where a view goes.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub enum Destination {
-    /// On an existing directory, absolute.
-    Directory(PathBuf),
+    /// On an existing directory.
+    Directory {
+        /// Its path, absolute.
+        path: PathBuf,
+        /// The directory, if it was opened already, perhaps by somebody else: that one counts, not what is at the path now.
+        opened: Option<OwnedFd>,
+    },
     /// Detached, to the process that asked, which gives it a place for this command.
     Private {
         /// The command, for people.
         command: String,
+    },
+    /// Detached, to the process that asked, which gives it a place where it likes.
+    Handed {
+        /// What it is for, for people.
+        purpose: String,
     },
 }
 
@@ -151,7 +164,8 @@ impl Held {
         }
         if let Some(pinned) = pinned {
             let dir = pinned.record().dir;
-            note(format!("cannot remove the roots in {}", dir.display()), pinned.remove());
+            let removed = pinned.remove().map_err(io::Error::other);
+            note(format!("cannot remove the roots in {}", dir.display()), removed);
         }
         answer.and_then(|()| leftovers::withdraw(claim))
     }
@@ -179,6 +193,20 @@ struct Serving<'a> {
     warnings: Vec<String>,
 }
 
+impl Dirs {
+    /// Where the uppers are that stay, by the names of their views.
+    #[must_use]
+    pub fn uppers(&self) -> PathBuf {
+        self.state.join("uppers")
+    }
+
+    /// Where the uppers are that go with their views.
+    #[must_use]
+    pub fn temporary(&self) -> PathBuf {
+        self.state.join("temporary")
+    }
+}
+
 impl Serving<'_> {
     fn run(mut self, held: &mut Held, caller: &mut dyn Caller) -> Result<(), Failure> {
         let target = self.target()?;
@@ -199,15 +227,17 @@ impl Serving<'_> {
             .attempt(|| "cannot make a pipe".to_owned())?;
         held.shown = mount.is_none();
         start(session, end)?;
-        if let (Some(mount), Some((path, fd))) = (&mount, &target) {
+        if let (Some(mount), Some(Target { path, directory })) = (&mount, &target) {
             let connection = FuseConnection::of_mount(mount.as_fd())
                 .attempt(|| "cannot ask the mount".to_owned())?
                 .number();
             record.place = Place::Mounted { target: path.clone(), connection };
+            record.mount_id =
+                mount_id::of_mount(mount.as_fd()).attempt(|| "cannot ask the mount".to_owned())?;
             publish(&mut held.claim, &record)?;
             let turn = self.turn(path)?;
             held.shown = true;
-            mount::attach(mount.as_fd(), fd.as_fd())
+            mount::attach(mount.as_fd(), directory.as_fd())
                 .attempt(|| format!("cannot mount the view on {}", path.display()))?;
             drop(turn);
             held.mounted = Some((path.clone(), connection));
@@ -228,29 +258,15 @@ impl Serving<'_> {
         self.wait(held, caller, &ended)
     }
 
-    /// The directory to mount on, opened before anything is done: nobody can change its path afterwards.
-    fn target(&self) -> Result<Option<(PathBuf, OwnedFd)>, Failure> {
-        let Destination::Directory(path) = self.destination else {
-            return Ok(None);
-        };
-        let parent = path.parent().unwrap_or(Path::new("/"));
-        let missing = || format!("cannot mount on {}", path.display());
-        let parent = parent.canonicalize().attempt(missing)?;
-        let path = path.file_name().map_or_else(|| parent.clone(), |name| parent.join(name));
-        refuse_view(&path)?;
-        let opened = mount::open_target(&path).map_err(|error| {
-            let failure = Failure::of(&missing(), &error);
-            match error.raw_os_error() {
-                Some(libc::ENOENT) => {
-                    failure.hint(format!("make the directory first: mkdir -p {}", path.display()))
-                }
-                Some(libc::ENOTDIR | libc::ELOOP) => {
-                    failure.hint("a view is mounted on a directory; it is no directory, or a symbolic link")
-                }
-                _ => failure,
+    /// The directory to mount on, opened before anything is done.
+    fn target(&self) -> Result<Option<Target>, Failure> {
+        match self.destination {
+            Destination::Directory { path, opened: None } => Target::at(path).map(Some),
+            Destination::Directory { path, opened: Some(directory) } => {
+                Target::opened(directory, path).map(Some)
             }
-        })?;
-        Ok(Some((path, opened)))
+            Destination::Private { .. } | Destination::Handed { .. } => Ok(None),
+        }
     }
 
     /// The right to mount on `path`, where no view is: until the answer is dropped nobody else mounts one there.
@@ -296,7 +312,7 @@ impl Serving<'_> {
         &self,
         closure: &Closure,
         store: &OwnedFd,
-        target: Option<&(PathBuf, OwnedFd)>,
+        target: Option<&Target>,
         held: &mut Held,
     ) -> Result<(fuse::Io, Session<Tree>, Option<OwnedFd>), Failure> {
         let may_mount = process::may_mount().attempt(|| "cannot ask for privileges".to_owned())?;
@@ -337,7 +353,7 @@ impl Serving<'_> {
         io: fuse::Io,
         closure: &Closure,
         store: &OwnedFd,
-        target: Option<&(PathBuf, OwnedFd)>,
+        target: Option<&Target>,
         held: &mut Held,
     ) -> Result<(io::Result<Session<Tree>>, Option<OwnedFd>), Failure> {
         let tree = build::build(
@@ -355,17 +371,13 @@ impl Serving<'_> {
     }
 
     /// The FUSE device, and its detached mount; with fusermount3 it is mounted on the target already.
-    fn mount(
-        &self,
-        target: Option<&(PathBuf, OwnedFd)>,
-        held: &mut Held,
-    ) -> Result<(OwnedFd, Option<OwnedFd>), Failure> {
+    fn mount(&self, target: Option<&Target>, held: &mut Held) -> Result<(OwnedFd, Option<OwnedFd>), Failure> {
         let options = FuseOptions {
             read_only: self.spec.upper == UpperChoice::ReadOnly,
             allow_other: self.options.allow_other,
             no_exec: self.options.no_exec,
         };
-        if let (true, Some((path, _))) = (self.options.fusermount, target) {
+        if let (true, Some(Target { path, .. })) = (self.options.fusermount, target) {
             let _turn = self.turn(path)?;
             let device = fusermount::mount(path, options).map_err(|error| {
                 let failure = Failure::of(&format!("fusermount3 cannot mount on {}", path.display()), &error);
@@ -405,8 +417,9 @@ impl Serving<'_> {
             }
         });
         let place = match self.destination {
-            Destination::Directory(target) => Place::Mounted { target: target.clone(), connection: 0 },
+            Destination::Directory { path, .. } => Place::Mounted { target: path.clone(), connection: 0 },
             Destination::Private { command } => Place::Private { command: command.clone() },
+            Destination::Handed { purpose } => Place::Handed { purpose: purpose.clone() },
         };
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         Record {
@@ -416,6 +429,7 @@ impl Serving<'_> {
             usable: false,
             since: since.as_secs(),
             place,
+            mount_id: None,
             lock_file: self.spec.lock_file.clone(),
             // The closure that is shown was verified to be this one.
             closure: ClosureRecord {
@@ -428,6 +442,7 @@ impl Serving<'_> {
             uid: self.spec.owner.0,
             gid: self.spec.owner.1,
             gc_roots: held.pinned.as_ref().map(Pinned::record),
+            requested_by: self.options.requested_by,
         }
     }
 
@@ -480,16 +495,6 @@ impl Serving<'_> {
     }
 }
 
-/// Fails if the topmost mount at `path` is a view.
-fn refuse_view(path: &Path) -> Result<(), Failure> {
-    let found = mountinfo::mount_at(path).attempt(|| format!("cannot mount on {}", path.display()))?;
-    if found.is_some_and(|m| leftovers::is_view(&m)) {
-        return Err(Failure::new(format!("a view is mounted on {} already", path.display()))
-            .hint(format!("end it with 'nixview umount {}'", path.display())));
-    }
-    Ok(())
-}
-
 /// The closure that the upper's own Nix database was begun with, if it has one.
 fn database_of(spec: &ViewSpec, upper: &UpperDir) -> Result<Option<Digest>, UpperError> {
     if !upper.has_nix_database()? {
@@ -501,7 +506,7 @@ fn database_of(spec: &ViewSpec, upper: &UpperDir) -> Result<Option<Digest>, Uppe
         answer => answer?,
     };
     let first = last.map(|last| last.database_of.unwrap_or(last.lock.closure.digest));
-    Ok(Some(first.unwrap_or_else(|| spec.lock.closure.digest.clone())))
+    Ok(Some(first.unwrap_or(spec.lock.closure.digest)))
 }
 
 fn foreign_database(spec: &ViewSpec) -> String {

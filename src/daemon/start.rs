@@ -1,12 +1,12 @@
 //! Starts servers: in the background, in the foreground, and for a command.
 
 use std::io;
-use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::os::fd::{AsFd, OwnedFd};
 
 use super::error::{Attempt, Failure};
 use super::launch::{Launched, Report, Reporter, Waiting, launch};
 use super::leftovers;
+use super::order::Order;
 use super::record::Record;
 use super::registry::Registry;
 use super::run::{self, Outcome, Program};
@@ -14,32 +14,26 @@ use super::server::{Caller, Destination, Dirs, ServeOptions, serve};
 use crate::sys::{namespace, process};
 use crate::view::spec::ViewSpec;
 
-/// Mounts a view on `target` and comes back when it can be used; a process in the background serves it.
+/// Serves what was ordered in a process in the background, and comes back when it can be used.
 ///
 /// To be called without other threads: the server is a fork of this process.
 ///
 /// # Errors
 /// What the server failed with; then nothing is left of it.
-pub fn mount(
-    spec: &ViewSpec,
-    dirs: &Dirs,
-    target: PathBuf,
-    options: ServeOptions,
-) -> Result<Launched, Failure> {
-    background(spec, dirs, &Destination::Directory(target), options)
+pub fn mount(order: &Order, dirs: &Dirs) -> Result<Launched, Failure> {
+    let Order { spec, destination, options } = order;
+    background(spec, dirs, destination, *options)
         .attempt(|| "cannot start the view's server".to_owned())?
         .wait()
 }
 
-/// Mounts a view on `target` and serves it until it ends; `usable` is told when it can be used.
+/// Serves what was ordered, a view on a directory, until it ends; `usable` is told when it can be used.
 ///
 /// # Errors
 /// What failed; then nothing is left of it, or the failure says what.
 pub fn mount_in_foreground(
-    spec: &ViewSpec,
+    order: &Order,
     dirs: &Dirs,
-    target: PathBuf,
-    options: ServeOptions,
     usable: &mut dyn FnMut(&Record, &[String]),
 ) -> Result<(), Failure> {
     struct Here<'a>(&'a mut dyn FnMut(&Record, &[String]));
@@ -54,7 +48,7 @@ pub fn mount_in_foreground(
         }
     }
     rustix::process::chdir("/").attempt(|| "cannot leave the working directory".to_owned())?;
-    serve(spec, dirs, &Destination::Directory(target), options, &mut Here(usable))
+    serve(&order.spec, dirs, &order.destination, order.options, &mut Here(usable))
 }
 
 /// Runs a command with a view at `/nix` in a mount namespace of its own; comes back when nothing of it is left.
@@ -98,7 +92,11 @@ fn background(
     destination: &Destination,
     options: ServeOptions,
 ) -> io::Result<Waiting> {
-    launch(|reporter| {
+    let kept: Vec<_> = match destination {
+        Destination::Directory { opened: Some(directory), .. } => vec![directory.as_fd()],
+        _ => Vec::new(),
+    };
+    launch(&kept, |reporter| {
         let private = matches!(destination, Destination::Private { .. });
         let mut caller = Elsewhere { reporter, private, told: false };
         match serve(spec, dirs, destination, options, &mut caller) {

@@ -4,7 +4,7 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use super::error::{Attempt, Failure};
 use super::leftovers;
@@ -39,7 +39,8 @@ pub enum Stopped {
     StillUsed(ViewName),
 }
 
-/// Unmounts a view, with `lazy` also while it is used.
+/// Unmounts a view, with `lazy` also while it is used. One that was handed over is waited for, since only who has it can
+/// take it away; with `lazy` it is ended all the same: who still uses it gets errors.
 ///
 /// # Errors
 /// If there is no such view, it is used, or it cannot be unmounted.
@@ -55,8 +56,13 @@ pub fn stop(registry: &Registry, which: &Which<'_>, lazy: bool) -> Result<Stoppe
             return Ok(Stopped::WasDead(name));
         }
     };
-    unmount(&record, lazy)?;
-    let patience = if lazy { Duration::from_secs(1) } else { CLEAN_UP };
+    match &record.place {
+        Place::Handed { .. } if lazy => tell_to_end(registry, &name, record.pid)?,
+        Place::Handed { .. } => {}
+        Place::Mounted { .. } | Place::Private { .. } => unmount(&record, lazy)?,
+    }
+    let handed = matches!(record.place, Place::Handed { .. });
+    let patience = if lazy && !handed { Duration::from_secs(1) } else { CLEAN_UP };
     match wait_for_end(registry, &name, record.pid, patience)? {
         End::Gone => Ok(Stopped::Ended(name)),
         End::Dead => {
@@ -65,6 +71,25 @@ pub fn stop(registry: &Registry, which: &Which<'_>, lazy: bool) -> Result<Stoppe
             Ok(Stopped::WasDead(name))
         }
         End::Serving => Ok(Stopped::StillUsed(name)),
+    }
+}
+
+/// Sends SIGTERM to the server of a view, if it still is that process.
+fn tell_to_end(registry: &Registry, name: &ViewName, pid: i32) -> Result<(), Failure> {
+    let attempt = || format!("cannot end the server of the view '{name}'");
+    // If it is found to serve after this was opened, the number was not another's.
+    let server = match Pid::from_raw(pid).map(|pid| pidfd_open(pid, PidfdFlags::empty())) {
+        Some(Ok(server)) => server,
+        Some(Err(rustix::io::Errno::SRCH)) | None => return Ok(()),
+        Some(Err(error)) => return Err(Failure::of(&attempt(), &error)),
+    };
+    match registry.state(name).attempt(attempt)? {
+        Some(State::Served(now)) if now.pid == pid => {}
+        _ => return Ok(()),
+    }
+    match pidfd_send_signal(&server, Signal::TERM) {
+        Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
+        Err(error) => Err(Failure::of(&attempt(), &error)),
     }
 }
 

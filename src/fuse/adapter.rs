@@ -95,9 +95,21 @@ impl<V: Vfs> Adapter<V> {
         })
     }
 
-    /// Who makes something.
-    fn maker(&self, request: &Request, umask: u32) -> vfs::Caller {
-        convert::maker(request, if self.masks { umask } else { 0 })
+    /// Who makes something in `parent`.
+    ///
+    /// Ids that a mount has no place for make nothing: the kernel sees to that, and an owner that it did not tell would be
+    /// the server's own.
+    fn maker(
+        &self,
+        operation: &'static str,
+        request: &Request,
+        parent: vfs::Ino,
+        umask: u32,
+    ) -> vfs::Result<vfs::Caller> {
+        if request.uid() == rights::UNTOLD || request.gid() == rights::UNTOLD {
+            return Err(vfs::Error::new(operation, parent, vfs::Errno::EOVERFLOW));
+        }
+        Ok(convert::maker(request, if self.masks { umask } else { 0 }))
     }
 
     /// Registers a layer's file with the kernel; `None`, told once, if the kernel refuses it.
@@ -128,7 +140,9 @@ impl<V: Vfs + 'static> fuser::Filesystem for Adapter<V> {
             | InitFlags::FUSE_EXPLICIT_INVAL_DATA
             | InitFlags::FUSE_ASYNC_DIO
             | InitFlags::FUSE_NO_OPENDIR_SUPPORT
-            | InitFlags::FUSE_DONT_MASK;
+            | InitFlags::FUSE_DONT_MASK
+            // Who asks is then told by what makes something alone: see `rights`.
+            | InitFlags::FUSE_ALLOW_IDMAP;
         wanted.set(InitFlags::FUSE_POSIX_ACL, self.vfs.keeps_access_lists());
         match self.io {
             Io::Passthrough => {
@@ -213,8 +227,8 @@ impl<V: Vfs + 'static> fuser::Filesystem for Adapter<V> {
         rdev: u32,
         reply: ReplyEntry,
     ) {
-        let caller = self.maker(request, umask);
         let made = self.run_named(Operation::Mknod, parent, name, |parent, name| {
+            let caller = self.maker("mknod", request, parent, umask)?;
             self.vfs.mknod(caller, parent, name, mode, rdev.into())
         });
         entry(reply, made);
@@ -229,16 +243,16 @@ impl<V: Vfs + 'static> fuser::Filesystem for Adapter<V> {
         umask: u32,
         reply: ReplyEntry,
     ) {
-        let caller = self.maker(request, umask);
         let made = self.run_named(Operation::Mkdir, parent, name, |parent, name| {
+            let caller = self.maker("mkdir", request, parent, umask)?;
             self.vfs.mkdir(caller, parent, name, convert::permissions(mode))
         });
         entry(reply, made);
     }
 
     fn symlink(&self, request: &Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
-        let caller = convert::caller(request);
         let made = self.run_named(Operation::Symlink, parent, name, |parent, name| {
+            let caller = self.maker("symlink", request, parent, 0)?;
             self.vfs.symlink(caller, parent, name, target.as_os_str().as_bytes())
         });
         entry(reply, made);
@@ -294,8 +308,8 @@ impl<V: Vfs + 'static> fuser::Filesystem for Adapter<V> {
         flags: i32,
         reply: ReplyCreate,
     ) {
-        let caller = self.maker(request, umask);
         let created = self.run_named(Operation::Create, parent, name, |parent, name| {
+            let caller = self.maker("create", request, parent, umask)?;
             self.vfs.create(caller, parent, name, convert::permissions(mode), OpenFlags(flags))
         });
         let (entry, opened) = match created {
@@ -550,7 +564,10 @@ impl<V: Vfs + 'static> fuser::Filesystem for Adapter<V> {
         let names = self.run(Operation::Listxattr, ino, || {
             let mut names = self.vfs.listxattr(convert::ino(ino))?;
             // Who may not read them does not see them, which the kernel leaves to the file system.
-            names.retain(|name| request.uid() == 0 || !name.starts_with(b"trusted."));
+            let trusted = |name: &Vec<u8>| name.starts_with(b"trusted.");
+            if names.iter().any(trusted) && !rights::is_root(request) {
+                names.retain(|name| !trusted(name));
+            }
             Ok(names)
         });
         let joined = names.map(|names| names.iter().flat_map(|name| [name, &b"\0"[..]].concat()).collect());

@@ -6,13 +6,23 @@
 //! group may not execute (fs/fuse/dir.c, `fuse_setattr`, leaves it). The protocol tells the first two by flags that `fuser` 0.18
 //! does not pass on, so who asks is looked at here: the user 0 of the mount's user namespace counts as privileged
 //! (CAP_FSETID), nobody else does.
+//!
+//! **Who asks.** Where mounts of the file system may be idmapped, the kernel tells it in requests that make something
+//! alone, with the ids that the mount maps to (fs/fuse/dev.c, `fuse_get_req`). For the others the asking thread is looked at in /proc; it
+//! waits for the answer. Its ids are the host's, not those that the mount maps to: root of a container behind an idmapped mount, and
+//! a thread that cannot be looked at, is nobody in particular, and rights go rather than stay.
+
+use std::cell::OnceCell;
 
 use fuser::Request;
 
-use crate::sys::process;
+use crate::sys::process::{self, Identity};
 use crate::vfs::{self, Attr, FileKind, Ino, SetAttr, Vfs};
 
 use super::convert;
+
+/// In the place of an id that the kernel does not tell (`FUSE_INVALID_UIDGID`).
+pub(super) const UNTOLD: u32 = u32::MAX;
 
 const SET_UID: u16 = 0o4000;
 const SET_GID: u16 = 0o2000;
@@ -38,14 +48,15 @@ fn drop_bits<V: Vfs>(
     ino: Ino,
     which: impl FnOnce(&Attr, &dyn Fn() -> bool) -> u16,
 ) -> vfs::Result<()> {
-    if request.uid() == 0 {
+    let asking = Asking::new(request);
+    if asking.is_root_for_sure() {
         return Ok(());
     }
     let attr = vfs.getattr(ino, None)?;
-    if attr.permissions & (SET_UID | SET_GID) == 0 {
+    if attr.permissions & (SET_UID | SET_GID) == 0 || asking.is_root() {
         return Ok(());
     }
-    let kept = attr.permissions & !which(&attr, &|| is_member(request, attr.gid));
+    let kept = attr.permissions & !which(&attr, &|| asking.is_member(attr.gid));
     if kept == attr.permissions {
         return Ok(());
     }
@@ -53,7 +64,44 @@ fn drop_bits<V: Vfs>(
     vfs.setattr(convert::caller(request), ino, None, &changes).map(drop)
 }
 
-/// True if the caller, who waits for the answer, is in a group; one who cannot be looked at is in none but its own.
-fn is_member(request: &Request, gid: u32) -> bool {
-    request.gid() == gid || process::supplementary_groups(request.pid()).is_ok_and(|all| all.contains(&gid))
+/// Who waits for an answer; looked at no sooner than that matters.
+struct Asking<'r> {
+    request: &'r Request,
+    seen: OnceCell<Option<Identity>>,
+}
+
+impl<'r> Asking<'r> {
+    fn new(request: &'r Request) -> Self {
+        Self { request, seen: OnceCell::new() }
+    }
+
+    /// `None` for one who cannot be looked at: it has ended, or is in no process namespace of the server's.
+    fn identity(&self) -> Option<&Identity> {
+        self.seen.get_or_init(|| process::identity(self.request.pid()).ok()).as_ref()
+    }
+
+    /// True if the request itself tells that the user 0 asks.
+    fn is_root_for_sure(&self) -> bool {
+        self.request.uid() == 0
+    }
+
+    fn is_root(&self) -> bool {
+        match self.request.uid() {
+            UNTOLD => self.identity().is_some_and(|identity| identity.uid == 0),
+            uid => uid == 0,
+        }
+    }
+
+    fn is_member(&self, gid: u32) -> bool {
+        let own = match self.request.gid() {
+            UNTOLD => self.identity().map(|identity| identity.gid),
+            own => Some(own),
+        };
+        own == Some(gid) || self.identity().is_some_and(|identity| identity.groups.contains(&gid))
+    }
+}
+
+/// True if the user 0 of the mount's user namespace asks.
+pub(super) fn is_root(request: &Request) -> bool {
+    Asking::new(request).is_root()
 }

@@ -102,7 +102,7 @@ pub enum LockError {
 
 impl LockError {
     /// An error of reading or writing a file.
-    pub(super) fn file(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+    pub fn file(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
         move |error| Self::File { action, path, error }
     }

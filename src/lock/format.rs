@@ -123,6 +123,15 @@ impl EnvLock {
         Self::parse(&text, &path.display().to_string())
     }
 
+    /// Reads the lock in an open file, from where it stands, as [`EnvLock::read`], but at most `most` bytes; `origin` is told in
+    /// errors.
+    ///
+    /// # Errors
+    /// As [`EnvLock::read`].
+    pub fn read_from(file: File, origin: &str, most: u64) -> Result<Self, LockError> {
+        Self::parse(&bounded(file, Path::new(origin), most)?, origin)
+    }
+
     /// True if a file looks like a lock of any version, usable or not; false if it cannot be read.
     #[must_use]
     pub fn is_one(path: &Path) -> bool {
@@ -273,8 +282,12 @@ struct WrittenRoot {
 
 /// The contents of a file, if it has at most `limit` bytes; a file that grows meanwhile is not trusted either.
 pub(super) fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>, LockError> {
+    bounded(File::open(path).map_err(LockError::file("read", path))?, path, limit)
+}
+
+/// The contents of an open file that is called `path`, likewise.
+fn bounded(file: File, path: &Path, limit: u64) -> Result<Vec<u8>, LockError> {
     let too_large = || LockError::TooLarge { path: path.to_owned(), limit };
-    let file = File::open(path).map_err(LockError::file("read", path))?;
     if file.metadata().map_err(LockError::file("read", path))?.len() > limit {
         return Err(too_large());
     }

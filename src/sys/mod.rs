@@ -13,6 +13,7 @@ pub mod lock;
 pub mod loop_device;
 pub mod memory;
 pub mod mount;
+pub mod mount_id;
 pub mod mountinfo;
 pub mod names;
 pub mod namespace;

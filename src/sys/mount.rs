@@ -158,12 +158,43 @@ pub fn clone_read_only(path: &Path) -> io::Result<OwnedFd> {
         propagation: libc::MS_PRIVATE,
         userns_fd: 0,
     };
-    set_attributes(clone.as_fd(), &attributes)?;
+    set_attributes(clone.as_fd(), &attributes, libc::AT_RECURSIVE)?;
     Ok(clone)
 }
 
-/// mount_setattr(2) on a mount and all below it; neither rustix nor nix has it.
-fn set_attributes(mount: BorrowedFd<'_>, attributes: &libc::mount_attr) -> io::Result<()> {
+/// What of a mount is changed; `None` leaves it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Change {
+    /// Nobody can write through it.
+    pub read_only: Option<bool>,
+    /// No program in it can be executed.
+    pub no_exec: Option<bool>,
+}
+
+/// Changes a mount, of which `mount` is a descriptor of any file; other mounts of its file system stay as they are.
+///
+/// # Errors
+/// `EPERM` without CAP_SYS_ADMIN over the mount namespace, or if the attribute is locked in a user namespace; `EBUSY`
+/// if it is to become read-only and somebody writes.
+pub fn change(mount: BorrowedFd<'_>, change: Change) -> io::Result<()> {
+    let mut attributes = libc::mount_attr { attr_set: 0, attr_clr: 0, propagation: 0, userns_fd: 0 };
+    let wanted = [(change.read_only, libc::MOUNT_ATTR_RDONLY), (change.no_exec, libc::MOUNT_ATTR_NOEXEC)];
+    for (wanted, attribute) in wanted {
+        match wanted {
+            Some(true) => attributes.attr_set |= attribute,
+            Some(false) => attributes.attr_clr |= attribute,
+            None => {}
+        }
+    }
+    set_attributes(mount, &attributes, 0)
+}
+
+/// mount_setattr(2) on a mount, with `AT_RECURSIVE` also on all below it; neither rustix nor nix has it.
+fn set_attributes(
+    mount: BorrowedFd<'_>,
+    attributes: &libc::mount_attr,
+    recursive: libc::c_int,
+) -> io::Result<()> {
     // SAFETY: the path is a NUL-terminated constant, `attributes` is a live structure of exactly the length given,
     // and the kernel only reads both during the call.
     let answer = unsafe {
@@ -171,7 +202,7 @@ fn set_attributes(mount: BorrowedFd<'_>, attributes: &libc::mount_attr) -> io::R
             libc::SYS_mount_setattr,
             mount.as_raw_fd(),
             c"".as_ptr(),
-            libc::AT_EMPTY_PATH | libc::AT_RECURSIVE,
+            libc::AT_EMPTY_PATH | recursive,
             std::ptr::from_ref(attributes),
             size_of::<libc::mount_attr>(),
         )

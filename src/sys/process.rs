@@ -307,15 +307,31 @@ pub fn raise_file_limit() -> io::Result<u64> {
     Ok(now.maximum.unwrap_or(u64::MAX))
 }
 
-/// The supplementary groups of a process or thread, as ids of this process's user namespace.
+/// As whom a process or thread reaches files, in ids of this process's user namespace.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Identity {
+    /// File system user id.
+    pub uid: u32,
+    /// File system group id.
+    pub gid: u32,
+    /// Supplementary groups.
+    pub groups: Vec<u32>,
+}
+
+/// As whom a process or thread reaches files.
 ///
 /// # Errors
 /// `ENOENT` or `ESRCH` if there is none of this number; `InvalidData` if /proc tells them otherwise than it should.
-pub fn supplementary_groups(pid: u32) -> io::Result<Vec<u32>> {
+pub fn identity(pid: u32) -> io::Result<Identity> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let groups = status.lines().find_map(|line| line.strip_prefix("Groups:"));
-    let parsed = groups.map(|text| text.split_whitespace().map(str::parse).collect());
-    parsed.and_then(Result::ok).ok_or_else(|| io::ErrorKind::InvalidData.into())
+    let numbers = |field: &str| -> Option<Vec<u32>> {
+        let text = status.lines().find_map(|line| line.strip_prefix(field))?;
+        text.split_whitespace().map(str::parse).collect::<Result<_, _>>().ok()
+    };
+    // Real, effective, saved, of the file system.
+    let last = |field: &str| numbers(field)?.get(3).copied();
+    let identity = || Some(Identity { uid: last("Uid:")?, gid: last("Gid:")?, groups: numbers("Groups:")? });
+    identity().ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
 #[cfg(test)]

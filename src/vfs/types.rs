@@ -157,9 +157,9 @@ pub struct SetAttr {
 /// Who asks: the ids that new files get, and the process for logs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Caller {
-    /// File system user id.
+    /// File system user id; `u32::MAX` if it is not known, for operations that make nothing.
     pub uid: u32,
-    /// File system group id.
+    /// File system group id likewise.
     pub gid: u32,
     /// Process id in the server's namespace; 0 if it is not visible there.
     pub pid: u32,

@@ -26,7 +26,7 @@ use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::mount::{MountPropagationFlags, mount_change};
 
 /// How long one test may keep a mount.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// What opens are answered with.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -159,13 +159,25 @@ impl Scene {
         i32::try_from(status[0]["pid"].as_i64().unwrap()).unwrap()
     }
 
+    /// Where nixview's leases are.
+    pub(crate) fn leases_dir(&self) -> PathBuf {
+        self.store.state_dir().join("gcroots/nixview")
+    }
+
+    /// The directories of leases.
+    pub(crate) fn leases(&self) -> Vec<PathBuf> {
+        let entries = fs::read_dir(self.leases_dir()).into_iter().flatten().flatten();
+        let mut leases: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
+        leases.sort();
+        leases
+    }
+
     /// The roots of the garbage collector that nixview has set: link and target.
     pub(crate) fn gc_roots(&self) -> Vec<(PathBuf, PathBuf)> {
         let mut found = Vec::new();
-        let ours = self.store.state_dir().join("gcroots/nixview");
-        for view in fs::read_dir(&ours).into_iter().flatten().flatten() {
-            for link in fs::read_dir(view.path()).unwrap().flatten() {
-                found.push((link.path(), fs::read_link(link.path()).unwrap()));
+        for lease in self.leases() {
+            for entry in fs::read_dir(lease).unwrap().flatten().filter(|e| e.file_name() != "lease") {
+                found.push((entry.path(), fs::read_link(entry.path()).unwrap()));
             }
         }
         found
@@ -191,7 +203,7 @@ impl Scene {
     pub(crate) fn assert_nothing_left(&self) {
         assert_eq!(self.mounts(), Vec::<PathBuf>::new(), "mounts");
         assert_eq!(self.processes(), Vec::<i32>::new(), "processes");
-        assert_eq!(self.gc_roots(), [], "roots of the collector");
+        assert_eq!(self.leases(), Vec::<PathBuf>::new(), "roots of the collector");
         assert_eq!(self.names("run/views"), Vec::<String>::new(), "the registry");
         assert_eq!(self.names("state/temporary"), Vec::<String>::new(), "temporary uppers");
     }

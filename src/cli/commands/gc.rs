@@ -1,5 +1,6 @@
 //! `nixview gc`: the caches without what nobody used for a while, and what servers left that were killed.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -8,20 +9,21 @@ use std::time::{Duration, SystemTime};
 use serde::Serialize;
 
 use crate::cli::output::{count, size};
-use crate::cli::view::warn;
+use crate::cli::view::{absolute, dirs, warn};
 use crate::cli::{CliError, Context, ErrorContext};
 use crate::closure::Cache;
-use crate::daemon::leftovers;
 use crate::daemon::registry::{Registry, State};
+use crate::daemon::{leftovers, old_roots};
 use crate::lock::Memory;
 use crate::store::scan::cache::{self as scans, ScanCache};
-use crate::view::nix_state;
+use crate::view::{nix_state, upper_dir};
 
 /// Arguments of `nixview gc`.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Caches and states of Nix that no view shows can always go: what is missing is made again. What dead views left goes \
-    too: mounts, temporary uppers, roots of Nix's collector. Uppers that stay, views and the store are not touched.\n\nExamples:\n  \
+    too: mounts, temporary uppers, roots of Nix's collector (in --store and in the stores of known views), also after a \
+    reboot. Uppers that stay, views and the store are not touched.\n\nExamples:\n  \
     nixview gc\n  \
     nixview gc --older-than 1h --dry-run"
 )]
@@ -29,6 +31,9 @@ pub struct Args {
     /// How long something must not have been used: 30d, 12h, 0s
     #[arg(long, value_name = "AGE", default_value = "30d", value_parser = humantime::parse_duration)]
     pub older_than: Duration,
+    /// The store whose old roots go: a directory that ends in nix/store, or one that contains nix/store
+    #[arg(long, value_name = "DIR", default_value = old_roots::DEFAULT_STORE)]
+    pub store: PathBuf,
     /// Only say what would be removed [default: remove it]
     #[arg(short = 'n', long)]
     pub dry_run: bool,
@@ -48,21 +53,26 @@ struct Report {
     nix_states: u64,
     nix_state_bytes: u64,
     dead_views: u64,
+    leases: u64,
+    temporary_uppers: u64,
     dry_run: bool,
 }
 
 /// Cleans up after servers that were killed; answers after how many.
-fn dead_views(dry_run: bool, context: &Context) -> Result<u64, CliError> {
-    let Some(registry) = Registry::existing(&context.state.runtime) else {
-        return Ok(0);
-    };
+fn dead_views(dry_run: bool, registry: &Registry, context: &Context) -> Result<u64, CliError> {
     if dry_run {
         let all = registry.all().context("cannot read the registry of views")?;
         return Ok(all.iter().filter(|(_, state)| matches!(state, Ok(State::Dead(_)))).count() as u64);
     }
-    let (cleaned, problems) = leftovers::sweep(&registry).context("cannot clean up after dead views")?;
+    let (cleaned, problems) = leftovers::sweep(registry).context("cannot clean up after dead views")?;
     warn(context, &problems.into_iter().map(|p| p.what).collect::<Vec<_>>());
     Ok(cleaned.len() as u64)
+}
+
+/// Removes the temporary uppers of killed servers, whatever else is known of them; answers how many they were.
+fn temporary_uppers(dry_run: bool, parent: &Path) -> Result<u64, CliError> {
+    let removed = if dry_run { upper_dir::stale(parent) } else { upper_dir::remove_stale(parent) };
+    Ok(removed.context("cannot remove temporary uppers")?.len() as u64)
 }
 
 /// Removes it, or says what would be.
@@ -94,7 +104,18 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
         report.files += 1;
         report.file_bytes += bytes;
     }
-    report.dead_views = dead_views(args.dry_run, context)?;
+    let registry = Registry::existing(&context.state.runtime);
+    let mut stores = BTreeSet::from([absolute(&args.store)?]);
+    if let Some(registry) = &registry {
+        stores.extend(old_roots::stores(registry).context("cannot read the registry of views")?);
+    }
+    let (leases, problems) = old_roots::sweep(&stores, args.dry_run);
+    warn(context, &problems);
+    report.leases = leases;
+    report.temporary_uppers = temporary_uppers(args.dry_run, &dirs(context).temporary())?;
+    if let Some(registry) = &registry {
+        report.dead_views = dead_views(args.dry_run, registry, context)?;
+    }
     // After the views: a dead one may have held some.
     let swept = nix_state::sweep(&state.join(nix_state::DIRECTORY), args.older_than, args.dry_run);
     let swept = swept.context("cannot clean Nix's state for views")?;
@@ -105,8 +126,10 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     } else {
         let done = if args.dry_run { "would remove" } else { "removed" };
         context.output.line(&format!(
-            "{done} {}, {}, {}, {}, {} ({}) and {} ({})",
+            "{done} {}, {}, {}, {}, {}, {}, {} ({}) and {} ({})",
             count(report.dead_views, "dead view", "dead views"),
+            count(report.leases, "lease of roots", "leases of roots"),
+            count(report.temporary_uppers, "temporary upper", "temporary uppers"),
             count(report.closures, "closure", "closures"),
             count(report.evaluations, "evaluation", "evaluations"),
             count(report.scans, "scan", "scans"),

@@ -7,8 +7,10 @@ use std::process::ExitCode;
 
 use super::{CliError, Context};
 
+pub mod cdi;
 pub mod closure;
 pub mod completions;
+pub mod daemon;
 pub mod diff;
 pub mod doctor;
 pub mod export;
@@ -37,6 +39,10 @@ pub enum Command {
     Mount(mount::Args),
     /// Unmount a view
     Umount(umount::Args),
+    /// Serve views to whoever may ask for them
+    Daemon(daemon::Args),
+    /// Let container runtimes give each container a view, as a device
+    Cdi(cdi::Args),
     /// Say which views are mounted
     Status(status::Args),
     /// Run a command with a view of an environment at /nix
@@ -73,6 +79,8 @@ impl Command {
             Self::Gc(args) => gc::run(args, context),
             Self::Mount(args) => mount::run(args, context),
             Self::Umount(args) => umount::run(args, context),
+            Self::Daemon(args) => daemon::run(args, context),
+            Self::Cdi(args) => cdi::run(args, context),
             Self::Status(args) => status::run(args, context),
             Self::Run(args) => run::run(args, context),
             Self::Shell(args) => shell::run(args, context),

@@ -1,15 +1,17 @@
 //! `nixview mount`: a view of an environment on a directory.
 
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use crate::cli::view::{LimitArgs, UPPERS, UpperArgs, ViewArgs, absolute, described, dirs, failed, warn};
-use crate::cli::{CliError, Context, ErrorContext};
-use crate::daemon;
-use crate::daemon::server::ServeOptions;
+use crate::cli::view::{LimitArgs, UpperArgs, ViewArgs, absolute, described, dirs, failed, warn};
+use crate::cli::{CliError, Context, ErrorContext, ask};
+use crate::control::{Place, Upper};
+use crate::daemon::record::Record;
+use crate::daemon::{self, Order};
+use crate::lock::format::MAX_SIZE;
 use crate::sys::process::may_mount;
 use crate::view::ViewName;
-use crate::view::spec::UpperChoice;
 
 /// Arguments of `nixview mount`.
 #[derive(Debug, clap::Args)]
@@ -42,6 +44,9 @@ pub struct Args {
     /// Mount with fusermount3, as without root [default: only without root]
     #[arg(long)]
     pub fusermount: bool,
+    /// Serve it without the daemon ('nixview daemon') also where one runs [default: the daemon serves it]
+    #[arg(long)]
+    pub no_daemon: bool,
     /// The directory to mount on; it must exist
     #[arg(value_name = "TARGET")]
     pub target: PathBuf,
@@ -70,43 +75,46 @@ pub enum MountOption {
 /// If the view cannot be mounted; then nothing is left of it.
 pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let target = absolute(&args.target)?;
-    let name = match &args.name {
-        Some(name) => name.clone(),
-        None => ViewName::of_target(&target).ok_or_else(|| {
-            CliError::usage(format!("{} makes no name for a view", target.display()))
-                .hint("give it one with --name")
-        })?,
-    };
     let has = |option| args.options.contains(&option);
-    let upper = match args.upper.chosen(context)? {
-        Some(UpperChoice::ReadOnly) | None if has(MountOption::Ro) => UpperChoice::ReadOnly,
+    let upper = match args.upper.chosen()? {
+        Some(Upper::ReadOnly) | None if has(MountOption::Ro) => Upper::ReadOnly,
         Some(_) if has(MountOption::Ro) => {
             return Err(CliError::usage("-o ro allows no changes: --upper and --tmp do not go with it"));
         }
         Some(chosen) => chosen,
-        None => UpperChoice::Directory(context.state.state.join(UPPERS).join(name.as_str())),
+        None => Upper::Named,
     };
-    let mut spec = args.view.spec(name, upper, &args.limit)?;
-    spec.access_lists |= has(MountOption::Acl);
+    let place = Place::Directory { path: target.clone() };
+    let mut request = args.view.request(args.name.as_ref(), place, upper, &args.limit)?;
     let privileged = may_mount().context("cannot ask for privileges")?;
-    let options = ServeOptions {
-        allow_other: has(MountOption::AllowOther) || (privileged && !has(MountOption::NoAllowOther)),
-        no_exec: has(MountOption::Noexec),
-        require_gc_roots: args.view.require_gc_roots,
-        fusermount: args.fusermount || !privileged,
-        threads: args.view.threads,
-    };
-    let shown = target.clone();
+    request.acl |= has(MountOption::Acl);
+    request.allow_other = has(MountOption::AllowOther) || (privileged && !has(MountOption::NoAllowOther));
+    request.no_exec = has(MountOption::Noexec);
+    let lock = args.view.lock()?;
+
+    let own = args.foreground || args.fusermount || args.no_daemon;
+    if let Some(client) = if own { None } else { ask::daemon(context)? } {
+        request.state_dir = privileged.then(|| context.state.state.clone());
+        let directory = daemon::open_target(&target).map_err(failed)?;
+        let mounted = client.mount(&request, lock.as_fd(), Some(directory.as_fd())).map_err(ask::refused)?;
+        warn(context, &mounted.warnings);
+        let record: Record = serde_json::from_value(mounted.record)
+            .context("the daemon speaks of views as this program does not understand")?;
+        context.output.line(&format!("{} on {}", described(&record), target.display()))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut order = Order::new(&request, lock, MAX_SIZE, None, &dirs(context)).map_err(failed)?;
+    order.options.fusermount |= args.fusermount;
     if args.foreground {
         let usable = &mut |record: &_, warnings: &[String]| {
             warn(context, warnings);
-            context.output.note(&format!("{} on {}", described(record), shown.display()));
+            context.output.note(&format!("{} on {}", described(record), target.display()));
         };
-        daemon::mount_in_foreground(&spec, &dirs(context), target, options, usable).map_err(failed)?;
+        daemon::mount_in_foreground(&order, &dirs(context), usable).map_err(failed)?;
     } else {
-        let launched = daemon::mount(&spec, &dirs(context), target, options).map_err(failed)?;
+        let launched = daemon::mount(&order, &dirs(context)).map_err(failed)?;
         warn(context, &launched.warnings);
-        context.output.line(&format!("{} on {}", described(&launched.record), shown.display()))?;
+        context.output.line(&format!("{} on {}", described(&launched.record), target.display()))?;
     }
     Ok(ExitCode::SUCCESS)
 }

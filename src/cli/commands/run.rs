@@ -4,11 +4,13 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use crate::cli::view::{LimitArgs, UpperArgs, ViewArgs, absolute, dirs, failed, temporary, warn};
+use crate::cli::view::{LimitArgs, UpperArgs, ViewArgs, absolute, dirs, failed, warn};
 use crate::cli::{CliError, Context, ErrorContext};
-use crate::daemon;
+use crate::control::{Place, Upper};
 use crate::daemon::run::{Outcome, Program, environment};
 use crate::daemon::server::ServeOptions;
+use crate::daemon::{self, Order};
+use crate::lock::format::MAX_SIZE;
 use crate::view::ViewName;
 use crate::view::spec::ViewSpec;
 
@@ -74,8 +76,11 @@ pub(super) fn execute(
     choose: impl FnOnce(&ViewSpec, &[PathBuf]) -> (OsString, Vec<OsString>),
 ) -> Result<ExitCode, CliError> {
     let name: ViewName = format!("run-{}", std::process::id()).parse().context("cannot name the view")?;
-    let upper = how.upper.chosen(context)?.unwrap_or_else(|| temporary(context));
-    let spec = how.view.spec(name, upper, &how.limit)?;
+    let upper = how.upper.chosen()?.unwrap_or(Upper::Temporary);
+    let place = Place::Handed { purpose: format!("process {}", std::process::id()) };
+    let request = how.view.request(Some(&name), place, upper, &how.limit)?;
+    let Order { spec, options, .. } =
+        Order::new(&request, how.view.lock()?, MAX_SIZE, None, &dirs(context)).map_err(failed)?;
     let bin = programs(&spec);
     let directory = match &how.chdir {
         Some(dir) => absolute(dir)?,
@@ -84,13 +89,7 @@ pub(super) fn execute(
     let (program, arguments) = choose(&spec, &bin);
     let environment = environment::environment(std::env::vars_os(), &[], &bin, how.pure);
     let program = Program { program, arguments, environment, directory };
-    let options = ServeOptions {
-        allow_other: true,
-        no_exec: false,
-        require_gc_roots: how.view.require_gc_roots,
-        fusermount: false,
-        threads: how.view.threads,
-    };
+    let options = ServeOptions { fusermount: false, ..options };
     let usable = &mut |_: &_, warnings: &[String]| warn(context, warnings);
     let outcome = daemon::run(&spec, &dirs(context), &program, options, how.user_namespace, usable);
     match outcome.map_err(failed)? {

@@ -1,10 +1,11 @@
 //! `nixview umount`: ends a view.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use crate::cli::view::{absolute, failed};
-use crate::cli::{CliError, Context, ErrorContext};
+use crate::cli::{CliError, Context, ErrorContext, ask};
+use crate::control::{self, ViewRef};
 use crate::daemon::registry::Registry;
 use crate::daemon::stop::{Stopped, Which, stop};
 use crate::sys::mountinfo;
@@ -31,39 +32,73 @@ pub struct Args {
 /// # Errors
 /// If there is no such view, or it is used.
 pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
+    let path = resolved(&absolute(&args.view)?);
+    if !rustix::process::geteuid().is_root()
+        && let Some((name, how)) = asked(args, context, &path)?
+    {
+        return told(args, context, &name, how);
+    }
     let Some(registry) = Registry::existing(&context.state.runtime) else {
         return Err(CliError::new("no view is mounted").hint(format!(
             "views are registered in {}; see --runtime-dir",
             context.state.runtime.display()
         )));
     };
-    let path = resolved(&absolute(&args.view)?);
     let which = match named(args, &registry, &path)? {
         Some(name) => Which::Name(name),
         None => Which::Path(&path),
     };
-    match stop(&registry, &which, args.lazy).map_err(failed)? {
-        Stopped::Ended(name) => context.output.note(&format!("view '{name}' has ended")),
-        Stopped::WasDead(name) => {
+    let (name, how) = match stop(&registry, &which, args.lazy).map_err(failed)? {
+        Stopped::Ended(name) => (name, control::Stopped::Ended),
+        Stopped::WasDead(name) => (name, control::Stopped::WasDead),
+        Stopped::StillUsed(name) => (name, control::Stopped::StillUsed),
+    };
+    told(args, context, name.as_str(), how)
+}
+
+/// What the daemon did, if it serves the view: a user cannot end what root serves.
+fn asked(
+    args: &Args,
+    context: &Context,
+    path: &Path,
+) -> Result<Option<(String, control::Stopped)>, CliError> {
+    let Some(client) = ask::daemon(context)? else { return Ok(None) };
+    let text = args.view.to_str().unwrap_or("/");
+    let is_name = !text.contains('/') && text.parse::<ViewName>().is_ok();
+    let by_name = is_name.then(|| ViewRef::Name(text.to_owned()));
+    for view in by_name.into_iter().chain([ViewRef::Path(path.to_owned())]) {
+        match client.unmount(view, args.lazy).map_err(ask::refused)? {
+            (_, control::Stopped::Absent) => {}
+            ended => return Ok(Some(ended)),
+        }
+    }
+    Ok(None)
+}
+
+fn told(args: &Args, context: &Context, name: &str, how: control::Stopped) -> Result<ExitCode, CliError> {
+    match how {
+        control::Stopped::Ended => context.output.note(&format!("view '{name}' has ended")),
+        control::Stopped::WasDead => {
             context.output.note(&format!("the server of view '{name}' was dead; what it left was removed"));
         }
-        Stopped::StillUsed(name) if args.lazy => {
+        control::Stopped::StillUsed if args.lazy => {
             context
                 .output
                 .note(&format!("view '{name}' is unmounted, and ends when nobody uses it any more"));
         }
-        Stopped::StillUsed(name) => {
+        control::Stopped::StillUsed => {
             return Err(CliError::new(format!(
                 "view '{name}' is unmounted here, but its server goes on: another mount namespace has it"
             ))
             .hint("end what runs there; a container, or 'unshare -m'"));
         }
+        control::Stopped::Absent => return Err(CliError::new(format!("there is no view named '{name}'"))),
     }
     Ok(ExitCode::SUCCESS)
 }
 
 /// The name that is meant, or `None` if the path is: whatever has a '/', and a mount point that no view has as its name.
-fn named(args: &Args, registry: &Registry, path: &std::path::Path) -> Result<Option<ViewName>, CliError> {
+fn named(args: &Args, registry: &Registry, path: &Path) -> Result<Option<ViewName>, CliError> {
     let text = args.view.to_str().unwrap_or("/");
     if text.contains('/') {
         return Ok(None);
@@ -81,8 +116,8 @@ fn named(args: &Args, registry: &Registry, path: &std::path::Path) -> Result<Opt
 }
 
 /// Without symbolic links in front of the last name, which is left alone: it may be a view that does not answer.
-fn resolved(path: &std::path::Path) -> PathBuf {
-    match (path.parent().map(std::path::Path::canonicalize), path.file_name()) {
+fn resolved(path: &Path) -> PathBuf {
+    match (path.parent().map(Path::canonicalize), path.file_name()) {
         (Some(Ok(parent)), Some(name)) => parent.join(name),
         _ => path.to_owned(),
     }

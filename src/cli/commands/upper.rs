@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use serde::Serialize;
 
 use crate::cli::output;
-use crate::cli::view::{TEMPORARY, UPPERS, absolute, warn};
+use crate::cli::view::{absolute, dirs, warn};
 use crate::cli::{CliError, Context, ErrorContext};
 use crate::view::upper_dir::{self, Limit, UpperError, UpperInfo, Usage};
 
@@ -65,8 +65,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
         Action::Remove { uppers } => {
             for upper in uppers {
                 let named = upper.to_str().is_some_and(|text| !text.contains('/'));
-                let path =
-                    if named { context.state.state.join(UPPERS).join(upper) } else { absolute(upper)? };
+                let path = if named { dirs(context).uppers().join(upper) } else { absolute(upper)? };
                 remove(&path)?;
                 context.output.note(&format!("removed {}", path.display()));
             }
@@ -87,8 +86,9 @@ fn remove(path: &std::path::Path) -> Result<(), CliError> {
 fn list(context: &Context, json: bool) -> Result<ExitCode, CliError> {
     let mut found = Vec::new();
     let mut problems = Vec::new();
-    for below in [UPPERS, TEMPORARY] {
-        let answers = upper_dir::list(&context.state.state.join(below)).context("cannot list the uppers")?;
+    let dirs = dirs(context);
+    for parent in [dirs.uppers(), dirs.temporary()] {
+        let answers = upper_dir::list(&parent).context("cannot list the uppers")?;
         for answer in answers {
             match answer {
                 Ok(info) => found.push(shown(info)),

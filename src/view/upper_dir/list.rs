@@ -3,11 +3,15 @@
 use std::fs;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::error::Tried;
 use super::limit::{Limit, Usage};
 use super::{Meta, UpperError, holder, image, open_top, remove};
 use crate::vfs::Errno;
+
+/// How long an upper that is not finished is left to who may be making it, which takes milliseconds.
+const LEFT_ALONE: Duration = Duration::from_secs(600);
 
 /// An upper as a list shows it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -63,6 +67,10 @@ fn usage(
 /// # Errors
 /// [`UpperError::Io`] if `parent` cannot be listed.
 pub fn list(parent: &Path) -> Result<Vec<Result<UpperInfo, UpperError>>, UpperError> {
+    Ok(directories(parent)?.iter().filter_map(|path| UpperInfo::read(path).transpose()).collect())
+}
+
+fn directories(parent: &Path) -> Result<Vec<PathBuf>, UpperError> {
     let names = match fs::read_dir(parent) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         answer => answer.tried("list the uppers", parent)?,
@@ -75,20 +83,42 @@ pub fn list(parent: &Path) -> Result<Vec<Result<UpperInfo, UpperError>>, UpperEr
         }
     }
     paths.sort();
-    Ok(paths.iter().filter_map(|path| UpperInfo::read(path).transpose()).collect())
+    Ok(paths)
 }
 
-/// Removes the temporary uppers below `parent` that nobody serves any more: their servers were killed. Answers those
-/// that were removed.
+/// The temporary uppers below `parent` that nobody serves any more: their servers were killed. Also what is left of one
+/// that was being made; that tells of no holder yet, so it must have been left alone for a while.
+///
+/// # Errors
+/// [`UpperError::Io`] if `parent` cannot be listed.
+pub fn stale(parent: &Path) -> Result<Vec<PathBuf>, UpperError> {
+    let mut stale = Vec::new();
+    for path in directories(parent)? {
+        match UpperInfo::read(&path) {
+            Ok(Some(upper)) if upper.meta.temporary && !upper.held => stale.push(path),
+            Ok(None) if is_left_alone(&path) => stale.push(path),
+            // Those that cannot be read are told where uppers are listed.
+            Ok(_) | Err(_) => {}
+        }
+    }
+    Ok(stale)
+}
+
+fn is_left_alone(path: &Path) -> bool {
+    let changed = fs::symlink_metadata(path).and_then(|found| found.modified()).ok();
+    changed.and_then(|changed| changed.elapsed().ok()).is_some_and(|since| since >= LEFT_ALONE)
+}
+
+/// Removes the uppers that are [`stale`]. Answers those that were removed.
 ///
 /// # Errors
 /// The first that cannot be removed; the others are removed all the same.
 pub fn remove_stale(parent: &Path) -> Result<Vec<PathBuf>, UpperError> {
     let mut removed = Vec::new();
     let mut failed = None;
-    for upper in list(parent)?.into_iter().flatten().filter(|upper| upper.meta.temporary && !upper.held) {
-        match remove(&upper.path) {
-            Ok(()) => removed.push(upper.path),
+    for path in stale(parent)? {
+        match remove(&path) {
+            Ok(()) => removed.push(path),
             // Somebody else was quicker, or took it.
             Err(UpperError::Missing { .. } | UpperError::Busy { .. }) => {}
             Err(error) => failed = failed.or(Some(error)),

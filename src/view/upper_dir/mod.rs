@@ -29,7 +29,7 @@ pub use error::UpperError;
 pub use image::can_limit;
 pub use last::LastView;
 pub use limit::{LEAST_SIZE, Limit, LimitChoice, Usage};
-pub use list::{UpperInfo, list, remove_stale};
+pub use list::{UpperInfo, list, remove_stale, stale};
 pub use look::UpperLook;
 pub use meta::Meta;
 

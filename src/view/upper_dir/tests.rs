@@ -138,8 +138,18 @@ fn temporary_uppers_go_and_stale_ones_are_found() {
     killed.holder = 0;
     drop(killed);
     assert!(fs::exists(&second_path).unwrap());
-    assert_eq!(remove_stale(&parent).unwrap(), [second_path]);
-    assert_eq!(fs::read_dir(&parent).unwrap().count(), 0);
+    // One that was being made when its server was killed, and one that is being made.
+    let (left, begun) = (parent.join("tmp-1-0"), parent.join("tmp-2-0"));
+    for path in [&left, &begun] {
+        fs::create_dir_all(path.join("data")).unwrap();
+        fs::write(path.join("lock"), "").unwrap();
+        fs::set_permissions(path, PermissionsExt::from_mode(0o700)).unwrap();
+    }
+    let hour_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(3600);
+    File::open(&left).unwrap().set_modified(hour_ago).unwrap();
+    assert_eq!(stale(&parent).unwrap(), [left.clone(), second_path.clone()]);
+    assert_eq!(remove_stale(&parent).unwrap(), [left, second_path]);
+    assert_eq!(names_in(open_top(&parent).unwrap().as_fd()).unwrap(), [b"tmp-2-0"]);
 }
 
 #[test]

@@ -1,0 +1,217 @@
+//! `nixview cdi`: lets container runtimes give each container a view by `--device nixview.dev/env=NAME`.
+
+use std::fs;
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use crate::cli::cdi::{self, Device, KIND};
+use crate::cli::state::StateDirs;
+use crate::cli::view::{Owner, UpperArgs, absolute};
+use crate::cli::{CliError, Context, ErrorContext};
+use crate::control::Upper;
+use crate::lock::EnvLock;
+
+/// Where runtimes look for what the administrator has written (CDI specification, "CDI JSON Specification").
+const DIRECTORY: &str = "/etc/cdi";
+
+/// Where packages install the hook.
+const HOOK: &str = "/usr/libexec/oci/hooks.d/nixview-oci-hook";
+
+/// Arguments of `nixview cdi`.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Writes a specification of the Container Device Interface, which podman, Docker, containerd and CRI-O read. \
+    Each container that asks for the device gets a view of its own at /nix, which ends with it.\n\n\
+    Examples:\n  \
+    nixview cdi web.lock\n  \
+    podman run --device nixview.dev/env=web IMAGE nginx\n  \
+    nixview cdi --list\n  \
+    nixview cdi --remove web"
+)]
+pub struct Args {
+    /// The environments: files made by 'nixview lock'
+    #[arg(value_name = "FILE", required_unless_present_any = ["list", "remove"])]
+    pub locks: Vec<PathBuf>,
+    /// The device's name, for one environment [default: the environment's name]
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+    /// The directory of specifications
+    #[arg(long, value_name = "DIR", default_value = DIRECTORY)]
+    pub dir: PathBuf,
+    /// Write to this file instead, all environments in one; - is standard output
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Where changes go [default: to a temporary place for each container]
+    #[command(flatten)]
+    pub upper: UpperArgs,
+    /// Who owns /nix, as the container numbers its users and groups [default: 0:0]
+    #[arg(long, value_name = "UID:GID")]
+    pub owner: Option<Owner>,
+    /// The store: a directory that ends in nix/store, or one that contains nix/store
+    #[arg(long, value_name = "DIR", default_value = "/nix/store")]
+    pub store: PathBuf,
+    /// The program that runtimes call [default: nixview-oci-hook beside nixview, else in /usr/libexec/oci/hooks.d]
+    #[arg(long, value_name = "PROGRAM")]
+    pub hook: Option<PathBuf>,
+    /// List the devices that there are
+    #[arg(long, conflicts_with_all = ["locks", "remove", "output"])]
+    pub list: bool,
+    /// Remove the device of this name
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["locks", "output"])]
+    pub remove: Option<String>,
+    /// Print JSON [default: text]
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Writes, lists or removes.
+///
+/// # Errors
+/// If an environment cannot be read, its name is none for a device, or the specification cannot be written.
+pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
+    if args.list {
+        return list(args, context);
+    }
+    if let Some(name) = &args.remove {
+        return remove(args, context, name);
+    }
+    let devices = devices(args, context)?;
+    match args.output.as_deref() {
+        Some(file) if file == Path::new("-") => context.output.json(&cdi::specification(&devices))?,
+        Some(file) => write(&absolute(file)?, &devices)?,
+        None => {
+            for device in &devices {
+                write(&file_of(&args.dir, &device.name), std::slice::from_ref(device))?;
+            }
+        }
+    }
+    if args.output.is_none() && args.json {
+        context.output.json(&devices)?;
+    } else if args.output.is_none() {
+        for device in &devices {
+            context.output.line(&format!("{KIND}={}", device.name))?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn devices(args: &Args, context: &Context) -> Result<Vec<Device>, CliError> {
+    if args.name.is_some() && args.locks.len() > 1 {
+        return Err(CliError::usage("--name is for one environment"));
+    }
+    let hook = hook(args)?;
+    let mut devices: Vec<Device> = Vec::new();
+    for file in &args.locks {
+        let lock = EnvLock::read(file).context("cannot use the environment")?;
+        let name = args.name.clone().unwrap_or(lock.name);
+        cdi::check_name(&name).map_err(|why| {
+            CliError::new(format!("'{name}' is no name for a device: {why}")).hint("give it one with --name")
+        })?;
+        if devices.iter().any(|device| device.name == name) {
+            return Err(CliError::usage(format!("two of the environments are named '{name}'")));
+        }
+        devices.push(Device { name, hook: hook.clone(), arguments: arguments(args, context, file)? });
+    }
+    Ok(devices)
+}
+
+/// What the hook is told of an environment.
+fn arguments(args: &Args, context: &Context, lock: &Path) -> Result<Vec<String>, CliError> {
+    let mut all = vec!["--closure".to_owned(), text(&absolute(lock)?)?];
+    if args.store != Path::new("/nix/store") {
+        all.extend(["--store".to_owned(), text(&absolute(&args.store)?)?]);
+    }
+    match args.upper.chosen()? {
+        None | Some(Upper::Temporary | Upper::Named) => {}
+        Some(Upper::ReadOnly) => all.push("--readonly".to_owned()),
+        Some(Upper::Directory { path }) => all.extend(["--upper".to_owned(), text(&path)?]),
+    }
+    if let Some((uid, gid)) = args.owner.map(Owner::ids) {
+        all.extend(["--owner".to_owned(), format!("{uid}:{gid}")]);
+    }
+    // Runtimes start hooks as root, with another environment than this one.
+    let StateDirs { state, runtime, .. } = &context.state;
+    for (option, directory, usual) in
+        [("--state-dir", state, "/var/lib/nixview"), ("--runtime-dir", runtime, "/run/nixview")]
+    {
+        if directory != Path::new(usual) {
+            all.extend([option.to_owned(), text(directory)?]);
+        }
+    }
+    Ok(all)
+}
+
+fn hook(args: &Args) -> Result<String, CliError> {
+    let given = args.hook.as_deref().map(absolute).transpose()?;
+    let beside = || {
+        let program = std::env::current_exe().ok()?;
+        Some(program.parent()?.join("nixview-oci-hook")).filter(|path| path.is_file())
+    };
+    let hook = given.or_else(beside).unwrap_or_else(|| PathBuf::from(HOOK));
+    if !hook.is_file() {
+        return Err(CliError::new(format!("there is no {}", hook.display()))
+            .hint("install nixview's hook, or say where it is with --hook"));
+    }
+    text(&hook)
+}
+
+fn text(path: &Path) -> Result<String, CliError> {
+    let usable = path.to_str().filter(|text| !text.contains(char::is_control));
+    usable
+        .map(str::to_owned)
+        .ok_or_else(|| CliError::new(format!("'{}' cannot be written into a specification", path.display())))
+}
+
+fn file_of(dir: &Path, name: &str) -> PathBuf {
+    dir.join(format!("nixview-{name}.json"))
+}
+
+/// Writes a specification, whole or not at all.
+fn write(file: &Path, devices: &[Device]) -> Result<(), CliError> {
+    let failed = || format!("cannot write {}", file.display());
+    let dir = file.parent().unwrap_or(Path::new("/"));
+    let written = || -> io::Result<()> {
+        fs::create_dir_all(dir)?;
+        let mut draft = tempfile::Builder::new().prefix(".nixview").tempfile_in(dir)?;
+        serde_json::to_writer_pretty(&mut draft, &cdi::specification(devices))?;
+        writeln!(draft)?;
+        draft.as_file().set_permissions(fs::Permissions::from_mode(0o644))?;
+        draft.as_file().sync_all()?;
+        draft.persist(file)?;
+        Ok(())
+    };
+    written().with_context(failed)
+}
+
+fn list(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
+    let found = cdi::found(&args.dir).with_context(|| format!("cannot read {}", args.dir.display()))?;
+    if args.json {
+        context.output.json(&found)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let row = |device: &Device| {
+        [format!("{KIND}={}", device.name), device.option("--closure").unwrap_or("?").to_owned()]
+    };
+    let rows: Vec<_> = found.iter().map(row).collect();
+    context.output.table(["DEVICE", "ENVIRONMENT"], &rows)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn remove(args: &Args, context: &Context, name: &str) -> Result<ExitCode, CliError> {
+    let name = name.strip_prefix(KIND).and_then(|rest| rest.strip_prefix('=')).unwrap_or(name);
+    cdi::check_name(name).map_err(|why| CliError::new(format!("'{name}' is no name for a device: {why}")))?;
+    let file = file_of(&args.dir, name);
+    match fs::remove_file(&file) {
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            Err(CliError::new(format!("there is no device {KIND}={name} in {}", args.dir.display()))
+                .hint("nixview cdi --list"))
+        }
+        answer => {
+            answer.with_context(|| format!("cannot remove {}", file.display()))?;
+            context.output.note(&format!("{KIND}={name} is no more; containers that have it keep it"));
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! One connection, from the first request to its end.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+use super::super::error::{Attempt, Failure};
+use super::super::launch::Launched;
+use super::super::order::Order;
+use super::super::record::{Place as RecordPlace, Record};
+use super::super::registry::{Registry, State};
+use super::super::server::Dirs;
+use super::super::stop::{self, Which};
+use super::super::{leftovers, start};
+use super::policy;
+use super::{Allowed, USERS_LOCK, is_ours};
+use crate::control::{
+    self, Answer, MountRequest, Operation, Place, Reply, Request, Stopped, VERSION, ViewRef,
+};
+use crate::lock::format::MAX_SIZE;
+use crate::sys::socket::{self, Peer};
+use crate::view::ViewName;
+
+/// How long somebody who has connected may say nothing, or not take an answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Serves a connection until its other end closes it, says nothing for a while, or says what is no request.
+pub(super) fn serve(connection: BorrowedFd<'_>, peer: Peer, dirs: &Dirs, allowed: &Allowed) {
+    let served = Worker { connection, peer, dirs, allowed }.serve();
+    if let Err(error) = served {
+        tracing::info!(uid = peer.uid, pid = peer.pid, %error, "a connection ended early");
+    }
+}
+
+struct Worker<'a> {
+    connection: BorrowedFd<'a>,
+    peer: Peer,
+    dirs: &'a Dirs,
+    allowed: &'a Allowed,
+}
+
+/// An answer, and the mount that goes with it.
+type Answered = (Answer, Option<OwnedFd>);
+
+impl Worker<'_> {
+    fn serve(&self) -> io::Result<()> {
+        socket::set_receive_timeout(self.connection, PATIENCE)?;
+        socket::set_send_timeout(self.connection, PATIENCE)?;
+        loop {
+            match control::receive::<Request>(self.connection) {
+                Ok(None) => return Ok(()),
+                Ok(Some((request, descriptors))) => self.answer(request.operation, descriptors)?,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => {
+                    self.reply(failed(Failure::of("this is no request", &error)), None)?;
+                    return Err(error);
+                }
+            }
+        }
+    }
+
+    fn answer(&self, operation: Operation, descriptors: Vec<OwnedFd>) -> io::Result<()> {
+        let answered = match operation {
+            Operation::Mount(request) => self.mount(*request, descriptors),
+            Operation::Unmount { view, lazy } => self.unmount(&view, lazy),
+            Operation::List => self.list(),
+        };
+        let (answer, mount) = answered.unwrap_or_else(|failure| (failed(failure), None));
+        let sent = self.reply(answer.clone(), mount.as_ref());
+        // A view that nobody was told of must not stay; one that was to be handed over ends by itself.
+        if let (Err(_), Answer::Mounted { name, .. }, None) = (&sent, &answer, &mount)
+            && let (Ok(registry), Ok(name)) = (self.registry(), name.parse())
+            && let Err(failure) = stop::stop(&registry, &Which::Name(name), true)
+        {
+            tracing::warn!(%failure, "a view that nobody was told of stays");
+        }
+        sent
+    }
+
+    fn reply(&self, answer: Answer, mount: Option<&OwnedFd>) -> io::Result<()> {
+        let descriptors: Vec<_> = mount.iter().map(|m| m.as_fd()).collect();
+        control::send(self.connection, &Reply { version: VERSION, answer }, &descriptors)
+    }
+
+    fn registry(&self) -> Result<Registry, Failure> {
+        Registry::open(&self.dirs.runtime).attempt(|| "cannot open the registry of views".to_owned())
+    }
+
+    fn mount(&self, mut request: MountRequest, descriptors: Vec<OwnedFd>) -> Result<Answered, Failure> {
+        let mut descriptors = descriptors.into_iter();
+        let lock = descriptors
+            .next()
+            .ok_or_else(|| Failure::new("the lock must be opened by the one who asks, and sent along"))?;
+        let target = descriptors.next();
+        if matches!(request.place, Place::Directory { .. }) != target.is_some() {
+            return Err(Failure::new("a directory is sent along for a view on one, and only then"));
+        }
+        policy::check_texts(&request)?;
+        let lock = File::from(lock);
+        let kind = lock.metadata().attempt(|| "cannot use the lock".to_owned())?;
+        if !kind.is_file() {
+            return Err(Failure::new("the lock is no regular file"));
+        }
+        let ours = is_ours(self.peer);
+        if !ours {
+            if kind.len() > USERS_LOCK {
+                return Err(Failure::new(format!("the lock is larger than {} MiB", USERS_LOCK >> 20)));
+            }
+            policy::restrict(&mut request, target.as_ref(), self.peer, self.dirs, self.allowed)?;
+            policy::check_number(self.known(&self.registry()?)?.len(), self.peer, self.allowed)?;
+        }
+        // It may grow while it is read.
+        let most = if ours { MAX_SIZE } else { USERS_LOCK };
+        let mut order = Order::new(&request, lock, most, target, self.dirs)?;
+        order.options.requested_by = (!ours).then_some(self.peer.uid);
+        let Launched { record, warnings, mount, .. } = start::mount(&order, self.dirs)?;
+        tracing::info!(view = %record.name, uid = self.peer.uid, server = record.pid, "mounted");
+        let name = record.name.to_string();
+        let record = serde_json::to_value(&record).attempt(|| "cannot tell of the view".to_owned())?;
+        Ok((Answer::Mounted { name, record, warnings }, mount))
+    }
+
+    fn unmount(&self, view: &ViewRef, lazy: bool) -> Result<Answered, Failure> {
+        let registry = self.registry()?;
+        let Some(name) = self.find(&registry, view)? else {
+            let name = match view {
+                ViewRef::Name(name) => name.clone(),
+                ViewRef::Path(path) => path.display().to_string(),
+            };
+            return Ok((Answer::Stopped { name, how: Stopped::Absent }, None));
+        };
+        let (name, how) = match stop::stop(&registry, &Which::Name(name), lazy)? {
+            stop::Stopped::Ended(name) => (name, Stopped::Ended),
+            stop::Stopped::WasDead(name) => (name, Stopped::WasDead),
+            stop::Stopped::StillUsed(name) => (name, Stopped::StillUsed),
+        };
+        tracing::info!(view = %name, uid = self.peer.uid, ?how, "unmounted");
+        Ok((Answer::Stopped { name: name.to_string(), how }, None))
+    }
+
+    /// The view that is meant, of those that the peer may know of.
+    fn find(&self, registry: &Registry, view: &ViewRef) -> Result<Option<ViewName>, Failure> {
+        let ours = is_ours(self.peer);
+        let names: Vec<ViewName> = match view {
+            ViewRef::Name(name) => {
+                let name: ViewName = name.parse().attempt(|| "cannot find the view".to_owned())?;
+                let full = if ours { None } else { policy::full_name(&name, self.peer.uid).ok() };
+                full.into_iter().chain([name]).collect()
+            }
+            ViewRef::Path(_) => Vec::new(),
+        };
+        for (known, state) in self.known(registry)? {
+            let by_path = match (view, &state) {
+                (ViewRef::Path(path), Some(record)) => {
+                    matches!(&record.place, RecordPlace::Mounted { target, .. } if target == path)
+                }
+                _ => false,
+            };
+            if by_path || names.contains(&known) {
+                return Ok(Some(known));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The views that the peer may know of; without a record those that are only being started.
+    fn known(&self, registry: &Registry) -> Result<Vec<(ViewName, Option<Record>)>, Failure> {
+        let all = registry.all().attempt(|| "cannot read the registry of views".to_owned())?;
+        let ours = is_ours(self.peer);
+        let record = |state| match state {
+            State::Served(record) | State::Dead(record) => Some(*record),
+            State::Starting => None,
+        };
+        let known = all.into_iter().filter_map(|(name, state)| Some((name, record(state.ok()?))));
+        Ok(known
+            .filter(|(_, record)| ours || record.as_ref().is_some_and(|r| policy::is_of(r, self.peer.uid)))
+            .collect())
+    }
+
+    fn list(&self) -> Result<Answered, Failure> {
+        let registry = self.registry()?;
+        let (_, problems) =
+            leftovers::sweep(&registry).attempt(|| "cannot read the registry of views".to_owned())?;
+        problems.iter().for_each(|problem| tracing::warn!(%problem, "cannot clean up"));
+        let records = self.known(&registry)?.into_iter().filter_map(|(_, record)| record);
+        let views: Result<Vec<_>, _> = records.map(serde_json::to_value).collect();
+        Ok((Answer::Views { views: views.attempt(|| "cannot tell of the views".to_owned())? }, None))
+    }
+}
+
+fn failed(failure: Failure) -> Answer {
+    Answer::Failed { what: failure.what, hints: failure.hints }
+}

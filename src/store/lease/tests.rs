@@ -1,0 +1,163 @@
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "test code")]
+
+use std::os::unix::fs::symlink;
+
+use super::*;
+
+fn path(letter: char) -> StorePath {
+    format!("{}-x", letter.to_string().repeat(32)).parse().unwrap()
+}
+
+fn take(gcroots: &Path, letters: &[char]) -> Lease {
+    let paths: Vec<StorePath> = letters.iter().map(|letter| path(*letter)).collect();
+    Lease::take(gcroots, "web", &StoreDir::default(), &paths).unwrap()
+}
+
+fn names(dir: &Path) -> Vec<String> {
+    let mut names: Vec<String> =
+        fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn roots_name_the_path_as_the_store_does_and_go_again() {
+    let gcroots = tempfile::tempdir().unwrap();
+    let lease = take(gcroots.path(), &['a', 'b']);
+    assert!(lease.dir().parent().unwrap().ends_with("nixview"));
+    assert!(lease.dir().file_name().unwrap().to_str().unwrap().starts_with("web-"));
+    assert_eq!(lease.dir().metadata().unwrap().mode() & 0o555, 0o555, "whoever collects must see them");
+    assert_eq!(lease.count(), 2);
+    let link = lease.dir().join(path('a').as_str());
+    assert_eq!(fs::read_link(link).unwrap(), StoreDir::default().join(&path('a')));
+    assert!(sweep(gcroots.path()).unwrap().dead.is_empty());
+    remove_dead(lease.dir()).unwrap();
+    assert_eq!(names(lease.dir()).len(), 3, "it is held");
+    let dir = lease.dir().to_owned();
+    lease.release().unwrap();
+    assert!(!dir.exists());
+    remove_dead(&dir).unwrap();
+}
+
+#[test]
+fn a_name_is_taken_more_than_once_and_dropped_leases_are_swept() {
+    let gcroots = tempfile::tempdir().unwrap();
+    let (first, second) = (take(gcroots.path(), &['a']), take(gcroots.path(), &['a']));
+    assert_ne!(first.dir(), second.dir());
+    let (dropped, kept) = (first.dir().to_owned(), second.dir().to_owned());
+    drop(first);
+    assert!(dropped.join(path('a').as_str()).is_symlink(), "it stays until somebody sweeps");
+    assert_eq!(dead(gcroots.path()).unwrap().dead, std::slice::from_ref(&dropped));
+    let swept = sweep(gcroots.path()).unwrap();
+    assert_eq!((swept.dead, swept.problems.len()), (vec![dropped.clone()], 0));
+    assert!(!dropped.exists() && kept.exists());
+    drop(second);
+    remove_dead(&kept).unwrap();
+    assert!(!kept.exists());
+}
+
+#[test]
+fn what_fails_leaves_nothing() {
+    let gcroots = tempfile::tempdir().unwrap();
+    // The second link of the same name cannot be made.
+    let twice = [path('a'), path('a')];
+    let error = Lease::take(gcroots.path(), "web", &StoreDir::default(), &twice).unwrap_err();
+    assert!(error.to_string().contains("cannot write"), "{error}");
+    assert!(names(&gcroots.path().join("nixview")).is_empty());
+    let missing = gcroots.path().join("missing");
+    Lease::take(&missing, "web", &StoreDir::default(), &[path('a')]).unwrap_err();
+    assert!(!missing.exists());
+    assert!(sweep(&missing).unwrap().dead.is_empty());
+}
+
+#[test]
+fn what_is_no_lease_stays_and_is_told() {
+    let gcroots = tempfile::tempdir().unwrap();
+    let told = |swept: Swept| {
+        let mut told: Vec<String> = swept.problems.iter().map(ToString::to_string).collect();
+        told.sort();
+        told
+    };
+    // Links that somebody made by hand, a file, a link to elsewhere.
+    let ours = gcroots.path().join("nixview");
+    fs::create_dir_all(ours.join("by-hand")).unwrap();
+    symlink("/nix/store/x", ours.join("by-hand/x")).unwrap();
+    fs::write(ours.join("file"), "precious").unwrap();
+    let elsewhere = tempfile::tempdir().unwrap();
+    symlink("/nix/store/x", elsewhere.path().join("x")).unwrap();
+    fs::write(elsewhere.path().join("lease"), "").unwrap();
+    symlink(elsewhere.path(), ours.join("link")).unwrap();
+    // A file in a lease: its links go, the file stays.
+    let lease = take(gcroots.path(), &['a']);
+    let filled = lease.dir().to_owned();
+    fs::write(filled.join("file"), "precious").unwrap();
+    drop(lease);
+    for _ in 0..2 {
+        let swept = sweep(gcroots.path()).unwrap();
+        assert_eq!(swept.dead, Vec::<PathBuf>::new());
+        let told = told(swept);
+        assert_eq!(told.len(), 4, "{told:?}");
+        assert!(told.iter().any(|told| told.contains(filled.join("file").to_str().unwrap())), "{told:?}");
+        assert_eq!(names(&filled), ["file", "lease"]);
+    }
+    assert_eq!(fs::read_to_string(filled.join("file")).unwrap(), "precious");
+    assert_eq!(fs::read_to_string(ours.join("file")).unwrap(), "precious");
+    assert_eq!(names(elsewhere.path()), ["lease", "x"]);
+    assert_eq!(names(&ours.join("by-hand")), ["x"]);
+    fs::remove_file(filled.join("file")).unwrap();
+    assert_eq!(sweep(gcroots.path()).unwrap().dead, [filled]);
+    // While it is held.
+    let lease = take(gcroots.path(), &['a']);
+    fs::write(lease.dir().join("file"), "").unwrap();
+    assert!(matches!(lease.release().unwrap_err(), GcRootError::Foreign { .. }));
+}
+
+#[test]
+fn what_a_maker_left_that_was_killed_is_swept() {
+    let gcroots = tempfile::tempdir().unwrap();
+    let ours = gcroots.path().join("nixview");
+    fs::create_dir_all(ours.join("web-empty")).unwrap();
+    fs::create_dir_all(ours.join("web-begun")).unwrap();
+    fs::write(ours.join("web-begun/lease"), "").unwrap();
+    fs::create_dir_all(ours.join("web-fifo")).unwrap();
+    rustix::fs::mknodat(rustix::fs::CWD, ours.join("web-fifo/lease"), FileType::Fifo, 0o600.into(), 0)
+        .unwrap();
+    let swept = sweep(gcroots.path()).unwrap();
+    assert_eq!(swept.dead, [ours.join("web-begun")]);
+    assert_eq!(swept.problems.len(), 1, "a FIFO, which nobody waits for");
+    assert_eq!(names(&ours), ["web-fifo"]);
+}
+
+#[test]
+fn sweeps_take_no_lease_that_is_being_made_and_leave_none_that_is_dead() {
+    const MAKERS: usize = 3;
+    let gcroots = tempfile::tempdir().unwrap();
+    let makers = std::sync::atomic::AtomicUsize::new(MAKERS);
+    let order = std::sync::atomic::Ordering::SeqCst;
+    std::thread::scope(|scope| {
+        for maker in 0..MAKERS {
+            let (makers, gcroots) = (&makers, gcroots.path());
+            scope.spawn(move || {
+                for round in 0..150 {
+                    let lease = take(gcroots, &['a', 'b', 'c']);
+                    std::thread::yield_now();
+                    assert_eq!(names(lease.dir()).len(), 4, "a lease that is held was touched");
+                    if (maker + round) % 2 == 0 {
+                        lease.release().unwrap();
+                    }
+                }
+                makers.fetch_sub(1, order);
+            });
+        }
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while makers.load(order) > 0 {
+                    let swept = sweep(gcroots.path()).unwrap();
+                    assert!(swept.problems.is_empty(), "{:?}", swept.problems);
+                }
+            });
+        }
+    });
+    sweep(gcroots.path()).unwrap();
+    assert!(names(&gcroots.path().join("nixview")).is_empty());
+}
