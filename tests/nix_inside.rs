@@ -267,6 +267,38 @@ fn nix_works_in_a_user_namespace_and_not_in_a_read_only_view() {
     inside.assert_host_unchanged();
 }
 
+/// In an otherwise empty root, with what docs/nix-inside.md says that a container needs.
+#[test]
+#[ignore = "needs root, /dev/fuse, Nix and bubblewrap"]
+fn nix_works_in_a_container() {
+    let Some(inside) = Inside::new() else { return };
+    if Command::new("bwrap").arg("--version").output().is_err() {
+        return eprintln!("skipped: bwrap is not installed");
+    }
+    let scene = &inside.scene;
+    let script = format!(
+        "set -eu; export NIX_CONFIG='{NIX_CONF}' NIX_REMOTE=local; ROOT={}
+         nix-store -qR $ROOT | wc -l; nix-store --verify --check-contents
+         nix-build --quiet /expression.nix --argstr root $ROOT -A two -o /tmp/result >/dev/null
+         nix-env --quiet -f /expression.nix --argstr root $ROOT -iA two; rm /tmp/result
+         nix-collect-garbage --quiet >/dev/null; $HOME/.nix-profile/bin/hey",
+        scene.store.logical("env-a")
+    );
+    fs::write(scene.path("inside.sh"), script).unwrap();
+    for io in ["passthrough", "cached"] {
+        scene.mount("env-a", "a", &["--name", "web", "--tmp", "--io", io]).ok();
+        let contained = "bwrap --unshare-all --die-with-parent --clearenv --setenv PATH /usr/bin:/bin --setenv HOME /home \
+            --setenv USER root --ro-bind /usr /usr --symlink usr/bin /bin --symlink usr/lib /lib --symlink usr/lib64 /lib64 \
+            --dir /home --proc /proc --dev /dev --tmpfs /tmp --dir /etc --ro-bind expression.nix /expression.nix \
+            --ro-bind inside.sh /inside.sh --bind a /nix sh /inside.sh";
+        let ran = scene.shell(contained).ok();
+        let count = scene.store.closure("env-a").len();
+        assert_eq!(ran.out, format!("{count}\n{}", mini_store::contents::HELLO), "{io}: {ran:?}");
+        scene.nixview(&["umount", "web"]).ok();
+    }
+    inside.assert_host_unchanged();
+}
+
 /// As another user, who has /dev/fuse and a user namespace and nothing else.
 #[test]
 #[ignore = "needs root, /dev/fuse and Nix"]
