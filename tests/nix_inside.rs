@@ -267,6 +267,80 @@ fn nix_works_in_a_user_namespace_and_not_in_a_read_only_view() {
     inside.assert_host_unchanged();
 }
 
+/// In an otherwise empty root, with what docs/nix-inside.md says that a container needs.
+#[test]
+#[ignore = "needs root, /dev/fuse, Nix and bubblewrap"]
+fn nix_works_in_a_container() {
+    let Some(inside) = Inside::new() else { return };
+    if Command::new("bwrap").arg("--version").output().is_err() {
+        return eprintln!("skipped: bwrap is not installed");
+    }
+    let scene = &inside.scene;
+    let script = format!(
+        "set -eu; export NIX_CONFIG='{NIX_CONF}' NIX_REMOTE=local; ROOT={}
+         nix-store -qR $ROOT | wc -l; nix-store --verify --check-contents
+         nix-build --quiet /expression.nix --argstr root $ROOT -A two -o /tmp/result >/dev/null
+         nix-env --quiet -f /expression.nix --argstr root $ROOT -iA two; rm /tmp/result
+         nix-collect-garbage --quiet >/dev/null; $HOME/.nix-profile/bin/hey",
+        scene.store.logical("env-a")
+    );
+    fs::write(scene.path("inside.sh"), script).unwrap();
+    for io in ["passthrough", "cached"] {
+        scene.mount("env-a", "a", &["--name", "web", "--tmp", "--io", io]).ok();
+        let contained = "bwrap --unshare-all --die-with-parent --clearenv --setenv PATH /usr/bin:/bin --setenv HOME /home \
+            --setenv USER root --ro-bind /usr /usr --symlink usr/bin /bin --symlink usr/lib /lib --symlink usr/lib64 /lib64 \
+            --dir /home --proc /proc --dev /dev --tmpfs /tmp --dir /etc --ro-bind expression.nix /expression.nix \
+            --ro-bind inside.sh /inside.sh --bind a /nix sh /inside.sh";
+        let ran = scene.shell(contained).ok();
+        let count = scene.store.closure("env-a").len();
+        assert_eq!(ran.out, format!("{count}\n{}", mini_store::contents::HELLO), "{io}: {ran:?}");
+        scene.nixview(&["umount", "web"]).ok();
+    }
+    inside.assert_host_unchanged();
+}
+
+/// As another user, who has /dev/fuse and a user namespace and nothing else.
+#[test]
+#[ignore = "needs root, /dev/fuse and Nix"]
+fn nix_works_without_root() {
+    let Some(inside) = Inside::new() else { return };
+    let scene = &inside.scene;
+    scene
+        .shell(
+            "chmod 755 .; mkdir -m 0777 user; chmod -R a+rX s; chmod 644 env-a.lock nix.conf expression.nix",
+        )
+        .ok();
+    let before = (scene.store_digest(), database(&scene.store.state_dir().join("db")));
+    let dir = scene.dir.path().display();
+    let nix = format!(
+        "set -eu; cd {dir}/user; export HOME={dir}/user USER=nobody NIX_CONF_DIR={dir} NIX_REMOTE=local; ROOT={}
+         nix-store -qR $ROOT | wc -l; nix-store --verify --check-contents
+         nix-build --quiet ../expression.nix --argstr root $ROOT -A two -o result; cat result/text
+         nix-env --quiet -f ../expression.nix --argstr root $ROOT -iA two -p /nix/var/nix/profiles/own
+         rm result; nix-collect-garbage --quiet; cat /nix/var/nix/profiles/own/text; stat -c %u /nix/var/nix/db/db.sqlite",
+        scene.store.logical("env-a")
+    );
+    fs::write(scene.path("nix"), nix).unwrap();
+    // /dev/fuse may be closed to users here; what is opened is a copy in a namespace of the test's own.
+    let script = format!(
+        "cp -a /dev/fuse user/fuse && chmod 666 user/fuse && mount --bind user/fuse /dev/fuse &&
+         cp {1} user/nixview && chmod 755 user/nixview && cd / &&
+         exec setpriv --reuid=65534 --regid=65534 --clear-groups env XDG_RUNTIME_DIR= {0}/user/nixview \
+           --state-dir {0}/user/state --runtime-dir {0}/user/run run --closure {0}/env-a.lock --store {0}/s -- /bin/sh {0}/nix",
+        dir,
+        env!("CARGO_BIN_EXE_nixview"),
+    );
+    fs::write(scene.path("script"), script).unwrap();
+    let ran = scene.shell("unshare -m --propagation private /bin/sh ./script").ok();
+    let built = format!("built-for {}\n", scene.store.logical("env-a"));
+    let count = scene.store.closure("env-a").len();
+    assert!(ran.out.starts_with(&format!("{count}\n")), "{ran:?}");
+    assert_eq!(ran.out.matches(&built).count(), 2, "{ran:?}");
+    assert!(ran.out.ends_with("65534\n"), "{ran:?}");
+    assert_eq!((scene.store_digest(), database(&scene.store.state_dir().join("db"))), before);
+    assert_eq!(scene.names("user/run/views"), Vec::<String>::new());
+}
+
 #[test]
 #[ignore = "needs root, /dev/fuse and Nix"]
 fn many_views_at_once_share_one_state() {

@@ -79,11 +79,25 @@ fn no_way_of_writing_reaches_the_store() {
         let read =
             || victims.iter().map(|v| fs::read(neighbour.join(Path::new(v).file_name().unwrap())).unwrap());
         let shown: Vec<_> = read().collect();
+        // What all views share of Nix's state is as safe.
+        let state = scene.path("b/var");
+        let recorded = tree(&state);
+        let database = fs::read(state.join("nix/db/db.sqlite")).unwrap();
         let mut attack = vec!["lower", "/nix/scratch"];
         attack.extend(victims.iter().map(String::as_str));
         inside(&scene, &["--io", io], &attack).ok();
+        let state_attack = "cd /nix/var/nix/db; exec 3<db.sqlite; echo x >>db.sqlite; echo 11 >schema; chmod 777 reserved; \
+            printf y | dd of=db.sqlite conv=notrunc 2>/dev/null; cat <&3 >/dev/null; : >db.sqlite; mv schema other; \
+            python3 -c 'import mmap; f = open(\"reserved\", \"r+b\"); m = mmap.mmap(f.fileno(), 4096); m[0] = 1; m.flush()'; \
+            cd /; rm -r /nix/var/nix";
+        scene.run("env-b", &["--tmp", "--io", io], state_attack).ok();
         assert_eq!(scene.store_digest(), before, "the store was changed ({io})");
         assert!(read().eq(shown), "another view shows the change ({io})");
+        assert_eq!(tree(&state), recorded, "another view's state of Nix is changed ({io})");
+        assert_eq!(fs::read(state.join("nix/db/db.sqlite")).unwrap(), database, "({io})");
+        let templates = fs::read_dir(scene.path("state/nix-state")).unwrap().map(|e| e.unwrap().path());
+        let mut same = templates.filter(|path| fs::read(path.join("nix/db/db.sqlite")).unwrap() == database);
+        assert!(same.next().is_some(), "the shared state is changed ({io})");
         scene.nixview(&["umount", "neighbour"]).ok();
         scene.assert_nothing_left();
     }

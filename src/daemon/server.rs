@@ -517,8 +517,8 @@ fn database_of(spec: &ViewSpec, upper: &UpperDir) -> Result<Option<Digest>, Uppe
 
 fn foreign_database(spec: &ViewSpec) -> String {
     format!(
-        "the view's own Nix database was made for another closure, and does not know the paths of this one; \
-         'nixview reset {} var/nix' takes back all that Nix recorded in the view",
+        "the view's own Nix database was made for another closure: it does not know the paths of this one, and a collection \
+         in the view would delete them there; 'nixview reset {} var/nix' takes back all that Nix recorded in the view",
         spec.name
     )
 }

@@ -29,6 +29,7 @@ use crate::layer::dir::DirLower;
 use crate::lock::EnvLock;
 use crate::store::database::Records;
 use crate::store::{Database, Location, StorePath};
+use crate::sys::memory;
 use crate::vfs::Errno;
 
 pub use error::NixStateError;
@@ -70,7 +71,10 @@ impl NixState {
     #[must_use]
     pub fn late(self) -> Late<DirLower> {
         Late::new(move || {
-            self.open().map_err(|error| LateError { errno: error.errno(), why: error.to_string() })
+            let opened = self.open();
+            // What was read of the members is not needed any more.
+            memory::give_back();
+            opened.map_err(|error| LateError { errno: error.errno(), why: error.to_string() })
         })
     }
 
@@ -120,7 +124,6 @@ impl NixState {
         };
         tree::write(draft.path(), &self.store.dir, &records, &roots)?;
         draft.publish(&key)?;
-        crate::sys::memory::give_back();
         Ok(key)
     }
 
