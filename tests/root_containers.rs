@@ -269,12 +269,13 @@ fn links_that_an_image_plants_never_lead_out_of_its_root() {
     }
     let etc = |path: &str| (fs::metadata(path).unwrap().ino(), fs::read_dir(path).unwrap().count());
     let before = (etc("/etc"), etc("/"));
-    let seen = "ls /nix/; echo --; ls /etc/";
+    let seen = "test -d /nix/store; ls /nix/ > /tmp/n; ls /etc/ > /tmp/e; test \"$(cat /tmp/n)\" = \"$(cat /tmp/e)\" && ls /etc/";
     for plant in ["/etc", "etc", "../../../../../etc", "/../etc/../etc"] {
         fs::remove_dir_all(host.scene.path("rootfs")).ok();
         host.rootfs(Some(plant));
         host.annotated(&[], &[], seen);
-        assert_eq!(host.run_bundle().ok().out, "store\n--\nstore\n", "{plant}");
+        let ran = host.run_bundle().ok();
+        assert!(ran.out.contains("store\n") && !ran.out.contains("passwd"), "{plant}: {ran:?}");
         assert_eq!(host.scene.names("rootfs/etc"), ["group", "passwd"], "{plant}");
         host.assert_nothing_left();
     }
@@ -305,7 +306,7 @@ fn links_that_an_image_plants_never_lead_out_of_its_root() {
     // An image without /nix gets one.
     fs::remove_file(&nix).unwrap();
     host.annotated(&[], &[], "ls /nix");
-    assert_eq!(host.run_bundle().ok().out, "store\n");
+    assert!(host.run_bundle().ok().out.contains("store\n"));
     host.assert_nothing_left();
     assert_eq!((etc("/etc"), etc("/")), before, "the host");
 }

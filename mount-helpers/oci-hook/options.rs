@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use nixview::control::Upper;
+use nixview::control::{Client, ControlError, Upper};
+use nixview_helpers::service::Dirs;
 
 use crate::failure::Failure;
 
@@ -24,12 +25,10 @@ pub(crate) struct Arguments {
     pub(crate) stage: Option<Stage>,
     /// Values of options, by the name that they have as annotations.
     wanted: BTreeMap<String, String>,
-    /// Where nixview keeps what outlives a reboot.
-    pub(crate) state_dir: Option<PathBuf>,
-    /// Where nixview keeps what does not.
-    pub(crate) runtime_dir: Option<PathBuf>,
-    /// Where nixview is.
-    pub(crate) nixview: Option<PathBuf>,
+    /// Where nixview keeps its files.
+    pub(crate) dirs: Dirs,
+    /// The program that serves where no daemon runs, if it is said.
+    nixview: Option<PathBuf>,
 }
 
 /// A view for a container.
@@ -66,8 +65,8 @@ impl Arguments {
             match argument {
                 Value(stage) if stage == "createRuntime" => parsed.stage = Some(Stage::CreateRuntime),
                 Value(stage) if stage == "poststop" => parsed.stage = Some(Stage::Poststop),
-                Long("state-dir") => parsed.state_dir = Some(parser.value().map_err(usage)?.into()),
-                Long("runtime-dir") => parsed.runtime_dir = Some(parser.value().map_err(usage)?.into()),
+                Long("state-dir") => parsed.dirs.state = Some(parser.value().map_err(usage)?.into()),
+                Long("runtime-dir") => parsed.dirs.runtime = Some(parser.value().map_err(usage)?.into()),
                 Long("nixview") => parsed.nixview = Some(parser.value().map_err(usage)?.into()),
                 Long("readonly") => {
                     let value = parser.optional_value().map_or(Ok("true".to_owned()), text)?;
@@ -81,6 +80,11 @@ impl Arguments {
             }
         }
         Ok(parsed)
+    }
+
+    /// A connection to whoever serves.
+    pub(crate) fn client(&self) -> Result<Client, ControlError> {
+        self.dirs.client_or(self.nixview.as_deref())
     }
 
     /// What is wanted; `None` if no view is.
