@@ -13,6 +13,7 @@ use clap::{CommandFactory, Parser};
 
 pub mod changes;
 pub mod commands;
+pub mod environment;
 pub mod error;
 mod log;
 pub mod output;

@@ -171,12 +171,7 @@ impl ViewArgs {
                 store.dir
             )));
         }
-        let own = || (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
-        let owner = match self.owner {
-            Some(Owner(uid, gid)) => (uid, gid),
-            None if may_mount().context("cannot ask for privileges")? => (0, 0),
-            None => own(),
-        };
+        let owner = self.owner.map_or_else(own_ids, |owner| Ok(owner.ids()))?;
         let io = match self.io {
             IoArg::Auto => IoChoice::Auto,
             IoArg::Passthrough => IoChoice::Passthrough,
@@ -184,6 +179,17 @@ impl ViewArgs {
         };
         Ok(ViewSpec { name, lock_file, lock, store, upper, limit, owner, io, access_lists: self.acl })
     }
+}
+
+/// Whom everything of the store belongs to, unless it is said: root; without root the caller.
+///
+/// # Errors
+/// If that cannot be told.
+pub fn own_ids() -> Result<(u32, u32), CliError> {
+    if may_mount().context("cannot ask for privileges")? {
+        return Ok((0, 0));
+    }
+    Ok((rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()))
 }
 
 /// The directories, as the daemon wants them.

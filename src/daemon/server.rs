@@ -22,6 +22,7 @@ use super::record::{self, ClosureRecord, ExtraRootRecord, Place, Record, UpperRe
 use super::registry::{Claim, Registry};
 use crate::closure::Closure;
 use crate::fuse::{self, Session};
+use crate::lock::EnvLock;
 use crate::sys::fuse_connection::FuseConnection;
 use crate::sys::mount::{self, FuseOptions, Unmount};
 use crate::sys::signals::{Signals, wait_readable};
@@ -272,7 +273,8 @@ impl Serving<'_> {
     fn note_view(&self, held: &Held) -> Result<(), Failure> {
         let Some(upper) = &held.upper else { return Ok(()) };
         let view = LastView {
-            lock: self.spec.lock.clone(),
+            // Variables change nothing of what the upper lies over.
+            lock: EnvLock { environment: None, ..self.spec.lock.clone() },
             store: self.spec.store.real.clone(),
             owner: self.spec.owner,
         };
