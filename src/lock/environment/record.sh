@@ -41,7 +41,7 @@ for __nixview_name in "${__nixview_names[@]}"; do
                 builtin printf '%s\\0%s\\0' \"\$__nixview_word\" \"\${$__nixview_name[\$__nixview_word]}\" >&\$__nixview_out
             done"
     elif [[ $__nixview_flags == *n* ]]; then
-        builtin printf '0\0%s\0' "${!__nixview_name}" >&$__nixview_out
+        eval "builtin printf '0\\0%s\\0' \"\${!$__nixview_name}\" >&\$__nixview_out"
     else
         eval "builtin printf '0\\0%s\\0' \"\${$__nixview_name}\" >&\$__nixview_out"
     fi

@@ -120,7 +120,8 @@ fn a_shell_reads_what_was_declared() {
         &how,
         Some(std::ffi::OsStr::new("printf '%s|' \"$NASTY\" \"$plain\" \"${list[7]}\" \"${map[k]}\"; f")),
     );
-    let output = std::process::Command::new("bash").arg("-c").arg(std::ffi::OsString::from_vec(rc)).output().unwrap();
+    let output =
+        std::process::Command::new("bash").arg("-c").arg(std::ffi::OsString::from_vec(rc)).output().unwrap();
     let expected = [&nasty[..], b"|\xff\n|'\"$x\n|v|f\n"].concat();
     assert_eq!(Text::from(output.stdout), Text::from(expected));
 }
