@@ -24,9 +24,9 @@ pub const SOURCES: &str = "SOURCE is one of\n  \
 #[derive(Debug, clap::Args)]
 pub struct SourceArgs {
     /// Which closure: runtime (what the roots refer to), build (a derivation, and all that is built of it), or dev (what
-    /// developing a derivation needs)
-    #[arg(short, long, value_name = "MODE", default_value = "runtime")]
-    pub mode: Mode,
+    /// developing a derivation needs) [default: runtime]
+    #[arg(short, long, value_name = "MODE")]
+    pub mode: Option<Mode>,
     /// The store: a directory that ends in nix/store, or one that contains nix/store
     #[arg(long, value_name = "DIR", default_value = "/nix/store")]
     pub store: PathBuf,
@@ -77,6 +77,7 @@ impl SourceArgs {
         sources: &[String],
         name: Option<&str>,
         lock_file: Option<&Path>,
+        default_mode: Mode,
         context: &Context,
     ) -> Result<Made, CliError> {
         let location = self.location()?;
@@ -113,7 +114,7 @@ impl SourceArgs {
             given,
             list,
             extra_roots,
-            mode: self.mode,
+            mode: self.mode.unwrap_or(default_mode),
             name: name.map(str::to_owned),
             realise: self.realise,
             arguments: self.arguments(),

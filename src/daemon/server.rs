@@ -23,7 +23,7 @@ use super::registry::{Claim, Registry};
 use super::target::{Target, refuse_view};
 use crate::closure::Closure;
 use crate::fuse::{self, Session};
-use crate::lock::Digest;
+use crate::lock::{Digest, EnvLock};
 use crate::sys::fuse_connection::FuseConnection;
 use crate::sys::mount::{self, FuseOptions, Unmount};
 use crate::sys::signals::{Signals, wait_readable};
@@ -296,7 +296,8 @@ impl Serving<'_> {
             self.warnings.push(foreign_database(self.spec));
         }
         let view = LastView {
-            lock: self.spec.lock.clone(),
+            // Variables change nothing of what the upper lies over.
+            lock: EnvLock { environment: None, ..self.spec.lock.clone() },
             store: self.spec.store.real.clone(),
             owner: self.spec.owner,
             database_of,

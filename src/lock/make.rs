@@ -122,6 +122,7 @@ pub fn make(request: &Request, location: &Location, state_dir: &Path) -> Result<
             nar_size: closure.nar_size(),
             references: known.is_scan().then_some(How::Scan),
         },
+        environment: None,
         extra_roots,
         mode: request.mode,
         name: request.name.clone().or(name).unwrap_or_else(|| default_name(&roots)),

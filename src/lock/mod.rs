@@ -5,6 +5,7 @@
 //! [`make`] makes one out of what [`Given`] recognised. Knows what can be locked and nothing of views.
 
 pub mod digest;
+pub mod environment;
 mod error;
 mod evaluate;
 pub mod format;
@@ -21,6 +22,7 @@ mod starts;
 mod verify;
 
 pub use digest::Digest;
+pub use environment::Environment;
 pub use error::LockError;
 pub use evaluate::Argument;
 pub use format::{EnvLock, ExtraRoot, LockedClosure, Recorded, Root};

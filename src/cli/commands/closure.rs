@@ -105,7 +105,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
 }
 
 fn made(sources: &[String], args: &Args, context: &Context) -> Result<Environment, CliError> {
-    let made = args.how.make("cannot find the closure", sources, None, None, context)?;
+    let made = args.how.make("cannot find the closure", sources, None, None, Mode::Runtime, context)?;
     let starts = made.lock.starts();
     Ok(Environment {
         closure: made.closure,

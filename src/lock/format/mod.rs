@@ -14,6 +14,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use super::digest::Digest;
+use super::environment::Environment;
 use super::source::Source;
 use crate::closure::Mode;
 use crate::store::{StoreDir, StorePath};
@@ -38,6 +39,8 @@ pub const MAX_EXTRA_ROOTS: usize = 100;
 pub struct EnvLock {
     /// What the closure of the roots must be.
     pub closure: LockedClosure,
+    /// The variables of the one derivation that is developed; absent if they were not asked for.
+    pub environment: Option<Environment>,
     /// What the closure of the roots lacks, sorted by name; each with its runtime closure.
     pub extra_roots: Vec<ExtraRoot>,
     /// Which closure of the roots it is.
@@ -136,6 +139,13 @@ impl EnvLock {
             return Err("\"closure\" has fewer paths than there are roots".to_owned());
         }
         self.check_extra_roots()?;
+        if let Some(environment) = &self.environment {
+            let one = matches!(self.roots.as_slice(), [root] if root.path.is_derivation());
+            if self.mode != Mode::Dev || !one {
+                return Err("\"environment\" is of one derivation in mode dev, and this is none".to_owned());
+            }
+            environment.check(&self.store_dir)?;
+        }
         self.source.check()
     }
 

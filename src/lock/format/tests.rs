@@ -21,6 +21,7 @@ pub(in super::super) fn sample() -> EnvLock {
             nar_size: Some(1234),
             references: None,
         },
+        environment: None,
         extra_roots: Vec::new(),
         mode: Mode::Runtime,
         name: "web".to_owned(),
@@ -334,7 +335,7 @@ proptest! {
         let references = scanned.then_some(Recorded::Scan);
         let closure = LockedClosure { count, digest: Digest::of(name.as_bytes()), nar_size, references };
         let roots = roots.into_iter().map(root).collect();
-        let lock = EnvLock { closure, extra_roots, mode, name, roots, source, store_dir: StoreDir::default(), system };
+        let lock = EnvLock { closure, environment: None, extra_roots, mode, name, roots, source, store_dir: StoreDir::default(), system };
         let text = lock.print().unwrap();
         let parsed = EnvLock::parse(text.as_bytes(), "x").unwrap();
         prop_assert_eq!(&parsed, &lock);

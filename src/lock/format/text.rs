@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{EnvLock, ExtraRoot, LockedClosure, Root, VERSION};
 use crate::closure::Mode;
+use crate::lock::environment::Environment;
 use crate::lock::error::LockError;
 use crate::lock::source::Source;
 use crate::store::{StoreDir, StorePath};
@@ -44,8 +45,18 @@ impl EnvLock {
     }
 
     fn from_written(written: Written) -> Result<Self, String> {
-        let Written { closure, extra_roots, mode, name, roots, source, store_dir, system, version: _ } =
-            written;
+        let Written {
+            closure,
+            environment,
+            extra_roots,
+            mode,
+            name,
+            roots,
+            source,
+            store_dir,
+            system,
+            version: _,
+        } = written;
         let path = |text: &str, field: &str, index: usize| {
             store_dir.parse(text.as_bytes()).map_err(|error| format!("roots[{index}].{field}: {error}"))
         };
@@ -62,7 +73,17 @@ impl EnvLock {
                 .map_err(|error| format!("extraRoots[{index}].path: {error}"))?;
             extra.push(ExtraRoot { name: root.name, path });
         }
-        Ok(Self { closure, extra_roots: extra, mode, name, roots: all, source, store_dir, system })
+        Ok(Self {
+            closure,
+            environment,
+            extra_roots: extra,
+            mode,
+            name,
+            roots: all,
+            source,
+            store_dir,
+            system,
+        })
     }
 
     fn to_written(&self) -> Written {
@@ -74,6 +95,7 @@ impl EnvLock {
         });
         Written {
             closure: self.closure.clone(),
+            environment: self.environment.clone(),
             extra_roots: self
                 .extra_roots
                 .iter()
@@ -101,6 +123,8 @@ struct Head {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Written {
     closure: LockedClosure,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    environment: Option<Environment>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     extra_roots: Vec<WrittenExtraRoot>,
     mode: Mode,
