@@ -307,9 +307,9 @@ impl Told {
         let text: String = output.stdout.iter().map(|b| char::from(*b)).collect();
         let parts: Vec<String> = text.split("\0@\0").map(without_places).collect();
         assert_eq!(parts.len(), 5, "{text} {said}");
-        let mut told = Self::default();
         // The last is the script that the shell itself reads.
-        told.files = parts[4].lines().filter(|line| *line != "rc").map(|line| format!("{line}\n")).collect();
+        let files = parts[4].lines().filter(|line| *line != "rc").map(|line| format!("{line}\n")).collect();
+        let mut told = Self { files, ..Self::default() };
         for line in parts[0].lines() {
             let name = line.split_once(' ').unwrap().1.split_once(' ').unwrap().1.split('=').next().unwrap();
             if !MOMENT.contains(&name) {

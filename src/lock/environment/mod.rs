@@ -274,4 +274,4 @@ fn check_variable(variable: &Variable) -> Result<(), &'static str> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

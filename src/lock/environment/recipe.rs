@@ -186,3 +186,14 @@ fn variables(derivation: &Derivation, store: &StoreDir) -> Result<Set, String> {
     files.sort_by(|a, b| a.name.cmp(&b.name));
     Ok((variables, files))
 }
+
+#[cfg(test)]
+impl Recipe {
+    /// With these variables, of no derivation that there is.
+    pub(super) fn sample(shell: &str, variables: &[(&str, &str)]) -> Self {
+        let pairs = variables.iter().map(|(name, value)| ((*name).to_owned(), value.as_bytes().to_vec()));
+        let store = StoreDir::default();
+        let derivation = crate::lock::format::tests::path('d', "env.drv");
+        Self { derivation, shell: shell.to_owned(), store, variables: pairs.collect(), files: Vec::new() }
+    }
+}

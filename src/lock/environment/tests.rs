@@ -12,7 +12,7 @@ fn array(name: &str, attributes: &str, items: &[(&str, &str)]) -> Variable {
     Variable { attributes: attributes.to_owned(), items: Some(items), name: name.to_owned(), value: None }
 }
 
-pub(super) fn sample() -> Environment {
+pub(in crate::lock) fn sample() -> Environment {
     let variables = vec![
         Variable::exported("CC", "gcc"),
         array("list", "a", &[("0", "a b"), ("7", "'\"$x\n")]),
@@ -124,4 +124,132 @@ fn a_shell_reads_what_was_declared() {
         std::process::Command::new("bash").arg("-c").arg(std::ffi::OsString::from_vec(rc)).output().unwrap();
     let expected = [&nasty[..], b"|\xff\n|'\"$x\n|v|f\n"].concat();
     assert_eq!(Text::from(output.stdout), Text::from(expected));
+}
+
+/// What a recording bash might answer: fields, each ended by a NUL.
+fn answer(fields: &[&str]) -> Vec<u8> {
+    fields.iter().flat_map(|field| [field.as_bytes(), b"\0"].concat()).collect()
+}
+
+const ANSWER: [&str; 30] = [
+    "set +o x\nset +o y\n",
+    "shopt -u a\n",
+    "trap -- '' SIGPIPE\n",
+    "set -o x\nset +o y\nset -o errexit\n",
+    "shopt -u a\n",
+    "trap -- 'one\ntwo' EXIT\ntrap -- '' SIGPIPE\n",
+    "alias ll='ls -l'\n",
+    "function",
+    "f",
+    "fx",
+    "f () \n{ \n    cat /tmp/files/.attr-0\n}\n",
+    "variable",
+    "CC",
+    "x",
+    "0",
+    "gcc",
+    "variable",
+    "HOME",
+    "x",
+    "0",
+    "/homeless-shelter",
+    "variable",
+    "map",
+    "A",
+    "1",
+    "b",
+    "/tmp/files",
+    "variable",
+    "RANDOM",
+    "i",
+];
+
+fn recorded(answer: &[u8]) -> Result<Environment, RecordError> {
+    let recipe = Recipe::sample(SHELL, &[("TERM", "set by the derivation"), ("odd-name", "odd")]);
+    recipe.recorded(answer, Path::new("/tmp/files"))
+}
+
+#[test]
+fn an_answer_becomes_an_environment() {
+    let more = ["0", "7", "variable", "TERM", "x", "0", "own", "end"];
+    let environment = recorded(&answer(&[&ANSWER[..], &more].concat())).unwrap();
+    let names: Vec<&str> = environment.variables.iter().map(|v| v.name.as_str()).collect();
+    assert_eq!(
+        names,
+        ["CC", "TERM", "map", "odd-name"],
+        "what is transient is kept if the derivation sets it"
+    );
+    let script: Vec<String> =
+        environment.script.iter().map(|l| l.as_bytes().escape_ascii().to_string()).collect();
+    let expected = [
+        "f () ",
+        "{ ",
+        "    cat /nixview-environment-files/.attr-0",
+        "}",
+        "export -f \\'f\\'",
+        "alias ll=\\'ls -l\\'",
+        "set -o x",
+        "trap -- \\'one",
+        "two\\' EXIT",
+    ];
+    assert_eq!(script, expected);
+    assert_eq!(environment.variables[2].items, Some(vec![("b".into(), FILES.into())]));
+}
+
+#[test]
+fn an_answer_that_makes_no_sense_is_refused() {
+    let whole = answer(&[&ANSWER[..], &["0", "7", "end"]].concat());
+    recorded(&whole).unwrap();
+    for end in 0..whole.len() {
+        assert!(
+            matches!(recorded(&whole[..end]), Err(RecordError::Early | RecordError::Malformed(_))),
+            "cut at {end}"
+        );
+    }
+    for more in [
+        &["0", "7", "end", "more"][..],
+        &["0", "7", "what"],
+        &["many", "7", "end"],
+        &["0", "7", "variable", "a b", "x", "0", "v", "end"],
+        &["0", "7", "variable", "a", "a", "99999999999999999999", "end"],
+        &["0", "7", "variable", "a", "a", "20001", "end"],
+        &["0", "7", "variable", "a", "a", "1", "key", "v", "end"],
+        &["0", "7", "variable", "a", "aA", "0", "end"],
+    ] {
+        assert!(recorded(&answer(&[&ANSWER[..], more].concat())).is_err(), "{more:?}");
+    }
+}
+
+/// The texts are those that nix-shell of Nix 2.8 wrote for such a derivation; the outputs are paths here.
+#[test]
+fn structured_attributes_are_declared_as_nix_declares_them() {
+    let out = crate::store::derivation::Output::InputAddressed(crate::lock::format::tests::path('a', "x"));
+    let derivation = crate::store::Derivation {
+        outputs: [("out".to_owned(), out)].into(),
+        input_derivations: Default::default(),
+        input_sources: Default::default(),
+        system: Vec::new(),
+        builder: Vec::new(),
+        arguments: Vec::new(),
+        environment: Default::default(),
+    };
+    let json = br#"{"FOO":"b'ar","attrs":{"q'r":"w","x":"1 2","y z":2},"bad-name":"x","f":1.5,"fa":false,
+        "list":["a b",1,true,null,2.0],"mixed":[[1]],"n":3,"nested":{"a":[1]},"nul":null,"outputs":["out"],"t":true}"#;
+    let (json, script) = attributes::structured(json, &derivation, &StoreDir::default()).unwrap();
+    let path = format!("/nix/store/{}-x", "a".repeat(32));
+    let expected = format!(
+        "declare FOO='b'\\''ar'\n\
+         declare -A attrs=(['q'\\''r']='w' ['x']='1 2' ['y z']=2)\n\
+         declare fa=''\n\
+         declare -a list=('a b' 1 1 '' 2)\n\
+         declare n=3\n\
+         declare nul=''\n\
+         declare -A outputs=(['out']='{path}')\n\
+         declare t=1\n"
+    );
+    assert_eq!(String::from_utf8(script).unwrap(), expected);
+    assert!(String::from_utf8(json).unwrap().contains(&format!("\"outputs\":{{\"out\":\"{path}\"}}")));
+    for wrong in [&b"[]"[..], b"{", b""] {
+        assert!(attributes::structured(wrong, &derivation, &StoreDir::default()).is_err());
+    }
 }

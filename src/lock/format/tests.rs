@@ -208,6 +208,28 @@ fn extra_roots_that_no_lock_has_are_refused() {
     assert!(many(MAX_EXTRA_ROOTS + 1).print().is_err());
 }
 
+/// Variables of one derivation stand before the extra roots; of anything else there are none.
+#[test]
+fn an_environment_is_of_one_derivation_that_is_developed() {
+    let environment = Some(super::super::environment::tests::sample());
+    let roots = vec![Root::plain(path('d', "env.drv"))];
+    let lock = EnvLock { environment, roots, mode: Mode::Dev, ..with_extra() };
+    let text = lock.print().unwrap();
+    assert!(text.find("\"environment\"") < text.find("\"extraRoots\""), "{text}");
+    assert_eq!(EnvLock::parse(text.as_bytes(), "x").unwrap(), lock);
+    for (from, to, why) in [
+        ("\"mode\": \"dev\"", "\"mode\": \"build\"", "one derivation"),
+        ("d-env.drv", "d-env", "one derivation"),
+        ("\"value\": \"gcc\"", "\"value\": \"cc\"", "digest of the environment"),
+        ("\"name\": \"CC\"", "\"name\": \"CC\", \"name\": \"CC\"", "duplicate field"),
+        ("\"name\": \"CC\"", "\"name\": \"CC\", \"more\": 1", "unknown field"),
+    ] {
+        assert!(text.contains(from), "{from}");
+        let said = refused(text.replacen(from, to, 1).as_bytes());
+        assert!(said.contains(why), "{to}: {said}");
+    }
+}
+
 #[test]
 fn what_is_no_json_is_refused_wherever_it_ends() {
     let text = sample().print().unwrap();
