@@ -152,6 +152,8 @@ fn a_view_is_handed_over_and_ends_with_its_mount() {
         // One that is still used is ended all the same if that is asked for.
         let (request, lock) = handed(&scene, "used");
         let mounted = asked.mount(&request, lock.as_fd(), None).unwrap();
+        let error = asked.unmount(ViewRef::Name("used".to_owned()), false).unwrap_err();
+        assert!(error.to_string().contains("in use: a test"), "{error}");
         let answer = asked.unmount(ViewRef::Name("used".to_owned()), true).unwrap();
         assert_eq!(answer, ("used".to_owned(), Stopped::Ended));
         drop(mounted);
