@@ -324,6 +324,73 @@ fn closures_are_shown_in_each_form() {
 }
 
 #[test]
+fn extra_roots_come_with_all_that_they_refer_to() {
+    let scene = Scene::new();
+    let paths = |closures: &[Vec<String>]| {
+        let all: std::collections::BTreeSet<String> = closures.iter().flatten().cloned().collect();
+        scene.lines(&all.iter().map(String::as_str).collect::<Vec<_>>())
+    };
+    let runtime =
+        |label: &str| scene.store.closure(label).iter().map(ToString::to_string).collect::<Vec<_>>();
+    let build = scene.store.build_closure("left.drv").iter().map(ToString::to_string).collect();
+    symlink(scene.store.logical("env-b"), scene.at("result")).unwrap();
+    let (extra, other) = ("zz=result", format!("bash={}", scene.store.logical("tool")));
+    let extras = ["--extra-root", extra, "--extra-root", &other];
+
+    scene.lock("a.lock", &[&extras[..], &[scene.store.path("env-a")]].concat()).ok();
+    let expected = paths(&[runtime("env-a"), runtime("env-b"), runtime("tool")]);
+    assert_eq!(scene.closure(&["a.lock"]).ok(), expected);
+    let lock = scene.read("a.lock");
+    let names: Vec<&str> =
+        lock["extraRoots"].as_array().unwrap().iter().map(|e| e["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["bash", "zz"], "sorted by name");
+    assert_eq!(lock["extraRoots"][1]["path"], scene.store.logical("env-b").as_str());
+    let value: Value = serde_json::from_str(&scene.closure(&["a.lock", "--json", "--summary"]).ok()).unwrap();
+    assert_eq!(value["extraRoots"], lock["extraRoots"]);
+    assert_eq!(
+        (&value["digest"], &value["narSize"]),
+        (&lock["closure"]["digest"], &lock["closure"]["narSize"])
+    );
+    let why = scene.closure(&["a.lock", "--why", &scene.store.logical("data")]).ok();
+    assert!(why.lines().next().unwrap().ends_with("-env-b (extra root zz)"), "{why}");
+    let why = scene.closure(&["a.lock", "--why", &scene.store.logical("env-a")]).ok();
+    assert!(!why.contains("extra root"), "a root is no extra root: {why}");
+    assert!(scene.closure(&["a.lock", "--tree"]).ok().contains(scene.store.path("env-b")));
+    assert_eq!(scene.closure(&["a.lock", "--extra-root", extra]).code, 2);
+    let same = scene.closure(&[&["--diff", "a.lock", scene.store.path("env-a")], &extras[..]].concat());
+    assert_eq!(same.code, 2, "a lock has its own");
+
+    // Mode build does not follow the derivations of an extra root, and adds its size.
+    let drv = scene.store.logical("left.drv");
+    scene.lock("b.lock", &[&extras[..2], &["--mode", "build", &drv]].concat()).ok();
+    assert_eq!(scene.closure(&["b.lock"]).ok(), paths(&[build, runtime("env-b")]));
+    let sizes = scene.closure(&["b.lock"]).ok();
+    let sizes = sizes.lines().map(|path| {
+        let label = scene.store.labels().find(|label| scene.store.logical(label) == path).unwrap();
+        scene.store.member(label).nar.size
+    });
+    assert_eq!(scene.read("b.lock")["closure"]["narSize"], sizes.sum::<u64>());
+    scene.lock("d.lock", &[&extras[2..], &["--mode", "dev", &drv]].concat()).ok();
+    let listed = scene.closure(&["d.lock"]).ok();
+    assert!(
+        listed.contains(&scene.store.logical("tool")) && listed.contains(&scene.store.logical("libc-dev"))
+    );
+
+    let lock = |extras: &[&str]| scene.lock("x.lock", &[extras, &[scene.store.path("env-a")]].concat());
+    lock(&["--extra-root", extra, "--extra-root", "zz=result"]).fails_with("given twice");
+    lock(&["--extra-root", &format!("x={drv}")]).fails_with("give its output");
+    lock(&["--extra-root", "x=none"]).fails_with("no such file");
+    lock(&["--extra-root", ".x=result"]).fails_with("not start with a dot");
+    lock(&["--extra-root", &format!("x=/nix/store/{}-none", "a".repeat(32))]).fails_with("is not known to");
+    for bad in ["x", "=x", "x="] {
+        assert_eq!(lock(&["--extra-root", bad]).code, 2, "{bad}");
+    }
+    assert!(!scene.at("x.lock").exists());
+    scene.lock("plain.lock", &[scene.store.path("env-a")]).ok();
+    assert!(scene.read("plain.lock").get("extraRoots").is_none());
+}
+
+#[test]
 fn a_lock_is_written_once_and_not_over_what_it_says_already() {
     let scene = Scene::new();
     let env = scene.store.path("env-a");

@@ -80,3 +80,27 @@ fn build_closures_are_kept_whole() {
     scene.nixview(&["umount", "web"]).ok();
     scene.assert_nothing_left();
 }
+
+#[test]
+#[ignore = "needs root, /dev/fuse and Nix"]
+fn extra_roots_are_shown_told_and_survive_a_collection() {
+    let scene = Scene::new();
+    let store = scene.store.root().display().to_string();
+    let file = scene.path("extra.lock").display().to_string();
+    let extra = format!("data={}", scene.store.logical("data"));
+    let env = scene.store.path("env-a");
+    scene.nixview(&["lock", "--store", &store, "-o", &file, "--extra-root", &extra, env]).ok();
+    scene.mount("extra", "a", &["--name", "extra", "--tmp"]).ok();
+    let status = scene.nixview(&["status", "--json", "extra"]).ok().out;
+    let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+    let expected = serde_json::json!([{ "name": "data", "path": scene.store.logical("data") }]);
+    assert_eq!(status[0]["extraRoots"], expected);
+    let status = scene.nixview(&["status"]).ok().out;
+    assert!(status.contains(" (with data)"), "{status}");
+    if let Some(collected) = nix(&scene, "nix-store", &["--gc"]) {
+        collected.ok();
+    }
+    scene.shell(&format!("ls a/store/{} a/store/{env}", scene.store.path("data"))).ok();
+    scene.nixview(&["umount", "extra"]).ok();
+    scene.assert_nothing_left();
+}

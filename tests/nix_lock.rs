@@ -309,6 +309,58 @@ fn the_closure_is_what_nix_says_in_each_mode() {
 
 #[test]
 #[ignore = "needs Nix"]
+fn extra_roots_give_what_nix_says_of_roots_and_extra_roots_together() {
+    let Some(scene) = Scene::new() else { return };
+    let plain = scene.nix("nix-instantiate", &["project/shell.nix", "-A", "plain"]).remove(0);
+    let user = scene.nix("nix-instantiate", &["project/shell.nix", "-A", "user"]).remove(0);
+    scene.nix("nix-store", &["--realise", &plain, &user]);
+    let out = |drv: &str| scene.nix("nix-store", &["-q", "--binding", "out", drv]).remove(0);
+    let (plain_out, user_out) = (out(&plain), out(&user));
+    // One extra root refers to a derivation, whose outputs are valid: they belong to no runtime closure.
+    let text = format!(
+        "builtins.toFile \"with-drv\" (builtins.unsafeDiscardOutputDependency {}.drvPath)",
+        "(import ./project/shell.nix { }).user"
+    );
+    let with_drv =
+        scene.nix("nix-instantiate", &["--eval", "--read-write-mode", "-I", ".", "-E", &text]).remove(0);
+    let with_drv = with_drv.trim_matches('"').to_owned();
+    assert_eq!(scene.nix("nix-store", &["-q", "--references", &with_drv]), [user.as_str()]);
+    let digest = |queries: &[&[&str]]| {
+        let mut all: Vec<String> = queries.iter().flat_map(|query| scene.nix("nix-store", query)).collect();
+        all.sort();
+        all.dedup();
+        let text: String = all.iter().map(|path| format!("{}\n", path.rsplit_once('/').unwrap().1)).collect();
+        (nixview::lock::Digest::of(text.as_bytes()).to_string(), all.len() as u64)
+    };
+    let extra = [format!("a={plain_out}"), format!("b={with_drv}"), format!("c={user_out}")];
+    let arguments = |mode: &'static str, source: &str| -> Vec<String> {
+        let extra = extra.iter().flat_map(|extra| ["--extra-root", extra.as_str()]);
+        extra.chain(["--mode", mode, source]).map(str::to_owned).collect()
+    };
+    let qr = ["-qR", &plain_out, &with_drv, &user_out];
+    let sources: Vec<String> = scene.nix("nix-store", &["-q", "--references", &user]);
+    let sources = sources.iter().filter(|path| !path.ends_with(".drv")).map(String::as_str);
+    let dev: Vec<&str> = ["-qR", &plain_out].into_iter().chain(sources).collect();
+    let plain_dev = scene.nix("nix-store", &["-q", "--binding", "dev", &plain]).remove(0);
+    for (mode, source, own) in [
+        ("runtime", format!("{plain}^dev"), vec!["-qR", plain_dev.as_str()]),
+        ("build", user.clone(), vec!["-qR", "--include-outputs", user.as_str()]),
+        ("dev", user.clone(), dev),
+    ] {
+        let own = digest(&[&qr, &own]);
+        let arguments = arguments(mode, &source);
+        scene.lock(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
+        let closure = &scene.locked()["closure"];
+        assert_eq!(
+            (closure["digest"].as_str().unwrap(), closure["count"].as_u64().unwrap()),
+            (own.0.as_str(), own.1),
+            "{mode}"
+        );
+    }
+}
+
+#[test]
+#[ignore = "needs Nix"]
 fn an_evaluation_that_fails_says_what_nix_said() {
     let Some(scene) = Scene::new() else { return };
     assert!(scene.fails(&["project/shell.nix#missing"]).contains("attribute 'missing'"));

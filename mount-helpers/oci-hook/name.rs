@@ -11,9 +11,9 @@ const PREFIX: &str = "oci-";
 /// Ids of 64 hexadecimal digits, as those of podman, Docker and CRI-O, become their first twelve, which those programs
 /// show; others stay as they are if they fit, or get a hash of the whole id at the end.
 pub(crate) fn of_container(id: &str) -> String {
-    let hexadecimal = id.len() == 64 && id.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
-    if hexadecimal {
-        return format!("{PREFIX}{}", id.get(..12).unwrap_or(id));
+    let shown = shown(id);
+    if shown.len() < id.len() {
+        return format!("{PREFIX}{shown}");
     }
     let legal = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
     if id.len() <= LONGEST - PREFIX.len() && id.chars().all(legal) {
@@ -22,6 +22,12 @@ pub(crate) fn of_container(id: &str) -> String {
     let room = LONGEST - PREFIX.len() - 17;
     let start: String = id.chars().map(|c| if legal(c) { c } else { '_' }).take(room).collect();
     format!("{PREFIX}{start}-{:016x}", fnv(id.as_bytes()))
+}
+
+/// An id as people know it: of 64 hexadecimal digits the first twelve.
+pub(crate) fn shown(id: &str) -> &str {
+    let hexadecimal = id.len() == 64 && id.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+    if hexadecimal { id.get(..12).unwrap_or(id) } else { id }
 }
 
 /// FNV-1a in 64 bits: the hook at the start and the one at the end may be different builds, so it is none of std's.
@@ -33,7 +39,7 @@ fn fnv(bytes: &[u8]) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "test code")]
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "test code")]
 
     use super::*;
     use nixview::view::ViewName;

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use nixview::control::Upper;
+use nixview::control::{Client, ControlError, Upper};
+use nixview_helpers::service::Dirs;
 
 use crate::failure::Failure;
 
@@ -24,12 +25,10 @@ pub(crate) struct Arguments {
     pub(crate) stage: Option<Stage>,
     /// Values of options, by the name that they have as annotations.
     wanted: BTreeMap<String, String>,
-    /// Where nixview keeps what outlives a reboot.
-    pub(crate) state_dir: Option<PathBuf>,
-    /// Where nixview keeps what does not.
-    pub(crate) runtime_dir: Option<PathBuf>,
-    /// Where nixview is.
-    pub(crate) nixview: Option<PathBuf>,
+    /// Where nixview keeps its files.
+    pub(crate) dirs: Dirs,
+    /// The program that serves where no daemon runs, if it is said.
+    nixview: Option<PathBuf>,
 }
 
 /// A view for a container.
@@ -54,39 +53,38 @@ const NAMES: [&str; 5] = ["closure", "upper", "readonly", "owner", "store"];
 impl Arguments {
     /// Reads the command line.
     pub(crate) fn parse(arguments: &[OsString]) -> Result<Self, Failure> {
+        use lexopt::Arg::{Long, Value};
+        let usage = |error: lexopt::Error| Failure::new(error.to_string()).hint("nixview-oci-hook --help");
+        let text = |word: OsString| {
+            word.into_string()
+                .map_err(|word| Failure::new(format!("an argument is no UTF-8: {}", word.display())))
+        };
         let mut parsed = Self::default();
-        let mut rest = arguments.iter();
-        while let Some(argument) = rest.next() {
-            let text = argument
-                .to_str()
-                .ok_or_else(|| Failure::new(format!("an argument is no UTF-8: {}", argument.display())))?;
-            let (name, given) = match text.split_once('=') {
-                Some((name, value)) => (name, Some(value.to_owned())),
-                None => (text, None),
-            };
-            let mut value = || {
-                let next = || rest.next().and_then(|next| next.to_str()).map(str::to_owned);
-                given.clone().or_else(next).ok_or_else(|| Failure::new(format!("{name} needs a value")))
-            };
-            match name {
-                "createRuntime" => parsed.stage = Some(Stage::CreateRuntime),
-                "poststop" => parsed.stage = Some(Stage::Poststop),
-                "--state-dir" => parsed.state_dir = Some(value()?.into()),
-                "--runtime-dir" => parsed.runtime_dir = Some(value()?.into()),
-                "--nixview" => parsed.nixview = Some(value()?.into()),
-                "--readonly" => {
-                    parsed.wanted.insert("readonly".to_owned(), given.unwrap_or_else(|| "true".to_owned()));
+        let mut parser = lexopt::Parser::from_args(arguments.iter().cloned());
+        while let Some(argument) = parser.next().map_err(usage)? {
+            match argument {
+                Value(stage) if stage == "createRuntime" => parsed.stage = Some(Stage::CreateRuntime),
+                Value(stage) if stage == "poststop" => parsed.stage = Some(Stage::Poststop),
+                Long("state-dir") => parsed.dirs.state = Some(parser.value().map_err(usage)?.into()),
+                Long("runtime-dir") => parsed.dirs.runtime = Some(parser.value().map_err(usage)?.into()),
+                Long("nixview") => parsed.nixview = Some(parser.value().map_err(usage)?.into()),
+                Long("readonly") => {
+                    let value = parser.optional_value().map_or(Ok("true".to_owned()), text)?;
+                    parsed.wanted.insert("readonly".to_owned(), value);
                 }
-                _ => match name.strip_prefix("--").filter(|name| NAMES.contains(name)) {
-                    Some(known) => drop(parsed.wanted.insert(known.to_owned(), value()?)),
-                    None => {
-                        return Err(Failure::new(format!("there is no argument '{name}'"))
-                            .hint("nixview-oci-hook --help"));
-                    }
-                },
+                Long(name) if NAMES.contains(&name) => {
+                    let name = name.to_owned();
+                    parsed.wanted.insert(name, text(parser.value().map_err(usage)?)?);
+                }
+                other => return Err(usage(other.unexpected())),
             }
         }
         Ok(parsed)
+    }
+
+    /// A connection to whoever serves.
+    pub(crate) fn client(&self) -> Result<Client, ControlError> {
+        self.dirs.client_or(self.nixview.as_deref())
     }
 
     /// What is wanted; `None` if no view is.

@@ -23,17 +23,30 @@ impl Dirs {
         Self { state: named("NIXVIEW_STATE_DIR"), runtime: named("NIXVIEW_RUNTIME_DIR") }
     }
 
+    /// These, and as the environment says where these say nothing.
+    #[must_use]
+    pub fn or_environment(&self) -> Self {
+        let around = Self::from_environment();
+        Self { state: self.state.clone().or(around.state), runtime: self.runtime.clone().or(around.runtime) }
+    }
+
     /// A connection to the daemon, or where none runs to a `nixview` that is started for it. What is not said here is as
     /// the environment says.
     ///
     /// # Errors
     /// If neither can be had.
     pub fn client(&self) -> Result<Client, ControlError> {
-        let around = Self::from_environment();
-        let state = self.state.clone().or(around.state);
-        let runtime = self.runtime.clone().or(around.runtime);
+        self.client_or(None)
+    }
+
+    /// As [`Self::client`], but `given` is what is started where no daemon runs.
+    ///
+    /// # Errors
+    /// If neither can be had.
+    pub fn client_or(&self, given: Option<&Path>) -> Result<Client, ControlError> {
+        let Self { state, runtime } = self.or_environment();
         let socket = runtime.as_deref().unwrap_or(Path::new("/run/nixview")).join(SOCKET);
-        let mut program = Command::new(program());
+        let mut program = Command::new(given.map_or_else(program, Path::to_owned));
         for (option, dir) in [("--state-dir", &state), ("--runtime-dir", &runtime)] {
             if let Some(dir) = dir {
                 program.arg(option).arg(dir);

@@ -24,6 +24,8 @@ pub struct Device {
     pub hook: String,
     /// What it is told, but for the stage.
     pub arguments: Vec<String>,
+    /// Variables of the container, as `NAME=VALUE`.
+    pub variables: Vec<String>,
 }
 
 impl Device {
@@ -52,6 +54,8 @@ struct Entry {
 
 #[derive(Serialize, Deserialize)]
 struct Edits {
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    env: Vec<String>,
     #[serde(default)]
     hooks: Vec<Hook>,
 }
@@ -79,7 +83,10 @@ pub fn specification(devices: &[Device]) -> impl Serialize {
     };
     let entry = |device: &Device| Entry {
         name: device.name.clone(),
-        container_edits: Edits { hooks: STAGES.iter().map(|stage| hook(device, stage)).collect() },
+        container_edits: Edits {
+            env: device.variables.clone(),
+            hooks: STAGES.iter().map(|stage| hook(device, stage)).collect(),
+        },
     };
     Specification {
         cdi_version: if digit { digits } else { usual }.to_owned(),
@@ -109,9 +116,10 @@ pub fn found(dir: &Path) -> io::Result<Vec<Device>> {
         };
         let specification: Specification = serde_json::from_slice(&fs::read(&path)?).map_err(told)?;
         devices.extend(specification.devices.into_iter().filter_map(|entry| {
-            let hook = entry.container_edits.hooks.into_iter().next()?;
+            let Edits { env: variables, hooks } = entry.container_edits;
+            let hook = hooks.into_iter().next()?;
             let arguments = hook.args.into_iter().skip(2).collect();
-            Some(Device { name: entry.name, hook: hook.path, arguments })
+            Some(Device { name: entry.name, hook: hook.path, arguments, variables })
         }));
     }
     devices.sort_by(|a, b| a.name.cmp(&b.name));
@@ -142,7 +150,8 @@ mod tests {
 
     fn device(name: &str) -> Device {
         let arguments = ["--closure", "/l"].map(str::to_owned).to_vec();
-        Device { name: name.to_owned(), hook: "/h".to_owned(), arguments }
+        let variables = vec!["PATH=/p".to_owned()];
+        Device { name: name.to_owned(), hook: "/h".to_owned(), arguments, variables }
     }
 
     #[test]
@@ -157,6 +166,7 @@ mod tests {
         let value: serde_json::Value = serde_json::from_str(&text).unwrap();
         assert_eq!((&value["cdiVersion"], &value["kind"]), (&"0.3.0".into(), &KIND.into()));
         let hook = &value["devices"][0]["containerEdits"]["hooks"][1];
+        assert_eq!(value["devices"][0]["containerEdits"]["env"], serde_json::json!(["PATH=/p"]));
         assert_eq!(hook["hookName"], "poststop");
         assert_eq!(hook["args"], serde_json::json!(["nixview-oci-hook", "poststop", "--closure", "/l"]));
     }

@@ -15,6 +15,7 @@ pub mod ask;
 pub mod cdi;
 pub mod changes;
 pub mod commands;
+pub mod environment;
 pub mod error;
 mod log;
 pub mod output;

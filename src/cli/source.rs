@@ -24,12 +24,16 @@ pub const SOURCES: &str = "SOURCE is one of\n  \
 #[derive(Debug, clap::Args)]
 pub struct SourceArgs {
     /// Which closure: runtime (what the roots refer to), build (a derivation, and all that is built of it), or dev (what
-    /// developing a derivation needs)
-    #[arg(short, long, value_name = "MODE", default_value = "runtime")]
-    pub mode: Mode,
+    /// developing a derivation needs) [default: runtime]
+    #[arg(short, long, value_name = "MODE")]
+    pub mode: Option<Mode>,
     /// The store: a directory that ends in nix/store, or one that contains nix/store
     #[arg(long, value_name = "DIR", default_value = "/nix/store")]
     pub store: PathBuf,
+    /// Add the store path, or what a link leads to, with all that it refers to: what closures miss, as a locale archive,
+    /// fonts, drivers, certificates; can be given several times [default: none]
+    #[arg(long, value_name = "NAME=PATH", value_parser = extra_root)]
+    pub extra_root: Vec<(String, String)>,
     /// Ask Nix to build or fetch outputs that are missing [default: they are an error]
     #[arg(long, visible_alias = "realize")]
     pub realise: bool,
@@ -73,6 +77,7 @@ impl SourceArgs {
         sources: &[String],
         name: Option<&str>,
         lock_file: Option<&Path>,
+        default_mode: Mode,
         context: &Context,
     ) -> Result<Made, CliError> {
         let location = self.location()?;
@@ -100,10 +105,16 @@ impl SourceArgs {
                 "--arg, --argstr, --input and --evaluate need a Nix expression as SOURCE",
             ));
         }
+        let mut extra_roots = Vec::new();
+        for (name, text) in &self.extra_root {
+            let found = Given::recognise(text, &location).map_err(|error| self.explain(what, error))?;
+            extra_roots.push((name.clone(), found));
+        }
         let request = Request {
             given,
             list,
-            mode: self.mode,
+            extra_roots,
+            mode: self.mode.unwrap_or(default_mode),
             name: name.map(str::to_owned),
             realise: self.realise,
             arguments: self.arguments(),
@@ -158,6 +169,13 @@ impl SourceArgs {
             None => told,
         }
     }
+}
+
+fn extra_root(text: &str) -> Result<(String, String), String> {
+    let parts = text.split_once('=').filter(|(name, path)| !name.is_empty() && !path.is_empty());
+    let (name, path) =
+        parts.ok_or_else(|| "it must be NAME=PATH, as in bash=/nix/store/HASH-bash".to_owned())?;
+    Ok((name.to_owned(), path.to_owned()))
 }
 
 /// All of standard input, up to a bound.

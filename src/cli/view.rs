@@ -10,6 +10,7 @@ use crate::daemon::Failure;
 use crate::daemon::record::Record;
 use crate::daemon::server::Dirs;
 use crate::lock::LockError;
+use crate::sys::process::may_mount;
 use crate::view::ViewName;
 
 /// What a view shows and where its changes go.
@@ -165,6 +166,17 @@ impl ViewArgs {
             .map_err(LockError::file("read", &absolute(&self.closure)?))
             .context("cannot use the environment")
     }
+}
+
+/// Whom everything of the store belongs to, unless it is said: root; without root the caller.
+///
+/// # Errors
+/// If that cannot be told.
+pub fn own_ids() -> Result<(u32, u32), CliError> {
+    if may_mount().context("cannot ask for privileges")? {
+        return Ok((0, 0));
+    }
+    Ok((rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()))
 }
 
 /// The directories, as the daemon wants them.

@@ -6,9 +6,8 @@ use std::time::Duration;
 use super::error::{Attempt, Failure};
 use super::record::GcRootsRecord;
 use super::server::Dirs;
-use crate::closure::{Cache, Closure};
-use crate::lock::{self, Known};
-use crate::store::StorePath;
+use crate::closure::Closure;
+use crate::lock;
 use crate::store::gc_root::{CollectorPause, GcRootError};
 use crate::store::lease::{self, Lease};
 use crate::view::spec::ViewSpec;
@@ -58,15 +57,8 @@ pub(super) fn closure(
         }
         Some(Err(error)) => (None, Some(error)),
     };
-    let roots: Vec<StorePath> = spec.lock.roots.iter().map(|root| root.path.clone()).collect();
     let attempt = || format!("cannot find the closure of {}", spec.lock_file.display());
-    let cache = Cache::open(&dirs.state);
-    let closure = match cache.unchanged(&spec.store, &roots, spec.lock.mode) {
-        Some(closure) => closure,
-        None => Known::open(&spec.store, None, &dirs.state)
-            .and_then(|known| known.closure(&cache, &roots, spec.lock.mode))
-            .attempt(attempt)?,
-    };
+    let (closure, _) = spec.lock.closure_in(&spec.store, &dirs.state).attempt(attempt)?;
     lock::verify(&spec.lock, &closure).map_err(|error| {
         Failure::of(&format!("the store does not have what {} says", spec.lock_file.display()), &error)
             .hint("'nixview closure --diff' names the paths; 'nixview lock' makes a new lock")

@@ -35,6 +35,9 @@ pub struct Record {
     pub lock_file: PathBuf,
     /// What it shows.
     pub closure: ClosureRecord,
+    /// What was added to the closure of its roots; absent if nothing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub extra_roots: Vec<ExtraRootRecord>,
     /// The store, where it lies on this machine.
     pub store: PathBuf,
     /// How files are read: `passthrough` or `cached`.
@@ -83,6 +86,16 @@ pub struct ClosureRecord {
     pub digest: String,
     /// How many store paths.
     pub count: u64,
+}
+
+/// A path that was added to the closure of the roots.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ExtraRootRecord {
+    /// What it is for.
+    pub name: String,
+    /// Its path in the view.
+    pub path: String,
 }
 
 /// Where the changes of a view go.
@@ -164,6 +177,7 @@ pub(super) mod tests {
             mount_id: Some(2_147_483_700),
             lock_file: "/srv/env.lock".into(),
             closure: ClosureRecord { digest: "sha256-x".into(), count: 3 },
+            extra_roots: vec![ExtraRootRecord { name: "fonts".into(), path: "/nix/store/f-fonts".into() }],
             store: "/nix/store".into(),
             io: "passthrough".into(),
             upper: UpperRecord::Temporary { path: "/var/lib/nixview/tmp/web".into(), limit: None },

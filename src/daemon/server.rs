@@ -18,12 +18,12 @@ use super::claim;
 use super::error::{Attempt, Failure};
 use super::leftovers;
 use super::pin::{self, Pinned};
-use super::record::{self, ClosureRecord, Place, Record, UpperRecord};
+use super::record::{self, ClosureRecord, ExtraRootRecord, Place, Record, UpperRecord};
 use super::registry::{Claim, Registry};
 use super::target::{Target, refuse_view};
 use crate::closure::Closure;
 use crate::fuse::{self, Session};
-use crate::lock::Digest;
+use crate::lock::{Digest, EnvLock};
 use crate::sys::fuse_connection::FuseConnection;
 use crate::sys::mount::{self, FuseOptions, Unmount};
 use crate::sys::signals::{Signals, wait_readable};
@@ -296,7 +296,8 @@ impl Serving<'_> {
             self.warnings.push(foreign_database(self.spec));
         }
         let view = LastView {
-            lock: self.spec.lock.clone(),
+            // Variables change nothing of what the upper lies over.
+            lock: EnvLock { environment: None, ..self.spec.lock.clone() },
             store: self.spec.store.real.clone(),
             owner: self.spec.owner,
             database_of,
@@ -422,6 +423,11 @@ impl Serving<'_> {
             Destination::Handed { purpose } => Place::Handed { purpose: purpose.clone() },
         };
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let lock = &self.spec.lock;
+        let extra_roots = lock.extra_roots.iter().map(|extra| ExtraRootRecord {
+            name: extra.name.clone(),
+            path: format!("{}/{}", lock.store_dir, extra.path),
+        });
         Record {
             version: record::VERSION,
             name: self.spec.name.clone(),
@@ -436,6 +442,7 @@ impl Serving<'_> {
                 digest: self.spec.lock.closure.digest.to_string(),
                 count: self.spec.lock.closure.count,
             },
+            extra_roots: extra_roots.collect(),
             store: self.spec.store.real.clone(),
             io: String::new(),
             upper,

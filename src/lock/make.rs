@@ -6,11 +6,14 @@ use std::path::{Path, PathBuf};
 use super::digest::Digest;
 use super::error::LockError;
 use super::evaluate::{Argument, Evaluator, Expression};
-use super::format::{EnvLock, LockedClosure, MAX_NAME, Recorded as How, Root, read_bounded};
+use super::format::{
+    EnvLock, ExtraRoot, LockedClosure, MAX_NAME, Recorded as How, Root, check_name, read_bounded,
+};
 use super::given::Given;
 use super::known::Known;
 use super::remember::{Remembering, evaluate};
 use super::source::{Kind, Source, SourceFile};
+use super::starts::Starts;
 use crate::closure::{Cache, Closure, ClosureError, Mode, outputs};
 use crate::store::{Derivation, Location, Recorded, StorePath, path_info, path_list};
 
@@ -34,6 +37,8 @@ pub struct Request {
     pub given: Vec<(String, Given)>,
     /// The text of standard input, for [`Given::List`].
     pub list: Vec<u8>,
+    /// Paths that are added with their runtime closures: names, and what was given.
+    pub extra_roots: Vec<(String, Given)>,
     /// Which closure.
     pub mode: Mode,
     /// The name of the environment; by default that of the first thing given.
@@ -92,12 +97,12 @@ enum Wanted {
 pub fn make(request: &Request, location: &Location, state_dir: &Path) -> Result<Made, LockError> {
     let Gathered { source, wanted, recorded, evaluation, system, name } =
         gather(request, location, state_dir)?;
+    let extra_roots = extra_roots(&request.extra_roots)?;
     let cache = Cache::open(state_dir);
     let compute = |recorded: Option<Recorded>| {
         let known = Known::open(location, recorded, state_dir)?;
         let roots = roots(&known, &wanted, request.mode)?;
-        let paths: Vec<StorePath> = roots.iter().map(|root| root.path.clone()).collect();
-        let closure = known.closure(&cache, &paths, request.mode)?;
+        let closure = Starts::new(&roots, &extra_roots, request.mode).closure(&known, &cache)?;
         Ok::<_, LockError>((known, roots, closure))
     };
     let (known, roots, closure) = match compute(recorded.clone()) {
@@ -117,6 +122,8 @@ pub fn make(request: &Request, location: &Location, state_dir: &Path) -> Result<
             nar_size: closure.nar_size(),
             references: known.is_scan().then_some(How::Scan),
         },
+        environment: None,
+        extra_roots,
         mode: request.mode,
         name: request.name.clone().or(name).unwrap_or_else(|| default_name(&roots)),
         roots,
@@ -125,6 +132,30 @@ pub fn make(request: &Request, location: &Location, state_dir: &Path) -> Result<
         system,
     };
     Ok(Made { lock, closure, known, evaluation })
+}
+
+/// The extra roots, sorted by name.
+fn extra_roots(given: &[(String, Given)]) -> Result<Vec<ExtraRoot>, LockError> {
+    let mut all: Vec<ExtraRoot> = Vec::new();
+    for (name, given) in given {
+        let bad = |problem: String| LockError::Source { given: name.clone(), problem };
+        check_name(name).map_err(|problem| bad(format!("the name of an extra root {problem}")))?;
+        let path = match given {
+            Given::Path(path) if !path.is_derivation() => path.clone(),
+            Given::Path(_) | Given::Outputs { .. } => {
+                return Err(bad(
+                    "an extra root is a path that is built, not a derivation: give its output".to_owned()
+                ));
+            }
+            _ => return Err(bad("an extra root is one store path, or a link to one".to_owned())),
+        };
+        if all.iter().any(|extra| extra.name == *name) {
+            return Err(bad("an extra root of this name was given twice".to_owned()));
+        }
+        all.push(ExtraRoot { name: name.clone(), path });
+    }
+    all.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(all)
 }
 
 fn gather(request: &Request, location: &Location, state_dir: &Path) -> Result<Gathered, LockError> {

@@ -1,4 +1,4 @@
-//! Which derivations an expression had, in `locks.sqlite` of the state directory.
+//! Which derivations an expression had, and beside it which variables a derivation, in `locks.sqlite` of the state directory.
 //!
 //! Remembering never makes locking fail: a file that cannot be used is said once and worked without, a corrupt one is set
 //! aside as `locks.sqlite.corrupt`. A row whose digest does not fit is no answer.
@@ -26,7 +26,14 @@ const SCHEMA: &str = "CREATE TABLE IF NOT EXISTS evaluations (
         result  TEXT NOT NULL,      -- a line each: base name of the .drv, '!', output
         digest  BLOB NOT NULL,      -- SHA-256 over key and result
         used    INTEGER NOT NULL    -- seconds since 1970
-    ) WITHOUT ROWID";
+    ) WITHOUT ROWID;
+    -- An older nixview does not look at it, so that the version need not change.
+    CREATE TABLE IF NOT EXISTS environments (
+        key     BLOB PRIMARY KEY,   -- SHA-256 over store, .drv, bash and the version of recording
+        result  TEXT NOT NULL,      -- JSON as in a lock
+        digest  BLOB NOT NULL,      -- SHA-256 over key and result
+        used    INTEGER NOT NULL    -- seconds since 1970
+    )";
 
 /// Why the file cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -42,7 +49,7 @@ enum Unusable {
 /// What expressions evaluated to before.
 #[derive(Debug)]
 pub struct Memory {
-    connection: Option<Connection>,
+    pub(super) connection: Option<Connection>,
 }
 
 impl Memory {
@@ -108,21 +115,26 @@ impl Memory {
         stored.is_ok()
     }
 
-    /// Forgets what was not used since `age` ago, or only counts it; how many.
+    /// Forgets the evaluations that were not used since `age` ago, or only counts them; how many.
     ///
     /// # Errors
     /// A description, if the file cannot be used.
     pub fn prune(&self, age: Duration, dry_run: bool) -> Result<u64, String> {
+        self.prune_table("evaluations", age, dry_run)
+    }
+
+    /// As [`Memory::prune`], of one table.
+    pub(super) fn prune_table(&self, table: &str, age: Duration, dry_run: bool) -> Result<u64, String> {
         let connection = self.connection.as_ref().ok_or("it cannot be used")?;
         let limit = now().saturating_sub(i64::try_from(age.as_secs()).unwrap_or(i64::MAX));
         let counted = if dry_run {
             connection
-                .query_row("SELECT count(*) FROM evaluations WHERE used <= ?1", [limit], |row| {
+                .query_row(&format!("SELECT count(*) FROM {table} WHERE used <= ?1"), [limit], |row| {
                     row.get::<_, i64>(0)
                 })
                 .map(i64::unsigned_abs)
         } else {
-            connection.execute("DELETE FROM evaluations WHERE used <= ?1", [limit]).map(|n| n as u64)
+            connection.execute(&format!("DELETE FROM {table} WHERE used <= ?1"), [limit]).map(|n| n as u64)
         };
         counted.map_err(|error| error.to_string())
     }
@@ -170,7 +182,7 @@ fn set_aside(file: &Path) -> Result<(), Unusable> {
     Ok(())
 }
 
-fn now() -> i64 {
+pub(super) fn now() -> i64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }

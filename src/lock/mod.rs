@@ -5,6 +5,7 @@
 //! [`make`] makes one out of what [`Given`] recognised. Knows what can be locked and nothing of views.
 
 pub mod digest;
+pub mod environment;
 mod error;
 mod evaluate;
 pub mod format;
@@ -17,15 +18,18 @@ pub mod memory;
 mod pinned;
 mod remember;
 pub mod source;
+mod starts;
 mod verify;
 
 pub use digest::Digest;
+pub use environment::Environment;
 pub use error::LockError;
 pub use evaluate::Argument;
-pub use format::{EnvLock, LockedClosure, Recorded, Root};
+pub use format::{EnvLock, ExtraRoot, LockedClosure, Recorded, Root};
 pub use given::Given;
 pub use known::Known;
 pub use make::{Evaluation, Made, Request, make};
 pub use memory::Memory;
 pub use source::Source;
+pub use starts::{Chain, Starts};
 pub use verify::{verify, verify_store};

@@ -5,8 +5,8 @@ use crate::closure::{Closure, Mode};
 use crate::store::StorePath;
 
 impl EnvLock {
-    /// The paths that must be roots, so that no member of `closure` goes: in mode `runtime` the roots, whose references are
-    /// the closure. In the others the members are not what the collector follows from the roots (it follows no outputs
+    /// The paths that must be roots, so that no member of `closure` goes: in mode `runtime` the roots and extra roots, whose
+    /// references are the closure. In the others the members are not what the collector follows from the roots (it follows no outputs
     /// of a derivation, unless `keep-outputs` is set), so that each is a root of its own.
     #[must_use]
     pub fn to_pin(&self, closure: &Closure) -> Vec<StorePath> {
@@ -17,7 +17,7 @@ impl EnvLock {
     #[must_use]
     pub fn few_to_pin(&self) -> Option<Vec<StorePath>> {
         match self.mode {
-            Mode::Runtime => Some(self.roots.iter().map(|root| root.path.clone()).collect()),
+            Mode::Runtime => Some(self.starts().paths()),
             Mode::Build | Mode::Dev => None,
         }
     }

@@ -10,10 +10,10 @@ use super::nix_state::NixState;
 use super::spec::{UpperChoice, ViewSpec};
 use super::store_root::ClosureLower;
 use super::upper_dir::{UpperDir, UpperError, UpperSpec};
-use crate::closure::{Cache, Closure};
+use crate::closure::Closure;
 use crate::layer::dir::{DirLower, DirUpper};
-use crate::lock::{self, EnvLock, Known, LockError};
-use crate::store::{Location, StorePath};
+use crate::lock::{self, EnvLock, LockError};
+use crate::store::Location;
 use crate::union::{Options, UnionFs};
 
 /// The tree of a view.
@@ -57,12 +57,7 @@ pub fn open_upper(spec: &ViewSpec) -> Result<Option<UpperDir>, UpperError> {
 /// # Errors
 /// If it cannot be had, or is another than the lock says.
 pub fn closure(lock: &EnvLock, store: &Location, state: &Path) -> Result<Closure, LockError> {
-    let roots: Vec<StorePath> = lock.roots.iter().map(|root| root.path.clone()).collect();
-    let cache = Cache::open(state);
-    let closure = match cache.unchanged(store, &roots, lock.mode) {
-        Some(closure) => closure,
-        None => Known::open(store, None, state)?.closure(&cache, &roots, lock.mode)?,
-    };
+    let (closure, _) = lock.closure_in(store, state)?;
     lock::verify(lock, &closure)?;
     Ok(closure)
 }

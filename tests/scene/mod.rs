@@ -65,6 +65,8 @@ impl Scene {
         let database = Database::open(&location).unwrap();
         let closure = resolve(&database, std::slice::from_ref(&root), mode).unwrap();
         let mut lock = EnvLock {
+            environment: None,
+            extra_roots: Vec::new(),
             closure: LockedClosure {
                 count: closure.count() as u64,
                 digest: Digest::parse(&closure.digest()).unwrap(),

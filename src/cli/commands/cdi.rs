@@ -19,6 +19,9 @@ const DIRECTORY: &str = "/etc/cdi";
 /// Where packages install the hook.
 const HOOK: &str = "/usr/libexec/oci/hooks.d/nixview-oci-hook";
 
+/// PATH of containers whose image says nothing else.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
 /// Arguments of `nixview cdi`.
 #[derive(Debug, clap::Args)]
 #[command(
@@ -52,6 +55,10 @@ pub struct Args {
     /// The store: a directory that ends in nix/store, or one that contains nix/store
     #[arg(long, value_name = "DIR", default_value = "/nix/store")]
     pub store: PathBuf,
+    /// Leave the container's PATH alone [default: the environment's programs come first, then /usr/local/bin, /usr/bin,
+    /// /bin and their sbin, instead of what the image says]
+    #[arg(long)]
+    pub keep_path: bool,
     /// The program that runtimes call [default: nixview-oci-hook beside nixview, else in /usr/libexec/oci/hooks.d]
     #[arg(long, value_name = "PROGRAM")]
     pub hook: Option<PathBuf>,
@@ -105,6 +112,7 @@ fn devices(args: &Args, context: &Context) -> Result<Vec<Device>, CliError> {
     let mut devices: Vec<Device> = Vec::new();
     for file in &args.locks {
         let lock = EnvLock::read(file).context("cannot use the environment")?;
+        let variables = if args.keep_path { Vec::new() } else { path(&lock).into_iter().collect() };
         let name = args.name.clone().unwrap_or(lock.name);
         cdi::check_name(&name).map_err(|why| {
             CliError::new(format!("'{name}' is no name for a device: {why}")).hint("give it one with --name")
@@ -112,9 +120,17 @@ fn devices(args: &Args, context: &Context) -> Result<Vec<Device>, CliError> {
         if devices.iter().any(|device| device.name == name) {
             return Err(CliError::usage(format!("two of the environments are named '{name}'")));
         }
-        devices.push(Device { name, hook: hook.clone(), arguments: arguments(args, context, file)? });
+        let arguments = arguments(args, context, file)?;
+        devices.push(Device { name, hook: hook.clone(), arguments, variables });
     }
     Ok(devices)
+}
+
+/// PATH with the `bin` directories of an environment's roots in front of those that images have; none without roots.
+fn path(lock: &EnvLock) -> Option<String> {
+    let directories: Vec<String> =
+        lock.roots.iter().map(|root| format!("{}/bin", lock.store_dir.join(&root.path).display())).collect();
+    (!directories.is_empty()).then(|| format!("PATH={}:{PATH}", directories.join(":")))
 }
 
 /// What the hook is told of an environment.

@@ -9,8 +9,8 @@ use serde_json::json;
 use crate::cli::output::{count, size};
 use crate::cli::source::{SOURCES, SourceArgs};
 use crate::cli::{CliError, Context, ErrorContext};
-use crate::closure::{Cache, Closure, Mode, why};
-use crate::lock::{EnvLock, Given, Known, verify, verify_store};
+use crate::closure::{Closure, Mode};
+use crate::lock::{EnvLock, Given, Known, Starts, verify, verify_store};
 use crate::store::{Location, StoreDir, StorePath};
 
 /// Arguments of `nixview closure`.
@@ -49,7 +49,7 @@ pub struct Show {
     /// Print what refers to what as a tree; a path that was shown is not unfolded again [default: the paths]
     #[arg(long)]
     pub tree: bool,
-    /// Print the shortest chain of references to PATH; exit code 1 if it is not in the closure [default: the paths]
+    /// Print the shortest chain of references to PATH, from a root or an extra root; exit code 1 if it is not in the closure [default: the paths]
     #[arg(long, value_name = "PATH")]
     pub why: Option<String>,
     /// Print the paths that only one of two environments has; exit code 1 if they differ [default: the paths of one]
@@ -61,8 +61,7 @@ pub struct Show {
 struct Environment {
     closure: Closure,
     references: Source,
-    roots: Vec<StorePath>,
-    mode: Mode,
+    starts: Starts,
     store: StoreDir,
 }
 
@@ -106,13 +105,12 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
 }
 
 fn made(sources: &[String], args: &Args, context: &Context) -> Result<Environment, CliError> {
-    let made = args.how.make("cannot find the closure", sources, None, None, context)?;
-    let roots = made.lock.roots.into_iter().map(|root| root.path).collect();
+    let made = args.how.make("cannot find the closure", sources, None, None, Mode::Runtime, context)?;
+    let starts = made.lock.starts();
     Ok(Environment {
         closure: made.closure,
         references: Source::Opened(Box::new(made.known)),
-        roots,
-        mode: made.lock.mode,
+        starts,
         store: made.lock.store_dir,
     })
 }
@@ -124,17 +122,13 @@ fn open(text: &str, args: &Args, context: &Context) -> Result<Environment, CliEr
     let lock = EnvLock::read(Path::new(text)).context("cannot use the environment")?;
     let location = args.how.location()?;
     verify_store(&lock, &location.dir).with_context(|| format!("cannot use {text} here"))?;
-    let roots: Vec<StorePath> = lock.roots.iter().map(|root| root.path.clone()).collect();
-    let cache = Cache::open(&context.state.state);
-    let (closure, references) = match cache.unchanged(&location, &roots, lock.mode) {
-        Some(closure) => (closure, Source::At(location)),
-        None => {
-            let known = known(&location, context)?;
-            let closure = known.closure(&cache, &roots, lock.mode);
-            let closure = closure.with_context(|| format!("cannot find the closure of {text}"))?;
-            (closure, Source::Opened(Box::new(known)))
-        }
-    };
+    if !args.how.extra_root.is_empty() {
+        return Err(CliError::usage("--extra-root goes with a SOURCE; a lock names its extra roots itself"));
+    }
+    let (closure, known) = lock
+        .closure_in(&location, &context.state.state)
+        .with_context(|| format!("cannot find the closure of {text}"))?;
+    let references = known.map_or(Source::At(location), |known| Source::Opened(Box::new(known)));
     if let Err(error) = verify(&lock, &closure) {
         if !args.show.diff {
             return Err(Err::<(), _>(error)
@@ -147,7 +141,7 @@ fn open(text: &str, args: &Args, context: &Context) -> Result<Environment, CliEr
         }
         context.output.note(&format!("nixview: note: {text}: {error}"));
     }
-    Ok(Environment { closure, references, roots, mode: lock.mode, store: lock.store_dir })
+    Ok(Environment { closure, references, starts: lock.starts(), store: lock.store_dir })
 }
 
 fn show(env: Environment, args: &Args, context: &Context) -> Result<ExitCode, CliError> {
@@ -165,12 +159,20 @@ fn show(env: Environment, args: &Args, context: &Context) -> Result<ExitCode, Cl
         let mut value = json!({
             "count": closure.count(),
             "digest": closure.digest(),
-            "mode": env.mode,
+            "mode": env.starts.mode(),
             "narSize": closure.nar_size(),
-            "roots": full(&env.store, &env.roots),
+            "roots": full(&env.store, env.starts.roots()),
         });
-        if let (false, Some(map)) = (args.show.summary, value.as_object_mut()) {
-            map.insert("paths".to_owned(), json!(full(&env.store, closure.paths())));
+        if let Some(map) = value.as_object_mut() {
+            let extra = env.starts.extra().iter();
+            let extra = extra.map(|e| json!({ "name": e.name, "path": format!("{}/{}", env.store, e.path) }));
+            let extra: Vec<_> = extra.collect();
+            if !extra.is_empty() {
+                map.insert("extraRoots".to_owned(), json!(extra));
+            }
+            if !args.show.summary {
+                map.insert("paths".to_owned(), json!(full(&env.store, closure.paths())));
+            }
         }
         output.json(&value)?;
     } else if args.show.summary {
@@ -195,16 +197,23 @@ fn chain(env: Environment, target: &str, args: &Args, context: &Context) -> Resu
         _ => return Err(CliError::usage(format!("--why needs a store path, and '{target}' is none"))),
     };
     let known = env.references.open(context)?;
-    let found = why(known.references(), &env.roots, env.mode, &target)
+    let found = env
+        .starts
+        .why(known.references(), &target)
         .context("cannot follow the references")?
         .filter(|_| env.closure.contains(&target));
     if args.json {
-        context.output.json(&found.as_ref().map(|chain| full(&env.store, chain)))?;
-    } else if let Some(chain) = &found {
+        context.output.json(&found.as_ref().map(|(chain, _)| full(&env.store, chain)))?;
+    } else if let Some((chain, extra)) = &found {
         context.output.write(|out| {
             chain.iter().enumerate().try_for_each(|(depth, path)| {
                 let arrow = if depth == 0 { "" } else { "└─ " };
-                writeln!(out, "{}{arrow}{}/{path}", "   ".repeat(depth.saturating_sub(1)), env.store)
+                let remark = match extra {
+                    Some(name) if depth == 0 => format!(" (extra root {name})"),
+                    _ => String::new(),
+                };
+                let indent = "   ".repeat(depth.saturating_sub(1));
+                writeln!(out, "{indent}{arrow}{}/{path}{remark}", env.store)
             })
         })?;
     } else {
@@ -241,7 +250,7 @@ fn tree(env: Environment, context: &Context) -> Result<(), CliError> {
     let mut below = std::collections::BTreeMap::new();
     for path in env.closure.paths() {
         let mut next = references.references(path).context(failed)?;
-        if env.mode == Mode::Build && path.is_derivation() {
+        if env.starts.mode() == Mode::Build && path.is_derivation() {
             next.extend(
                 references.outputs(path).context(failed)?.into_iter().filter_map(|output| output.path),
             );
@@ -252,10 +261,15 @@ fn tree(env: Environment, context: &Context) -> Result<(), CliError> {
         below.insert(path.clone(), next);
     }
     let mut tops: Vec<StorePath> =
-        env.roots.iter().filter(|root| env.closure.contains(root)).cloned().collect();
+        env.starts.roots().iter().filter(|root| env.closure.contains(root)).cloned().collect();
     if tops.is_empty() {
         let referred: BTreeSet<&StorePath> = below.values().flatten().collect();
         tops = env.closure.paths().iter().filter(|path| !referred.contains(path)).cloned().collect();
+    }
+    for extra in env.starts.extra() {
+        if !tops.contains(&extra.path) {
+            tops.push(extra.path.clone());
+        }
     }
     context.output.write(|out| {
         let mut seen = BTreeSet::new();

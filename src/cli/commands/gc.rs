@@ -47,6 +47,7 @@ pub struct Args {
 struct Report {
     closures: u64,
     evaluations: u64,
+    environments: u64,
     scans: u64,
     files: u64,
     file_bytes: u64,
@@ -88,8 +89,11 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
         report.closures = removed.context("cannot clean the cache of closures")? as u64;
     }
     if state.join(crate::lock::memory::FILE).exists() {
-        let removed = Memory::open(state).prune(args.older_than, args.dry_run);
+        let memory = Memory::open(state);
+        let removed = memory.prune(args.older_than, args.dry_run);
         report.evaluations = removed.context("cannot clean what is remembered of evaluations")?;
+        let removed = memory.prune_environments(args.older_than, args.dry_run);
+        report.environments = removed.context("cannot clean what is remembered of environments")?;
     }
     if state.join(scans::FILE).exists() {
         let removed = ScanCache::open(state).prune(args.older_than, args.dry_run);
@@ -126,12 +130,13 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     } else {
         let done = if args.dry_run { "would remove" } else { "removed" };
         context.output.line(&format!(
-            "{done} {}, {}, {}, {}, {}, {}, {} ({}) and {} ({})",
+            "{done} {}, {}, {}, {}, {}, {}, {}, {} ({}) and {} ({})",
             count(report.dead_views, "dead view", "dead views"),
             count(report.leases, "lease of roots", "leases of roots"),
             count(report.temporary_uppers, "temporary upper", "temporary uppers"),
             count(report.closures, "closure", "closures"),
             count(report.evaluations, "evaluation", "evaluations"),
+            count(report.environments, "environment", "environments"),
             count(report.scans, "scan", "scans"),
             count(report.nix_states, "state of Nix", "states of Nix"),
             size(report.nix_state_bytes),

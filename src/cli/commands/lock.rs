@@ -5,9 +5,11 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
+use crate::cli::environment::{self, Recorded};
 use crate::cli::output::{count, size};
 use crate::cli::source::{SOURCES, SourceArgs};
 use crate::cli::{CliError, Context, ErrorContext};
+use crate::closure::Mode;
 use crate::lock::{Evaluation, Made};
 
 /// Arguments of `nixview lock`.
@@ -17,6 +19,8 @@ use crate::lock::{Evaluation, Made};
     nixview lock ./envs.nix#web --argstr version 3 -o web.lock\n  \
     nixview lock --realise /nix/store/HASH-env.drv^out\n  \
     nixview lock --mode dev /nix/store/HASH-hello.drv\n  \
+    nixview lock --env ./shell.nix && nixview shell --closure env.lock\n  \
+    nixview lock ./result --extra-root certificates=/nix/store/HASH-nss-cacert\n  \
     nix-store -qR ./result | nixview lock - --name app"))]
 pub struct Args {
     /// What to lock; see below
@@ -25,6 +29,10 @@ pub struct Args {
     /// How it becomes a closure.
     #[command(flatten)]
     pub how: SourceArgs,
+    /// Record the variables and functions that nix-shell would have, for 'nixview shell' and 'nixview run': the setup of the
+    /// derivation is run once, in a view, unless it was before; implies --mode dev [default: record none]
+    #[arg(long)]
+    pub env: bool,
     /// What to call the environment [default: the name of SOURCE]
     #[arg(short, long, value_name = "NAME")]
     pub name: Option<String>,
@@ -45,6 +53,8 @@ struct Report<'a> {
     evaluation: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     not_remembered: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    environment: Option<&'static str>,
     name: &'a str,
     count: u64,
     digest: String,
@@ -60,7 +70,21 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     if file.is_none() && args.json {
         return Err(CliError::usage("--json and -o - both want standard output"));
     }
-    let made = args.how.make("cannot lock", &args.sources, args.name.as_deref(), file, context)?;
+    let mode = if args.env { Mode::Dev } else { Mode::Runtime };
+    if args.env && args.how.mode.is_some_and(|mode| mode != Mode::Dev) {
+        return Err(CliError::usage("--env is of an environment for developing")
+            .hint("use it with --mode dev, or without --mode"));
+    }
+    let mut made = args.how.make("cannot lock", &args.sources, args.name.as_deref(), file, mode, context)?;
+    let mut recorded = None;
+    if args.env {
+        if args.how.mode.is_none() {
+            context.output.note("nixview: note: --env locks in mode dev");
+        }
+        let (environment, how) = environment::record(&made.lock, &args.how.location()?, context)?;
+        made.lock.environment = Some(environment);
+        recorded = Some(how);
+    }
     let Some(file) = file else {
         let text = made.lock.print().context("cannot print the lock")?;
         context.output.write(|out| out.write_all(text.as_bytes()))?;
@@ -71,14 +95,14 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
         context.output.note(&format!("nixview: note: will be evaluated each time: {why}"));
     }
     if args.json {
-        context.output.json(&report(&made, file, written))?;
+        context.output.json(&report(&made, file, written, recorded))?;
     } else {
-        context.output.line(&said(&made, file, written))?;
+        context.output.line(&said(&made, file, written, recorded))?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn report<'a>(made: &'a Made, file: &'a Path, written: bool) -> Report<'a> {
+fn report<'a>(made: &'a Made, file: &'a Path, written: bool, recorded: Option<Recorded>) -> Report<'a> {
     let (evaluation, not_remembered) = match &made.evaluation {
         Evaluation::None => ("none", None),
         Evaluation::Remembered => ("unchanged", None),
@@ -91,6 +115,10 @@ fn report<'a>(made: &'a Made, file: &'a Path, written: bool) -> Report<'a> {
         written,
         evaluation,
         not_remembered,
+        environment: recorded.map(|recorded| match recorded {
+            Recorded::Unchanged => "unchanged",
+            Recorded::Now => "recorded",
+        }),
         name: &made.lock.name,
         count: closure.count,
         digest: closure.digest.to_string(),
@@ -99,11 +127,14 @@ fn report<'a>(made: &'a Made, file: &'a Path, written: bool) -> Report<'a> {
 }
 
 /// `env.lock: 42 paths, 1.2 GiB (unchanged, not evaluated)`
-fn said(made: &Made, file: &Path, written: bool) -> String {
+fn said(made: &Made, file: &Path, written: bool, recorded: Option<Recorded>) -> String {
     let closure = &made.lock.closure;
     let mut text = format!("{}: {}", file.display(), count(closure.count, "path", "paths"));
     if let Some(bytes) = closure.nar_size {
         text.push_str(&format!(", {}", size(bytes)));
+    }
+    if let Some(environment) = &made.lock.environment {
+        text.push_str(&format!(", {}", count(environment.variables.len() as u64, "variable", "variables")));
     }
     let evaluation = match &made.evaluation {
         Evaluation::None => None,
@@ -111,7 +142,11 @@ fn said(made: &Made, file: &Path, written: bool) -> String {
         Evaluation::Evaluated | Evaluation::Doubtful(_) => Some("evaluated"),
     };
     let file = (!written).then_some("the lock says so already");
-    let remarks: Vec<&str> = evaluation.into_iter().chain(file).collect();
+    let recorded = recorded.map(|recorded| match recorded {
+        Recorded::Unchanged => "variables unchanged, nothing run",
+        Recorded::Now => "variables recorded",
+    });
+    let remarks: Vec<&str> = evaluation.into_iter().chain(recorded).chain(file).collect();
     if !remarks.is_empty() {
         text.push_str(&format!(" ({})", remarks.join("; ")));
     }

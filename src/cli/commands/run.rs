@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use crate::cli::environment::{Files, enter_program};
 use crate::cli::view::{LimitArgs, UpperArgs, ViewArgs, absolute, dirs, failed, warn};
 use crate::cli::{CliError, Context, ErrorContext};
 use crate::control::{Place, Upper};
@@ -45,10 +46,14 @@ pub struct HowArgs {
     /// How much they may be.
     #[command(flatten)]
     pub limit: LimitArgs,
-    /// Start with an environment of TERM, HOME, USER and the environment's programs in PATH alone [default: your
+    /// Start with an environment of TERM, HOME, USER and the environment's programs in PATH alone; with variables in the
+    /// lock, these and what nix-shell --pure keeps [default: your
     /// environment variables, with these programs in front of PATH]
     #[arg(long)]
     pub pure: bool,
+    /// Leave out the variables that the lock has (nixview lock --env) [default: set them]
+    #[arg(long)]
+    pub no_env: bool,
     /// Work in this directory [default: the current one]
     #[arg(long, value_name = "DIR")]
     pub chdir: Option<PathBuf>,
@@ -65,33 +70,54 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let Some((program, arguments)) = args.command.split_first() else {
         return Err(CliError::usage("no command was given"));
     };
-    let program = program.clone();
-    execute(&args.how, context, |_, _| (program, arguments.to_vec()))
+    execute(&args.how, context, |spec, bin| {
+        let (program, arguments) = (program.clone(), arguments.to_vec());
+        match &spec.lock.environment {
+            Some(environment) => {
+                let entered = enter_program(environment, program, arguments, bin, args.how.pure)?;
+                Ok((entered.program, entered.arguments, entered.environment, Some(entered.files)))
+            }
+            None => Ok((program, arguments, args.how.variables(bin), None)),
+        }
+    })
+}
+
+/// A program, its arguments, its variables, and what is to be kept until it ends.
+pub(super) type Chosen = (OsString, Vec<OsString>, Vec<(OsString, OsString)>, Option<Files>);
+
+impl HowArgs {
+    /// The variables of a program where the lock has none.
+    pub(super) fn variables(&self, bin: &[PathBuf]) -> Vec<(OsString, OsString)> {
+        environment::environment(std::env::vars_os(), &[], bin, self.pure)
+    }
 }
 
 /// Runs what `choose` says, which is told the view and the directories of its programs.
 pub(super) fn execute(
     how: &HowArgs,
     context: &Context,
-    choose: impl FnOnce(&ViewSpec, &[PathBuf]) -> (OsString, Vec<OsString>),
+    choose: impl FnOnce(&ViewSpec, &[PathBuf]) -> Result<Chosen, CliError>,
 ) -> Result<ExitCode, CliError> {
     let name: ViewName = format!("run-{}", std::process::id()).parse().context("cannot name the view")?;
     let upper = how.upper.chosen()?.unwrap_or(Upper::Temporary);
     let place = Place::Handed { purpose: format!("process {}", std::process::id()) };
     let request = how.view.request(Some(&name), place, upper, &how.limit)?;
-    let Order { spec, options, .. } =
+    let Order { mut spec, options, .. } =
         Order::new(&request, how.view.lock()?, MAX_SIZE, None, &dirs(context)).map_err(failed)?;
+    if how.no_env {
+        spec.lock.environment = None;
+    }
     let bin = programs(&spec);
     let directory = match &how.chdir {
         Some(dir) => absolute(dir)?,
         None => std::env::current_dir().context("cannot tell the current directory")?,
     };
-    let (program, arguments) = choose(&spec, &bin);
-    let environment = environment::environment(std::env::vars_os(), &[], &bin, how.pure);
-    let program = Program { program, arguments, environment, directory };
+    let (program, arguments, environment, files) = choose(&spec, &bin)?;
+    let program = Program { program, arguments, environment, directory, output: None };
     let options = ServeOptions { fusermount: false, ..options };
     let usable = &mut |_: &_, warnings: &[String]| warn(context, warnings);
     let outcome = daemon::run(&spec, &dirs(context), &program, options, how.user_namespace, usable);
+    drop(files);
     match outcome.map_err(failed)? {
         Outcome::Ended { code, warnings } => {
             warn(context, &warnings);

@@ -193,8 +193,22 @@ fn cells(record: &Record, usage: Option<Usage>) -> Vec<String> {
     let owner = format!("{}:{}", record.uid, record.gid);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let since = duration(now.saturating_sub(record.since));
-    let paths = record.closure.count.to_string();
+    let paths = paths(record);
     vec![place, record.pid.to_string(), paths, record.io.clone(), upper, used, owner, since]
+}
+
+/// `24`, or `24 (with bash, fonts, 3 more)` where extra roots were added.
+fn paths(record: &Record) -> String {
+    const SHOWN: usize = 2;
+    let count = record.closure.count;
+    let mut names: Vec<String> = record.extra_roots.iter().map(|extra| extra.name.clone()).collect();
+    let more = names.len().saturating_sub(SHOWN);
+    // Nothing is gained by naming how many, where that is one.
+    if more > 1 {
+        names.truncate(SHOWN);
+        names.push(format!("{more} more"));
+    }
+    if names.is_empty() { count.to_string() } else { format!("{count} (with {})", names.join(", ")) }
 }
 
 /// Seconds in the largest unit that fits.

@@ -16,7 +16,7 @@ use crate::sys::{mount, namespace, process};
 const PLACE: &str = "/nix";
 
 /// What is executed.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Debug)]
 pub struct Program {
     /// The program: a path, or a name that is looked for in the `PATH` of `environment`.
     pub program: OsString,
@@ -26,6 +26,8 @@ pub struct Program {
     pub environment: Vec<(OsString, OsString)>,
     /// Its working directory, absolute.
     pub directory: PathBuf,
+    /// Where its standard output goes; the caller's if `None`.
+    pub output: Option<OwnedFd>,
 }
 
 /// Why the program did not start, and the exit code that a shell would answer.
@@ -43,6 +45,13 @@ impl Program {
         }
         let mut command = Command::new(&self.program);
         command.args(&self.arguments).env_clear().envs(self.environment.iter().cloned());
+        match self.output.as_ref().map(OwnedFd::try_clone).transpose() {
+            Ok(None) => {}
+            Ok(Some(output)) => drop(command.stdout(output)),
+            Err(error) => {
+                return NotStarted { failure: Failure::of("cannot redirect the output", &error), code: 126 };
+            }
+        }
         let error = command.exec();
         let missing = error.kind() == io::ErrorKind::NotFound;
         let failure = Failure::of(&format!("cannot execute '{}'", self.program.display()), &error);

@@ -1,0 +1,108 @@
+//! Locks as files: read once and bounded, replaced by one rename.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use super::EnvLock;
+use crate::lock::error::LockError;
+
+/// The largest lock that is read, in bytes.
+pub const MAX_SIZE: u64 = 64 << 20;
+
+impl EnvLock {
+    /// Reads the lock in a file, once, and at most [`MAX_SIZE`] of it.
+    ///
+    /// # Errors
+    /// If the file cannot be read, is too large, or is no lock.
+    pub fn read(path: &Path) -> Result<Self, LockError> {
+        let text = read_bounded(path, MAX_SIZE)?;
+        Self::parse(&text, &path.display().to_string())
+    }
+
+    /// Reads the lock in an open file, from where it stands, as [`EnvLock::read`], but at most `most` bytes; `origin` is told in
+    /// errors.
+    ///
+    /// # Errors
+    /// As [`EnvLock::read`].
+    pub fn read_from(file: File, origin: &str, most: u64) -> Result<Self, LockError> {
+        Self::parse(&bounded(file, Path::new(origin), most)?, origin)
+    }
+
+    /// True if a file looks like a lock of any version, usable or not; false if it cannot be read.
+    #[must_use]
+    pub fn is_one(path: &Path) -> bool {
+        #[derive(Deserialize)]
+        struct Looks {
+            roots: Option<serde::de::IgnoredAny>,
+            closure: Option<serde::de::IgnoredAny>,
+        }
+        let is_file = std::fs::metadata(path).is_ok_and(|found| found.is_file());
+        let text = if is_file { read_bounded(path, MAX_SIZE).ok() } else { None };
+        text.is_some_and(|text| {
+            serde_json::from_slice(&text).is_ok_and(|l: Looks| l.roots.is_some() && l.closure.is_some())
+        })
+    }
+
+    /// Writes the lock into a file by one rename: a reader sees the old one or the new one, whole.
+    ///
+    /// Answers `false`, and leaves the file as it is, if it says the same already.
+    ///
+    /// # Errors
+    /// If it cannot be written; then nothing is left behind.
+    pub fn write(&self, path: &Path) -> Result<bool, LockError> {
+        let text = self.print()?;
+        if std::fs::read(path).is_ok_and(|old| old == text.as_bytes()) {
+            return Ok(false);
+        }
+        replace(path, text.as_bytes()).map_err(LockError::file("write", path))?;
+        Ok(true)
+    }
+}
+
+/// The contents of a file, if it has at most `limit` bytes; a file that grows meanwhile is not trusted either.
+pub(in crate::lock) fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>, LockError> {
+    bounded(File::open(path).map_err(LockError::file("read", path))?, path, limit)
+}
+
+/// The contents of an open file that is called `path`, likewise.
+fn bounded(file: File, path: &Path, limit: u64) -> Result<Vec<u8>, LockError> {
+    let too_large = || LockError::TooLarge { path: path.to_owned(), limit };
+    if file.metadata().map_err(LockError::file("read", path))?.len() > limit {
+        return Err(too_large());
+    }
+    let mut bytes = Vec::new();
+    file.take(limit + 1).read_to_end(&mut bytes).map_err(LockError::file("read", path))?;
+    if bytes.len() as u64 > limit { Err(too_large()) } else { Ok(bytes) }
+}
+
+/// Replaces a file by one rename, after its contents have reached the disk.
+fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let directory = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+        _ => PathBuf::from("."),
+    };
+    let mut name = std::ffi::OsString::from(".");
+    name.push(path.file_name().unwrap_or_default());
+    name.push(format!(".{}.new", std::process::id()));
+    let draft = directory.join(name);
+    let write = || {
+        let mut file = File::options().write(true).create_new(true).mode(0o644).open(&draft)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        std::fs::rename(&draft, path)?;
+        File::open(&directory)?.sync_all()
+    };
+    let answer = write();
+    if let Err(error) = &answer
+        && error.kind() != std::io::ErrorKind::AlreadyExists
+        && let Err(left) = std::fs::remove_file(&draft)
+        && left.kind() != std::io::ErrorKind::NotFound
+    {
+        tracing::warn!(draft = %draft.display(), %left, "a draft of a lock stays behind");
+    }
+    answer
+}

@@ -1,0 +1,131 @@
+//! What a closure starts from: the one place where roots and extra roots meet.
+//!
+//! The closure of a lock is that of its roots in its mode, and the runtime closure of its extra roots. Whoever needs it
+//! asks here, so that nobody forgets the second.
+
+use std::path::Path;
+
+use super::error::LockError;
+use super::format::{EnvLock, ExtraRoot, Root};
+use super::known::Known;
+use crate::closure::{Cache, Closure, Mode, why};
+use crate::store::{Location, References, StorePath};
+
+/// What a closure starts from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Starts {
+    /// In `mode`.
+    roots: Vec<StorePath>,
+    /// With their runtime closures, by name; none is a derivation.
+    extra: Vec<ExtraRoot>,
+    mode: Mode,
+}
+
+/// A chain of references, and the name of the extra root that it starts from, if it starts from one.
+pub type Chain = (Vec<StorePath>, Option<String>);
+
+impl Starts {
+    /// Of roots, extra roots and a mode.
+    #[must_use]
+    pub fn new(roots: &[Root], extra: &[ExtraRoot], mode: Mode) -> Self {
+        Self { roots: roots.iter().map(|root| root.path.clone()).collect(), extra: extra.to_vec(), mode }
+    }
+
+    /// The roots.
+    #[must_use]
+    pub fn roots(&self) -> &[StorePath] {
+        &self.roots
+    }
+
+    /// The extra roots.
+    #[must_use]
+    pub fn extra(&self) -> &[ExtraRoot] {
+        &self.extra
+    }
+
+    /// Which closure of the roots.
+    #[must_use]
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// All paths that it starts from, roots first.
+    #[must_use]
+    pub fn paths(&self) -> Vec<StorePath> {
+        self.roots.iter().chain(self.extra.iter().map(|extra| &extra.path)).cloned().collect()
+    }
+
+    /// True if one closure of all of them is the closure: not in mode `build`, which also follows the derivations that an
+    /// extra root refers to.
+    fn is_one(&self) -> bool {
+        self.extra.is_empty() || self.mode != Mode::Build
+    }
+
+    /// The closure, if it is remembered of this very state of the store's database.
+    #[must_use]
+    pub fn unchanged(&self, cache: &Cache, store: &Location) -> Option<Closure> {
+        self.is_one().then(|| cache.unchanged(store, &self.paths(), self.mode))?
+    }
+
+    /// The closure; from the cache where that can answer.
+    ///
+    /// # Errors
+    /// As [`crate::closure::resolve`].
+    pub fn closure(&self, known: &Known, cache: &Cache) -> Result<Closure, LockError> {
+        if self.is_one() {
+            return known.closure(cache, &self.paths(), self.mode);
+        }
+        let roots = known.closure(cache, &self.roots, self.mode)?;
+        let extra: Vec<StorePath> = self.extra.iter().map(|extra| extra.path.clone()).collect();
+        let extra = known.closure(cache, &extra, Mode::Runtime)?;
+        let mut nar_size = roots.nar_size();
+        let mut more = Vec::new();
+        for path in extra.into_paths().into_iter().filter(|path| !roots.contains(path)) {
+            nar_size = nar_size.zip(known.references().nar_size(&path)?).and_then(|(a, b)| a.checked_add(b));
+            more.push(path);
+        }
+        let mut all = roots.into_paths();
+        all.extend(more);
+        Ok(Closure::new(all, nar_size))
+    }
+
+    /// The shortest chain to `target`, as [`why`]; of two of one length the one from a root.
+    ///
+    /// # Errors
+    /// As [`why`].
+    pub fn why(&self, source: &dyn References, target: &StorePath) -> Result<Option<Chain>, LockError> {
+        let mut best = why(source, &self.roots, self.mode, target)?.map(|chain| (chain, None));
+        for extra in &self.extra {
+            let root = std::slice::from_ref(&extra.path);
+            if let Some(chain) = why(source, root, Mode::Runtime, target)?
+                && best.as_ref().is_none_or(|(b, _): &Chain| chain.len() < b.len())
+            {
+                best = Some((chain, Some(extra.name.clone())));
+            }
+        }
+        Ok(best)
+    }
+}
+
+impl EnvLock {
+    /// What its closure starts from.
+    #[must_use]
+    pub fn starts(&self) -> Starts {
+        Starts::new(&self.roots, &self.extra_roots, self.mode)
+    }
+
+    /// The closure that it names, out of a store as it is now, and what that was asked if it was; `state` is where caches
+    /// lie. It is not compared with what was locked: see [`super::verify`].
+    ///
+    /// # Errors
+    /// If it cannot be had.
+    pub fn closure_in(&self, store: &Location, state: &Path) -> Result<(Closure, Option<Known>), LockError> {
+        let (starts, cache) = (self.starts(), Cache::open(state));
+        if let Some(closure) = starts.unchanged(&cache, store) {
+            return Ok((closure, None));
+        }
+        let known = Known::open(store, None, state)?;
+        let closure = starts.closure(&known, &cache)?;
+        Ok((closure, Some(known)))
+    }
+}
