@@ -1,6 +1,6 @@
 //! Containers that are started all at once, each with a `/nix` of its own: a view, or a bind mount for each store path.
 //!
-//! `cargo build --release -p nixview-helpers && cargo bench --bench containers [-- --containers N]`, as root. Timed is what
+//! `cargo build --release -p nixview-helpers && cargo bench --bench containers [-- --containers N --rounds N]`, as root. Timed is what
 //! somebody waits for: from asking for the container until a program of its `/nix` has been executed in it. The ways take
 //! turns, round by round. NIXVIEW names another program to measure, beside which its hook is.
 #![allow(
@@ -14,7 +14,7 @@
 )]
 
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -25,7 +25,7 @@ use serde_json::{Value, json};
 
 /// Closures of so many paths.
 const SIZES: [usize; 3] = [50, 500, 2_000];
-/// How often each way starts all its containers.
+/// How often each way starts all its containers, if nothing is said.
 const ROUNDS: usize = 4;
 
 fn main() {
@@ -39,13 +39,40 @@ fn main() {
         println!("skipped: containers: needs root, /dev/fuse, busybox-static and bubblewrap");
         return;
     }
-    let many = std::env::args().skip_while(|a| a != "--containers").nth(1).map_or(50, |n| n.parse().unwrap());
-    println!("{many} containers at once, {ROUNDS} rounds\n");
-    println!("| closure, paths | way | p50, ms | p99, ms | PSS of nixview, kB each|");
+    let many = number("--containers", 50);
+    let rounds = number("--rounds", ROUNDS);
+    left_alone();
+    println!("{many} containers at once, {rounds} rounds\n");
+    println!("| closure, paths | way | p50, ms | p99, ms | PSS of nixview, kB each |");
     println!("|---|---|---|---|---|");
     for size in SIZES {
-        Bench::new(size).run(many);
+        Bench::new(size).run(many, rounds);
     }
+}
+
+/// The value of an option.
+fn number(option: &str, usual: usize) -> usize {
+    std::env::args().skip_while(|a| a != option).nth(1).map_or(usual, |n| n.parse().unwrap())
+}
+
+/// What the hook costs a container that wants no view, beside a program that does nothing.
+fn left_alone() {
+    let state = r#"{"ociVersion":"1.0.2","id":"x","status":"creating","pid":1,"bundle":"/"}"#;
+    let middle = |program: &Path| {
+        let one = |_| {
+            let begin = Instant::now();
+            let mut child = Command::new(program).stdin(Stdio::piped()).spawn().unwrap();
+            child.stdin.take().unwrap().write_all(state.as_bytes()).ok();
+            assert!(child.wait().unwrap().success());
+            begin.elapsed()
+        };
+        let mut times: Vec<Duration> = (0..200).map(one).collect();
+        times.sort_unstable();
+        times[100].as_secs_f64() * 1e3
+    };
+    let hook = program().with_file_name("nixview-oci-hook");
+    let (ours, nothing) = (middle(&hook), middle(Path::new("/bin/true")));
+    println!("the hook for a container that wants no view: {ours:.1} ms; /bin/true: {nothing:.1} ms");
 }
 
 /// The program that is measured.
@@ -157,10 +184,10 @@ impl Bench {
         command
     }
 
-    fn run(&self, many: usize) {
+    fn run(&self, many: usize, rounds: usize) {
         let mut times: Vec<Vec<Duration>> = vec![Vec::new(); Way::ALL.len()];
         let mut memory = vec![0; Way::ALL.len()];
-        for round in 0..ROUNDS {
+        for round in 0..rounds {
             for (at, way) in Way::ALL.into_iter().enumerate() {
                 if !way.is_for(self.size) {
                     continue;
