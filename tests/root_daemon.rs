@@ -124,6 +124,8 @@ fn views_serve_on_when_the_daemon_is_killed_and_the_next_one_knows_them() {
 #[test]
 #[ignore = "needs root and /dev/fuse"]
 fn a_view_is_handed_over_and_ends_with_its_mount() {
+    // A copy of the mount in a namespace that somebody makes at this moment would keep the view.
+    scene::alone();
     let scene = Scene::new();
     for with_daemon in [true, false] {
         let daemon = with_daemon.then(|| Daemon::start(&scene));
@@ -152,6 +154,8 @@ fn a_view_is_handed_over_and_ends_with_its_mount() {
         // One that is still used is ended all the same if that is asked for.
         let (request, lock) = handed(&scene, "used");
         let mounted = asked.mount(&request, lock.as_fd(), None).unwrap();
+        let error = asked.unmount(ViewRef::Name("used".to_owned()), false).unwrap_err();
+        assert!(error.to_string().contains("in use: a test"), "{error}");
         let answer = asked.unmount(ViewRef::Name("used".to_owned()), true).unwrap();
         assert_eq!(answer, ("used".to_owned(), Stopped::Ended));
         drop(mounted);

@@ -12,6 +12,9 @@ use crate::view::ViewName;
 /// How long a server has to clean up whose view umount(8) took away, which does not wait for it.
 const CLEAN_UP: Duration = Duration::from_secs(5);
 
+/// How long a view that was handed over is waited for: nobody can tell whether it is still used but who has it.
+const LETTING_GO: Duration = Duration::from_secs(2);
+
 /// Takes a name. What a dead server left under it is taken away; one that is about to end is waited for.
 ///
 /// # Errors
@@ -48,8 +51,10 @@ fn ends(registry: &Registry, name: &ViewName) -> Result<bool, Failure> {
                 return Ok(false);
             }
         }
-        // Whoever has it may just have let it go.
-        Place::Handed { .. } => {}
+        // Whoever has it may just have let it go: a container of this name that is started again.
+        Place::Handed { .. } => {
+            return Ok(wait_for_end(registry, name, record.pid, LETTING_GO)? != End::Serving);
+        }
         Place::Private { .. } => return Ok(false),
     }
     Ok(wait_for_end(registry, name, record.pid, CLEAN_UP)? != End::Serving)

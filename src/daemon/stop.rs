@@ -18,6 +18,9 @@ use crate::view::ViewName;
 /// How long a server has to clean up after its view was unmounted.
 const CLEAN_UP: Duration = Duration::from_secs(10);
 
+/// How long who has a view that was handed over may take to let it go, if that is not to be forced.
+const LETTING_GO: Duration = Duration::from_secs(2);
+
 /// Which view is meant.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Which<'a> {
@@ -61,8 +64,11 @@ pub fn stop(registry: &Registry, which: &Which<'_>, lazy: bool) -> Result<Stoppe
         Place::Handed { .. } => {}
         Place::Mounted { .. } | Place::Private { .. } => unmount(&record, lazy)?,
     }
-    let handed = matches!(record.place, Place::Handed { .. });
-    let patience = if lazy && !handed { Duration::from_secs(1) } else { CLEAN_UP };
+    let patience = match (&record.place, lazy) {
+        (Place::Handed { .. }, false) => LETTING_GO,
+        (Place::Mounted { .. } | Place::Private { .. }, true) => Duration::from_secs(1),
+        _ => CLEAN_UP,
+    };
     match wait_for_end(registry, &name, record.pid, patience)? {
         End::Gone => Ok(Stopped::Ended(name)),
         End::Dead => {
@@ -70,7 +76,14 @@ pub fn stop(registry: &Registry, which: &Which<'_>, lazy: bool) -> Result<Stoppe
             leftovers::clean_if_dead(registry, &name)?;
             Ok(Stopped::WasDead(name))
         }
-        End::Serving => Ok(Stopped::StillUsed(name)),
+        End::Serving => match &record.place {
+            Place::Handed { purpose } if !lazy => {
+                Err(Failure::new(format!("the view '{name}' is in use: {purpose}"))
+                    .hint("it ends with what uses it")
+                    .hint("'nixview umount --lazy' ends it at once; who uses it gets errors then"))
+            }
+            _ => Ok(Stopped::StillUsed(name)),
+        },
     }
 }
 

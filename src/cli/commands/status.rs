@@ -193,22 +193,22 @@ fn cells(record: &Record, usage: Option<Usage>) -> Vec<String> {
     let owner = format!("{}:{}", record.uid, record.gid);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let since = duration(now.saturating_sub(record.since));
-    let paths = paths(record);
+    let extra = record.extra_roots.iter().map(|extra| extra.name.as_str()).collect();
+    let paths = paths(record.closure.count, extra);
     vec![place, record.pid.to_string(), paths, record.io.clone(), upper, used, owner, since]
 }
 
 /// `24`, or `24 (with bash, fonts, 3 more)` where extra roots were added.
-fn paths(record: &Record) -> String {
+fn paths(count: u64, extra: Vec<&str>) -> String {
     const SHOWN: usize = 2;
-    let count = record.closure.count;
-    let mut names: Vec<String> = record.extra_roots.iter().map(|extra| extra.name.clone()).collect();
-    let more = names.len().saturating_sub(SHOWN);
-    // Nothing is gained by naming how many, where that is one.
-    if more > 1 {
-        names.truncate(SHOWN);
-        names.push(format!("{more} more"));
+    let more = format!("{} more", extra.len().saturating_sub(SHOWN));
+    let mut extra = extra;
+    // Nothing is gained by saying how many, where that is one.
+    if extra.len() > SHOWN + 1 {
+        extra.truncate(SHOWN);
+        extra.push(&more);
     }
-    if names.is_empty() { count.to_string() } else { format!("{count} (with {})", names.join(", ")) }
+    if extra.is_empty() { count.to_string() } else { format!("{count} (with {})", extra.join(", ")) }
 }
 
 /// Seconds in the largest unit that fits.
@@ -224,6 +224,15 @@ fn duration(seconds: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn extra_roots_are_named_as_far_as_there_is_room() {
+        let shown = |extra: &[&str]| paths(24, extra.to_vec());
+        assert_eq!(shown(&[]), "24");
+        assert_eq!(shown(&["bash"]), "24 (with bash)");
+        assert_eq!(shown(&["a", "b", "c"]), "24 (with a, b, c)");
+        assert_eq!(shown(&["a", "b", "c", "d"]), "24 (with a, b, 2 more)");
+    }
 
     #[test]
     fn durations_are_short() {

@@ -215,6 +215,8 @@ fn an_environment_is_of_one_derivation_that_is_developed() {
     let roots = vec![Root::plain(path('d', "env.drv"))];
     let lock = EnvLock { environment, roots, mode: Mode::Dev, ..with_extra() };
     let text = lock.print().unwrap();
+    let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(sorted(&value, 0) + "\n", text, "canonical");
     assert!(text.find("\"environment\"") < text.find("\"extraRoots\""), "{text}");
     assert_eq!(EnvLock::parse(text.as_bytes(), "x").unwrap(), lock);
     for (from, to, why) in [
