@@ -49,6 +49,19 @@ pub enum Stopped {
 /// If there is no such view, it is used, or it cannot be unmounted.
 pub fn stop(registry: &Registry, which: &Which<'_>, lazy: bool) -> Result<Stopped, Failure> {
     let (name, state) = find(registry, which)?;
+    end(registry, name, state, lazy)
+}
+
+/// As [`stop`]; `None` if there is no view of that name, or none any more: those that were handed over end by themselves.
+///
+/// # Errors
+/// If it is used, or cannot be unmounted.
+pub fn stop_if_there(registry: &Registry, name: &ViewName, lazy: bool) -> Result<Option<Stopped>, Failure> {
+    let Some(state) = settled(registry, name)? else { return Ok(None) };
+    end(registry, name.clone(), state, lazy).map(Some)
+}
+
+fn end(registry: &Registry, name: ViewName, state: State, lazy: bool) -> Result<Stopped, Failure> {
     let record = match state {
         State::Served(record) => record,
         State::Starting => {
@@ -191,11 +204,24 @@ fn covered(target: &Path, connection: u64) -> std::io::Result<bool> {
         .any(|m| m.mount_point == target && leftovers::is_view(m) && leftovers::connection(m) == connection))
 }
 
+/// What there is under a name, when its server has said what it serves or given the name back: for a moment both look the
+/// same.
+fn settled(registry: &Registry, name: &ViewName) -> Result<Option<State>, Failure> {
+    let until = Instant::now() + CLEAN_UP;
+    loop {
+        let state = registry.state(name).attempt(|| "cannot read the registry of views".to_owned())?;
+        if state != Some(State::Starting) || Instant::now() >= until {
+            return Ok(state);
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
 /// The view that is meant, of those that the registry knows.
 fn find(registry: &Registry, which: &Which<'_>) -> Result<(ViewName, State), Failure> {
     let attempt = || "cannot read the registry of views".to_owned();
     match which {
-        Which::Name(name) => match registry.state(name).attempt(attempt)? {
+        Which::Name(name) => match settled(registry, name)? {
             Some(state) => Ok((name.clone(), state)),
             None => Err(Failure::new(format!("there is no view named '{name}'"))
                 .hint("'nixview status' lists the views of this host")),
@@ -219,5 +245,29 @@ fn find(registry: &Registry, which: &Which<'_>) -> Result<(ViewName, State), Fai
                 failure.hint("'nixview status' lists the views of this host")
             })
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "test code")]
+
+    use super::*;
+
+    #[test]
+    fn a_view_that_ends_meanwhile_is_none_and_no_failure() {
+        let dir = tempfile::tempdir().unwrap();
+        let registry = Registry::open(dir.path()).unwrap();
+        let name: ViewName = "web".parse().unwrap();
+        assert_eq!(stop_if_there(&registry, &name, true).unwrap(), None);
+        // Its record is gone, its name not yet given back.
+        let (claim, _) = registry.claim(&name).unwrap();
+        let ending = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(50));
+            claim.withdraw().unwrap();
+        });
+        assert_eq!(stop_if_there(&registry, &name, true).unwrap(), None);
+        ending.join().unwrap();
+        stop(&registry, &Which::Name(name), true).unwrap_err();
     }
 }

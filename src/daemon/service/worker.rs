@@ -130,10 +130,11 @@ impl Worker<'_> {
             };
             return Ok((Answer::Stopped { name, how: Stopped::Absent }, None));
         };
-        let (name, how) = match stop::stop(&registry, &Which::Name(name), lazy)? {
-            stop::Stopped::Ended(name) => (name, Stopped::Ended),
-            stop::Stopped::WasDead(name) => (name, Stopped::WasDead),
-            stop::Stopped::StillUsed(name) => (name, Stopped::StillUsed),
+        let (name, how) = match stop::stop_if_there(&registry, &name, lazy)? {
+            Some(stop::Stopped::Ended(name)) => (name, Stopped::Ended),
+            Some(stop::Stopped::WasDead(name)) => (name, Stopped::WasDead),
+            Some(stop::Stopped::StillUsed(name)) => (name, Stopped::StillUsed),
+            None => (name, Stopped::Absent),
         };
         tracing::info!(view = %name, uid = self.peer.uid, ?how, "unmounted");
         Ok((Answer::Stopped { name: name.to_string(), how }, None))
