@@ -261,7 +261,11 @@ impl Scene {
                 assert_eq!(entries.count(), 0, "{dir}");
             }
         }
-        assert_eq!(std::fs::read_dir(self.at("tmp")).unwrap().count(), 0, "temporary files");
+        // nix-shell leaves its files where a setup has a trap of its own.
+        let names =
+            std::fs::read_dir(self.at("tmp")).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
+        let left: Vec<String> = names.filter(|name| !name.starts_with("nix-shell-")).collect();
+        assert_eq!(left, Vec::<String>::new());
     }
 }
 
