@@ -490,6 +490,21 @@ fn a_lock_is_entered_without_nix_and_without_what_was_remembered() {
         .output()
         .unwrap();
     assert_eq!(output.stdout, b"text 'of' file\n", "{output:?}");
+    // No program of Nix can be found.
+    let nixview = env!("CARGO_BIN_EXE_nixview");
+    let bare = [
+        "PATH=/nowhere",
+        nixview,
+        "shell",
+        "--store",
+        "root",
+        "--closure",
+        "env.lock",
+        "--run",
+        "echo $CC:$PATH",
+    ];
+    let output = scene.command("env", &[]).args(bare).output().unwrap();
+    assert_eq!(output.stdout, format!("gcc:{tools}:{tools}:/nowhere\n").into_bytes(), "{output:?}");
     // An exit code comes through; so does the setup's trap.
     assert_eq!(scene.shell(&["--run", "exit 9"], &[]).status.code(), Some(9));
     let none = scene.shell(&["--no-env", "--run", "echo ${CC-none}"], &[]);
