@@ -17,7 +17,7 @@ use std::process::{Child, Command, Stdio};
 
 use nixview::closure::Mode;
 use nixview::lock::Digest;
-use scene::{Ran, Scene, ran};
+use scene::{Ran, Scene, alone, ran};
 
 /// A scene in which Nix works, and what of the host must stay as it is.
 struct Inside {
@@ -66,6 +66,7 @@ impl Inside {
             eprintln!("skipped: nix-build is not installed");
             return None;
         }
+        alone();
         let scene = Scene::new();
         fs::write(scene.path("nix.conf"), NIX_CONF).unwrap();
         fs::write(scene.path("expression.nix"), EXPRESSION).unwrap();

@@ -15,7 +15,7 @@ use std::os::unix::fs::MetadataExt;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use scene::{Scene, kill};
+use scene::{Scene, alone, kill};
 
 fn states(scene: &Scene) -> Vec<String> {
     scene.names("state/nix-state")
@@ -40,6 +40,7 @@ fn is_whole(scene: &Scene, name: &str) -> bool {
 #[test]
 #[ignore = "needs root and /dev/fuse"]
 fn it_is_made_at_the_first_look_and_goes_when_nobody_needs_it() {
+    alone();
     let scene = Scene::new();
     scene.mount("env-a", "a", &["--name", "one", "--tmp"]).ok();
     // A listing, also a long one, and all of the store make nothing.
@@ -90,6 +91,7 @@ fn it_is_made_at_the_first_look_and_goes_when_nobody_needs_it() {
 #[test]
 #[ignore = "needs root and /dev/fuse"]
 fn a_maker_that_is_killed_leaves_a_draft_at_most() {
+    alone();
     let scene = Scene::new();
     let mut drafts = 0;
     let mut whole = 0;
@@ -140,6 +142,7 @@ fn a_maker_that_is_killed_leaves_a_draft_at_most() {
 #[test]
 #[ignore = "needs root and /dev/fuse"]
 fn what_cannot_be_made_is_an_error_there_and_nowhere_else() {
+    alone();
     let scene = Scene::new();
     scene.mount("env-a", "a", &["--name", "web", "--tmp"]).ok();
     let database = scene.store.database();

@@ -31,6 +31,9 @@ pub const MAX_BYTES: usize = 16 << 20;
 /// The most variables, files, or items of one array that an environment may have.
 pub const MAX_COUNT: usize = 20_000;
 
+/// The most lines that a script may have.
+const MAX_LINES: usize = 200_000;
+
 /// The longest name of a variable, in bytes.
 const MAX_NAME: usize = 1024;
 
@@ -217,6 +220,9 @@ impl Environment {
         }
         if self.variables.len() > MAX_COUNT || self.files.len() > MAX_COUNT {
             return Err(format!("the environment has more than {MAX_COUNT} variables or files"));
+        }
+        if self.script.len() > MAX_LINES {
+            return Err(format!("the script of the environment has more than {MAX_LINES} lines"));
         }
         if self.script.iter().any(|line| line.as_bytes().iter().any(|b| matches!(b, 0 | b'\n'))) {
             return Err("a line of the environment's script has a NUL or is more than one".to_owned());

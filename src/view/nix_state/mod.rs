@@ -63,7 +63,11 @@ impl NixState {
     #[must_use]
     pub fn of(state: &Path, store: &Location, lock: &EnvLock, members: &Arc<Members>) -> Option<Self> {
         store.database_file().filter(|file| file.is_file())?;
-        let roots = lock.few_to_pin();
+        let roots = lock.few_to_pin().map(|mut roots| {
+            roots.sort_unstable();
+            roots.dedup();
+            roots
+        });
         Some(Self { dir: state.join(DIRECTORY), store: store.clone(), members: Arc::clone(members), roots })
     }
 
