@@ -178,16 +178,18 @@ fn what_fails_has_the_exit_code_of_mount_8() {
 #[test]
 #[ignore = "needs binutils"]
 fn neither_sqlite_nor_fuse_is_linked_in() {
-    let output = match Command::new("nm").arg(HELPER).output() {
-        Ok(output) => output,
-        Err(error) => {
-            eprintln!("skipped: nm: {error}");
-            return;
+    for program in [HELPER, env!("CARGO_BIN_EXE_nixview-oci-hook")] {
+        let output = match Command::new("nm").arg(program).output() {
+            Ok(output) => output,
+            Err(error) => {
+                eprintln!("skipped: nm: {error}");
+                return;
+            }
+        };
+        let symbols = String::from_utf8(output.stdout).unwrap();
+        assert!(symbols.contains("nixview"), "{program} has symbols");
+        for of_others in ["sqlite3_", "fuser", "rusqlite"] {
+            assert!(!symbols.contains(of_others), "{of_others} is linked into {program}");
         }
-    };
-    let symbols = String::from_utf8(output.stdout).unwrap();
-    assert!(symbols.contains("nixview"), "the program has symbols");
-    for of_others in ["sqlite3_", "fuser", "rusqlite"] {
-        assert!(!symbols.contains(of_others), "{of_others} is linked in");
     }
 }
