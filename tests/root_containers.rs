@@ -118,9 +118,14 @@ impl Host {
         command
     }
 
+    /// The id of the bundle's container: runc names its control group by it, and tests run at once.
+    fn id(&self) -> &str {
+        self.scene.dir.path().file_name().unwrap().to_str().unwrap()
+    }
+
     /// Runs the bundle.
     fn run_bundle(&self) -> Ran {
-        scene::ran(self.runc(&["run", "t"]).output().unwrap())
+        scene::ran(self.runc(&["run", self.id()]).output().unwrap())
     }
 
     /// Fails if something of a view stays longer than a server takes to end by itself, or the store was changed.
@@ -346,10 +351,10 @@ fn root_of_a_user_namespace_owns_its_nix() {
 
 /// A container that runs until it is ended.
 fn start(host: &Host) -> (Child, u32) {
-    let child = host.runc(&["run", "t"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let child = host.runc(&["run", host.id()]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     let mut pid = 0;
     wait_for("the container runs", || {
-        let state = scene::ran(host.runc(&["state", "t"]).output().unwrap());
+        let state = scene::ran(host.runc(&["state", host.id()]).output().unwrap());
         let state: serde_json::Value = serde_json::from_str(&state.out).unwrap_or_default();
         pid = state["pid"].as_u64().unwrap_or(0) as u32;
         state["status"] == "running"
@@ -367,8 +372,8 @@ fn a_container_that_is_killed_leaves_nothing() {
     host.rootfs(None);
     host.annotated(&[], &[], "echo x > /nix/new; sleep 100");
     let (mut runtime, pid) = start(&host);
-    let status = host.scene.nixview(&["status", "--json", "oci-t"]).ok().out;
-    assert!(status.contains("container t (/nix)"), "{status}");
+    let status = host.scene.nixview(&["status", "--json", &format!("oci-{}", host.id())]).ok().out;
+    assert!(status.contains(&format!("container {} (/nix)", host.id())), "{status}");
     scene::kill(pid as i32);
     runtime.wait().unwrap();
     host.assert_nothing_left();
@@ -382,7 +387,7 @@ fn a_container_that_is_killed_leaves_nothing() {
     scene::kill(pid as i32);
     host.assert_nothing_left();
     // Then the hook finds nothing to do.
-    scene::ran(host.runc(&["delete", "--force", "t"]).output().unwrap()).ok();
+    scene::ran(host.runc(&["delete", "--force", host.id()]).output().unwrap()).ok();
     host.assert_nothing_left();
 }
 
@@ -438,13 +443,13 @@ fn the_daemon_serves_containers_when_it_runs() {
     host.rootfs(None);
     host.annotated(&[], &[], "echo x > /nix/new; exec sleep 100");
     let (mut runtime, pid) = start(&host);
-    let server = host.scene.server("oci-t");
+    let server = host.scene.server(&format!("oci-{}", host.id()));
     // Killing the daemon costs no container its view.
     daemon.kill().unwrap();
     daemon.wait().unwrap();
-    let inside = host.runc(&["exec", "t", "cat", "/nix/new"]).output().unwrap();
+    let inside = host.runc(&["exec", host.id(), "cat", "/nix/new"]).output().unwrap();
     assert_eq!(scene::ran(inside).ok().out, "x\n");
-    assert_eq!(host.scene.server("oci-t"), server);
+    assert_eq!(host.scene.server(&format!("oci-{}", host.id())), server);
     scene::kill(pid as i32);
     runtime.wait().unwrap();
     fs::remove_file(host.scene.path("run/control.sock")).unwrap();
