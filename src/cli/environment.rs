@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use super::view::{dirs, failed, own_ids, warn};
 use super::{CliError, Context, ErrorContext};
 use crate::daemon;
+use crate::daemon::keeper::ServeOptions;
 use crate::daemon::run::{Outcome, Program};
-use crate::daemon::server::ServeOptions;
 use crate::lock::environment::{Entering, EnvironmentFile, MAX_ANSWER, Recipe, RecipeError, SCRIPT};
 use crate::lock::{EnvLock, Environment, Memory};
 use crate::store::Location;
@@ -99,6 +99,7 @@ fn run(lock: &EnvLock, store: &Location, program: &Program, context: &Context) -
         no_exec: false,
         require_gc_roots: false,
         fusermount: false,
+        restart: true,
         threads: NonZeroUsize::MIN.saturating_add(3),
         requested_by: None,
     };

@@ -7,8 +7,8 @@ use std::str::FromStr;
 use super::{CliError, Context, ErrorContext, size};
 use crate::control::{Io, MountRequest, Place, Upper};
 use crate::daemon::Failure;
+use crate::daemon::keeper::Dirs;
 use crate::daemon::record::Record;
-use crate::daemon::server::Dirs;
 use crate::lock::LockError;
 use crate::sys::process::may_mount;
 use crate::view::ViewName;
@@ -35,6 +35,10 @@ pub struct ViewArgs {
     /// Fail if Nix's garbage collector cannot be kept from the environment [default: warn]
     #[arg(long)]
     pub require_gc_roots: bool,
+    /// End the view if its server dies [default: the server is started again, and programs in the view see a pause, on
+    /// Linux 6.9 and later]
+    #[arg(long)]
+    pub no_restart: bool,
     /// How many requests are worked on at once
     #[arg(long, value_name = "N", default_value = "4", value_parser = threads)]
     pub threads: u8,
@@ -152,6 +156,7 @@ impl ViewArgs {
             },
             acl: self.acl,
             require_gc_roots: self.require_gc_roots,
+            no_restart: self.no_restart,
             threads: Some(self.threads),
             ..MountRequest::new(absolute(&self.closure)?, place, upper)
         })

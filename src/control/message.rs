@@ -73,6 +73,9 @@ pub struct MountRequest {
     /// No program in it can be executed.
     #[serde(default)]
     pub no_exec: bool,
+    /// The view ends when its server dies, which is else started again.
+    #[serde(default)]
+    pub no_restart: bool,
     /// The state directory that the sender means, if it means a certain one; another one is refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state_dir: Option<PathBuf>,
@@ -99,6 +102,7 @@ impl MountRequest {
             require_gc_roots: false,
             allow_other: true,
             no_exec: false,
+            no_restart: false,
             state_dir: None,
             threads: None,
         }

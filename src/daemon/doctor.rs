@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Access, access};
 use serde::Serialize;
 
-use super::server::{Dirs, probe_passthrough};
+use super::keeper::{Dirs, probe_passthrough};
 use crate::store::{Database, Location};
 use crate::sys::mount::{self, FuseOptions};
 use crate::sys::process::{self, Ended, Fork};

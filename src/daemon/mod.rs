@@ -3,6 +3,7 @@
 mod claim;
 pub mod doctor;
 mod error;
+pub mod keeper;
 pub mod launch;
 pub mod leftovers;
 pub mod old_roots;
@@ -11,7 +12,6 @@ mod pin;
 pub mod record;
 pub mod registry;
 pub mod run;
-pub mod server;
 pub mod service;
 mod start;
 pub mod stop;

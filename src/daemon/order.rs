@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use super::error::{Attempt, Failure};
-use super::server::{Destination, Dirs, ServeOptions};
+use super::keeper::{Destination, Dirs, ServeOptions};
 use crate::control::{Io, MountRequest, Place, Upper};
 use crate::lock::EnvLock;
 use crate::store::Location;
@@ -104,6 +104,7 @@ impl Order {
             no_exec: request.no_exec,
             require_gc_roots: request.require_gc_roots,
             fusermount: !privileged,
+            restart: !request.no_restart,
             threads: threads(request.threads)?,
             requested_by: None,
         };

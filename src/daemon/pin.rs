@@ -4,8 +4,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::error::{Attempt, Failure};
+use super::keeper::Dirs;
 use super::record::GcRootsRecord;
-use super::server::Dirs;
 use crate::closure::Closure;
 use crate::lock;
 use crate::store::gc_root::{CollectorPause, GcRootError};

@@ -19,8 +19,15 @@ pub struct Record {
     pub version: u32,
     /// The name of the view.
     pub name: ViewName,
-    /// Process id of the server; for people and signals, not to tell whether it lives.
+    /// Process id of the keeper, which ends the view when it gets SIGTERM; for people and signals, not to tell whether
+    /// it lives. If it was killed, that of the server, which has its duties then.
     pub pid: i32,
+    /// Process id of the server, which answers the requests.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server: Option<i32>,
+    /// How often the server was started again.
+    #[serde(default)]
+    pub restarts: u32,
     /// False until the view can be used: then the record only says what a killed server leaves.
     pub usable: bool,
     /// When it began to serve, in seconds since 1970.
@@ -171,6 +178,8 @@ pub(super) mod tests {
             version: VERSION,
             name: name.parse().unwrap(),
             pid: 4242,
+            server: Some(4243),
+            restarts: 2,
             usable: true,
             since: 1_700_000_000,
             place: Place::Mounted { target: "/run/views/web".into(), connection: 77 },

@@ -4,13 +4,13 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
 use super::error::{Attempt, Failure};
+use super::keeper::{Caller, Destination, Dirs, ServeOptions, serve};
 use super::launch::{Launched, Report, Reporter, Waiting, launch};
 use super::leftovers;
 use super::order::Order;
 use super::record::Record;
 use super::registry::Registry;
 use super::run::{self, Outcome, Program};
-use super::server::{Caller, Destination, Dirs, ServeOptions, serve};
 use crate::sys::{namespace, process};
 use crate::view::spec::ViewSpec;
 
@@ -46,6 +46,8 @@ pub fn mount_in_foreground(
         fn socket(&self) -> Option<&OwnedFd> {
             None
         }
+
+        fn leave(&mut self) {}
     }
     rustix::process::chdir("/").attempt(|| "cannot leave the working directory".to_owned())?;
     serve(&order.spec, dirs, &order.destination, order.options, &mut Here(usable))
@@ -98,34 +100,42 @@ fn background(
     };
     launch(&kept, |reporter| {
         let private = matches!(destination, Destination::Private { .. });
-        let mut caller = Elsewhere { reporter, private, told: false };
-        match serve(spec, dirs, destination, options, &mut caller) {
-            Ok(()) => 0,
-            Err(failure) if caller.told => {
+        let mut caller = Elsewhere { reporter: Some(reporter), private, told: false };
+        match (serve(spec, dirs, destination, options, &mut caller), &caller.reporter) {
+            (Ok(()), _) => 0,
+            (Err(failure), Some(reporter)) if !caller.told => {
+                // If the caller is gone nobody is left to be told.
+                u8::from(reporter.report(&Report::Failed(failure), None).is_err()) + 1
+            }
+            (Err(failure), _) => {
                 tracing::error!(%failure, "the view ended badly");
                 1
             }
-            // If the caller is gone nobody is left to be told.
-            Err(failure) => u8::from(caller.reporter.report(&Report::Failed(failure), None).is_err()) + 1,
         }
     })
 }
 
 /// The process that asked for the view.
 struct Elsewhere {
-    reporter: Reporter,
+    /// `None` in a process that does not talk to it.
+    reporter: Option<Reporter>,
     private: bool,
     told: bool,
 }
 
 impl Caller for Elsewhere {
     fn usable(&mut self, record: &Record, warnings: Vec<String>, mount: Option<&OwnedFd>) -> io::Result<()> {
-        self.reporter.report(&Report::Usable { record: Box::new(record.clone()), warnings }, mount)?;
+        let report = Report::Usable { record: Box::new(record.clone()), warnings };
+        self.reporter.as_ref().ok_or(io::ErrorKind::NotConnected)?.report(&report, mount)?;
         self.told = true;
         process::silence()
     }
 
     fn socket(&self) -> Option<&OwnedFd> {
-        self.private.then_some(self.reporter.socket())
+        self.reporter.as_ref().filter(|_| self.private).map(Reporter::socket)
+    }
+
+    fn leave(&mut self) {
+        self.reporter = None;
     }
 }

@@ -7,7 +7,6 @@
 use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -15,10 +14,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
 use fuser::{
-    AccessFlags, BackingId, BsdFileFlags, CopyFileRangeFlags, FileHandle, FopenFlags, Generation, INodeNo,
-    InitFlags, IoctlFlags, KernelConfig, LockOwner, PollEvents, PollFlags, PollNotifier, RenameFlags,
-    ReplyAttr, ReplyCreate, ReplyData, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek,
-    ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    AccessFlags, BsdFileFlags, CopyFileRangeFlags, FileHandle, FopenFlags, Generation, INodeNo, InitFlags,
+    IoctlFlags, KernelConfig, LockOwner, PollEvents, PollFlags, PollNotifier, RenameFlags, ReplyAttr,
+    ReplyCreate, ReplyData, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen,
+    ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
 use crate::telemetry::metrics::{Metrics, Operation};
@@ -29,7 +28,9 @@ use super::answer::{attributes, empty, entry, xattr};
 use super::convert::{self, FOREVER, NO_HANDLE};
 use super::invalidate::Invalidator;
 use super::observe::Observer;
-use super::passthrough::{self, Mode, OpenInodes};
+use super::opens::Opens;
+use super::passthrough::{self, Mode};
+use super::recorder::{Recorder, Turn};
 use super::{Io, directory, rights};
 
 /// The most that one request reads or writes, in bytes. Each thread keeps as much memory for good once a request of
@@ -51,48 +52,134 @@ pub(super) struct Adapter<V> {
     opens_no_directories: bool,
     /// True if the kernel leaves the umask to the file system.
     masks: bool,
-    open: OpenInodes<BackingId>,
-    refusal_was_told: AtomicBool,
+    opens: Opens,
+    recorder: Option<Arc<dyn Recorder>>,
+    /// True once the kernel is found to ask again what a server that is dead did not answer.
+    asks_again: Arc<AtomicBool>,
     observer: Observer,
     invalidator: Arc<Invalidator>,
 }
 
+/// What an adapter shares with its session.
+#[derive(Clone, Default)]
+pub(super) struct Shared {
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) invalidator: Arc<Invalidator>,
+    pub(super) asks_again: Arc<AtomicBool>,
+}
+
 impl<V: Vfs> Adapter<V> {
-    pub(super) fn new(vfs: Arc<V>, io: Io, metrics: Arc<Metrics>, invalidator: Arc<Invalidator>) -> Self {
+    /// `opens` are those of the connection; `asks_again` becomes true if the kernel can ask again.
+    pub(super) fn new(
+        vfs: Arc<V>,
+        io: Io,
+        opens: Opens,
+        recorder: Option<Arc<dyn Recorder>>,
+        shared: Shared,
+    ) -> Self {
         Self {
             vfs,
             io,
             opens_no_directories: false,
             masks: false,
-            open: OpenInodes::default(),
-            refusal_was_told: AtomicBool::new(false),
-            observer: Observer::new(metrics),
-            invalidator,
+            opens,
+            recorder,
+            asks_again: shared.asks_again,
+            observer: Observer::new(shared.metrics),
+            invalidator: shared.invalidator,
         }
     }
 
-    /// Runs the logic of a request about `ino`.
+    /// Ends an open, and with the last one of an inode its backing file.
+    fn close(&self, ino: vfs::Ino, handle: vfs::Handle) {
+        if self.vfs.is_open(handle) {
+            self.opens.leave(ino);
+            self.vfs.release(ino, handle);
+        }
+    }
+
+    /// Runs the logic of a request about `ino`; what it has noted is secure before it is answered.
     fn run<T>(
         &self,
         operation: Operation,
+        request: &Request,
         ino: INodeNo,
-        logic: impl FnOnce() -> vfs::Result<T>,
+        logic: impl FnOnce(&Turn) -> vfs::Result<T>,
     ) -> Result<T, fuser::Errno> {
-        self.observer.run(operation, convert::ino(ino), logic)
+        self.observer.run(operation, convert::ino(ino), || {
+            let close = |ino, handle| self.close(ino, handle);
+            let turn = Turn::begin(self.recorder.as_ref(), request, &*self.vfs, close);
+            let answer = logic(&turn);
+            // Nobody waits for the answer to a forget, and one that is lost costs memory alone.
+            if let Some(recorder) = self.recorder.as_ref().filter(|_| operation != Operation::Forget) {
+                recorder.secure();
+            }
+            answer
+        })
     }
 
     /// Runs the logic of a request about the name `name` in `parent`.
     fn run_named<T>(
         &self,
         operation: Operation,
-        parent: INodeNo,
-        name: &OsStr,
-        logic: impl FnOnce(vfs::Ino, &vfs::Name) -> vfs::Result<T>,
+        request: &Request,
+        (parent, name): (INodeNo, &OsStr),
+        logic: impl FnOnce(&Turn, vfs::Ino, &vfs::Name) -> vfs::Result<T>,
     ) -> Result<T, fuser::Errno> {
-        self.run(operation, parent, || {
+        self.run(operation, request, parent, |turn| {
             let name = convert::name(operation.name(), parent, name)?;
-            logic(convert::ino(parent), &name)
+            logic(turn, convert::ino(parent), &name)
         })
+    }
+
+    /// Runs the logic of a request that makes an entry; one that has made it already is answered with that.
+    fn run_making(
+        &self,
+        operation: Operation,
+        request: &Request,
+        place: (INodeNo, &OsStr),
+        logic: impl FnOnce(vfs::Ino, &vfs::Name) -> vfs::Result<vfs::Entry>,
+    ) -> Result<vfs::Entry, fuser::Errno> {
+        self.run_named(operation, request, place, |turn, parent, name| {
+            turn.made(&*self.vfs).unwrap_or_else(|| logic(parent, name))
+        })
+    }
+
+    /// Runs the logic of a request that removes or moves a name; one that has done so already is answered with that.
+    fn run_changing(
+        &self,
+        operation: Operation,
+        request: &Request,
+        place: (INodeNo, &OsStr),
+        logic: impl FnOnce(vfs::Ino, &vfs::Name) -> vfs::Result<()>,
+    ) -> Result<(), fuser::Errno> {
+        self.run_named(
+            operation,
+            request,
+            place,
+            |turn, parent, name| {
+                if turn.done { Ok(()) } else { logic(parent, name) }
+            },
+        )
+    }
+
+    /// Opens what a server that is dead has made, and perhaps opened.
+    fn reopen(&self, entry: vfs::Entry, flags: OpenFlags) -> vfs::Result<(vfs::Entry, vfs::Opened)> {
+        match self.vfs.open(entry.attr.ino, OpenFlags(flags.0 & !(libc::O_CREAT | libc::O_EXCL))) {
+            Ok(opened) => Ok((entry, opened)),
+            Err(error) => {
+                self.vfs.forget(entry.attr.ino, 1);
+                Err(error)
+            }
+        }
+    }
+
+    /// Notes that the request of this thread is about to be carried out, and must not be twice.
+    fn start(&self) {
+        if let Some(recorder) = &self.recorder {
+            recorder.start();
+            recorder.secure();
+        }
     }
 
     /// Who makes something in `parent`.
@@ -111,24 +198,6 @@ impl<V: Vfs> Adapter<V> {
         }
         Ok(convert::maker(request, if self.masks { umask } else { 0 }))
     }
-
-    /// Registers a layer's file with the kernel; `None`, told once, if the kernel refuses it.
-    fn register(
-        &self,
-        file: Option<&Arc<OwnedFd>>,
-        register: impl FnOnce(BorrowedFd<'_>) -> io::Result<BackingId>,
-    ) -> Option<BackingId> {
-        let file = file?;
-        match register(file.as_fd()) {
-            Ok(id) => Some(id),
-            Err(error) => {
-                if !self.refusal_was_told.swap(true, Ordering::Relaxed) {
-                    tracing::warn!(%error, "the kernel refuses passthrough for a file; such files are served by requests");
-                }
-                None
-            }
-        }
-    }
 }
 
 impl<V: Vfs + 'static> fuser::Filesystem for Adapter<V> {
@@ -142,7 +211,8 @@ impl<V: Vfs + 'static> fuser::Filesystem for Adapter<V> {
             | InitFlags::FUSE_NO_OPENDIR_SUPPORT
             | InitFlags::FUSE_DONT_MASK
             // Who asks is then told by what makes something alone: see `rights`.
-            | InitFlags::FUSE_ALLOW_IDMAP;
+            | InitFlags::FUSE_ALLOW_IDMAP
+            | InitFlags::FUSE_HAS_RESEND;
         wanted.set(InitFlags::FUSE_POSIX_ACL, self.vfs.keeps_access_lists());
         match self.io {
             Io::Passthrough => {
@@ -157,31 +227,38 @@ impl<V: Vfs + 'static> fuser::Filesystem for Adapter<V> {
         config.add_capabilities(wanted & offered).map_err(unsupported)?;
         let invalid = |_| io::Error::from_raw_os_error(libc::EINVAL);
         config.set_max_write(MAX_TRANSFER).map_err(invalid)?;
+        self.asks_again.store(offered.contains(InitFlags::FUSE_HAS_RESEND), Ordering::Relaxed);
         self.masks = offered.contains(InitFlags::FUSE_DONT_MASK);
         self.opens_no_directories = offered.contains(InitFlags::FUSE_NO_OPENDIR_SUPPORT);
         tracing::debug!(io = self.io.name(), offered = offered.bits(), "connected to the kernel");
         Ok(())
     }
 
-    fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        match self.run_named(Operation::Lookup, parent, name, |parent, name| self.vfs.lookup(parent, name)) {
+    fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let found = self.run_named(Operation::Lookup, request, (parent, name), |_, parent, name| {
+            self.vfs.lookup(parent, name)
+        });
+        match found {
             Ok(Some(found)) => entry(reply, Ok(found)),
             Ok(None) => reply.entry(&FOREVER, &convert::negative(), Generation(0)),
             Err(errno) => reply.error(errno),
         }
     }
 
-    fn forget(&self, _request: &Request, ino: INodeNo, count: u64) {
-        self.run(Operation::Forget, ino, || {
+    fn forget(&self, request: &Request, ino: INodeNo, count: u64) {
+        self.run(Operation::Forget, request, ino, |_| {
             self.vfs.forget(convert::ino(ino), count);
             Ok(())
         })
         .unwrap_or_default();
     }
 
-    fn getattr(&self, _request: &Request, ino: INodeNo, handle: Option<FileHandle>, reply: ReplyAttr) {
+    fn getattr(&self, request: &Request, ino: INodeNo, handle: Option<FileHandle>, reply: ReplyAttr) {
         let handle = handle.and_then(convert::handle);
-        attributes(reply, self.run(Operation::Getattr, ino, || self.vfs.getattr(convert::ino(ino), handle)));
+        attributes(
+            reply,
+            self.run(Operation::Getattr, request, ino, |_| self.vfs.getattr(convert::ino(ino), handle)),
+        );
     }
 
     fn setattr(
@@ -205,13 +282,14 @@ impl<V: Vfs + 'static> fuser::Filesystem for Adapter<V> {
         let changes = convert::changes(mode, uid, gid, size, atime, mtime);
         let handle = handle.and_then(convert::handle);
         let caller = convert::caller(request);
-        let answer = self
-            .run(Operation::Setattr, ino, || self.vfs.setattr(caller, convert::ino(ino), handle, &changes));
+        let answer = self.run(Operation::Setattr, request, ino, |_| {
+            self.vfs.setattr(caller, convert::ino(ino), handle, &changes)
+        });
         attributes(reply, answer);
     }
 
-    fn readlink(&self, _request: &Request, ino: INodeNo, reply: ReplyData) {
-        match self.run(Operation::Readlink, ino, || self.vfs.readlink(convert::ino(ino))) {
+    fn readlink(&self, request: &Request, ino: INodeNo, reply: ReplyData) {
+        match self.run(Operation::Readlink, request, ino, |_| self.vfs.readlink(convert::ino(ino))) {
             Ok(target) => reply.data(&target),
             Err(errno) => reply.error(errno),
         }
@@ -227,7 +305,7 @@ impl<V: Vfs + 'static> fuser::Filesystem for Adapter<V> {
         rdev: u32,
         reply: ReplyEntry,
     ) {
-        let made = self.run_named(Operation::Mknod, parent, name, |parent, name| {
+        let made = self.run_making(Operation::Mknod, request, (parent, name), |parent, name| {
             let caller = self.maker("mknod", request, parent, umask)?;
             self.vfs.mknod(caller, parent, name, mode, rdev.into())
         });
@@ -243,7 +321,7 @@ impl<V: Vfs + 'static> fuser::Filesystem for Adapter<V> {
         umask: u32,
         reply: ReplyEntry,
     ) {
-        let made = self.run_named(Operation::Mkdir, parent, name, |parent, name| {
+        let made = self.run_making(Operation::Mkdir, request, (parent, name), |parent, name| {
             let caller = self.maker("mkdir", request, parent, umask)?;
             self.vfs.mkdir(caller, parent, name, convert::permissions(mode))
         });
@@ -251,37 +329,41 @@ impl<V: Vfs + 'static> fuser::Filesystem for Adapter<V> {
     }
 
     fn symlink(&self, request: &Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
-        let made = self.run_named(Operation::Symlink, parent, name, |parent, name| {
+        let made = self.run_making(Operation::Symlink, request, (parent, name), |parent, name| {
             let caller = self.maker("symlink", request, parent, 0)?;
             self.vfs.symlink(caller, parent, name, target.as_os_str().as_bytes())
         });
         entry(reply, made);
     }
 
-    fn link(&self, _request: &Request, ino: INodeNo, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        let made = self.run_named(Operation::Link, parent, name, |parent, name| {
+    fn link(&self, request: &Request, ino: INodeNo, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let made = self.run_making(Operation::Link, request, (parent, name), |parent, name| {
             self.vfs.link(convert::ino(ino), parent, name)
         });
         entry(reply, made);
     }
 
-    fn unlink(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+    fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         empty(
             reply,
-            self.run_named(Operation::Unlink, parent, name, |parent, name| self.vfs.unlink(parent, name)),
+            self.run_changing(Operation::Unlink, request, (parent, name), |parent, name| {
+                self.vfs.unlink(parent, name)
+            }),
         );
     }
 
-    fn rmdir(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+    fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         empty(
             reply,
-            self.run_named(Operation::Rmdir, parent, name, |parent, name| self.vfs.rmdir(parent, name)),
+            self.run_changing(Operation::Rmdir, request, (parent, name), |parent, name| {
+                self.vfs.rmdir(parent, name)
+            }),
         );
     }
 
     fn rename(
         &self,
-        _request: &Request,
+        request: &Request,
         parent: INodeNo,
         name: &OsStr,
         new_parent: INodeNo,
@@ -289,7 +371,7 @@ impl<V: Vfs + 'static> fuser::Filesystem for Adapter<V> {
         flags: RenameFlags,
         reply: ReplyEmpty,
     ) {
-        let moved = self.run_named(Operation::Rename, parent, name, |parent, name| {
+        let moved = self.run_changing(Operation::Rename, request, (parent, name), |parent, name| {
             let new_name = convert::name("rename", new_parent, new_name)?;
             let mode =
                 convert::rename_mode(flags).map_err(|errno| vfs::Error::new("rename", parent, errno))?;
@@ -308,7 +390,10 @@ impl<V: Vfs + 'static> fuser::Filesystem for Adapter<V> {
         flags: i32,
         reply: ReplyCreate,
     ) {
-        let created = self.run_named(Operation::Create, parent, name, |parent, name| {
+        let created = self.run_named(Operation::Create, request, (parent, name), |turn, parent, name| {
+            if let Some(made) = turn.made(&*self.vfs) {
+                return self.reopen(made?, OpenFlags(flags));
+            }
             let caller = self.maker("create", request, parent, umask)?;
             self.vfs.create(caller, parent, name, convert::permissions(mode), OpenFlags(flags))
         });
@@ -332,11 +417,16 @@ impl<V: Vfs + 'static> fuser::Filesystem for Adapter<V> {
         }
         let handle = FileHandle(opened.handle.0);
         let backing = opened.backing.as_ref();
-        let mode =
-            self.open.enter(entry.attr.ino, || self.register(backing, |file| reply.open_backing(file)));
-        match mode {
-            Mode::Passthrough(id) => {
-                reply.created_passthrough(&FOREVER, &attr, generation, handle, flags, &id);
+        let mode = self.opens.enter(entry.attr.ino, backing);
+        match &mode {
+            Mode::Passthrough(file) => {
+                let lent = file.for_create(&reply);
+                match lent.id() {
+                    Some(id) => {
+                        reply.created_passthrough(&FOREVER, &attr, generation, handle, flags, id);
+                    }
+                    None => reply.error(fuser::Errno::EIO),
+                }
             }
             Mode::Plain => reply.created(&FOREVER, &attr, generation, handle, flags),
         }
@@ -346,7 +436,7 @@ impl<V: Vfs + 'static> fuser::Filesystem for Adapter<V> {
         if self.io == Io::Cached {
             return reply.error(self.observer.refused(Operation::Open));
         }
-        let opened = self.run(Operation::Open, ino, || {
+        let opened = self.run(Operation::Open, request, ino, |_| {
             let (ino, flags) = (convert::ino(ino), OpenFlags(flags.0));
             if flags.has(libc::O_TRUNC) {
                 rights::before_change(&*self.vfs, request, ino)?;
@@ -359,10 +449,15 @@ impl<V: Vfs + 'static> fuser::Filesystem for Adapter<V> {
         };
         let handle = FileHandle(opened.handle.0);
         let backing = opened.backing.as_ref();
-        let mode =
-            self.open.enter(convert::ino(ino), || self.register(backing, |file| reply.open_backing(file)));
-        match mode {
-            Mode::Passthrough(id) => reply.opened_passthrough(handle, FopenFlags::FOPEN_NOFLUSH, &id),
+        let mode = self.opens.enter(convert::ino(ino), backing);
+        match &mode {
+            Mode::Passthrough(file) => {
+                let lent = file.for_open(&reply);
+                match lent.id() {
+                    Some(id) => reply.opened_passthrough(handle, FopenFlags::FOPEN_NOFLUSH, id),
+                    None => reply.error(fuser::Errno::EIO),
+                }
+            }
             // Not with FOPEN_KEEP_CACHE: the file may have been written through passthrough since it was cached.
             Mode::Plain => reply.opened(handle, FopenFlags::FOPEN_NOFLUSH),
         }
@@ -370,7 +465,7 @@ impl<V: Vfs + 'static> fuser::Filesystem for Adapter<V> {
 
     fn read(
         &self,
-        _request: &Request,
+        request: &Request,
         ino: INodeNo,
         handle: FileHandle,
         offset: u64,
@@ -385,7 +480,7 @@ impl<V: Vfs + 'static> fuser::Filesystem for Adapter<V> {
                 buffer.resize(size, 0);
             }
             let into = buffer.get_mut(..size).unwrap_or_default();
-            let read = self.run(Operation::Read, ino, || {
+            let read = self.run(Operation::Read, request, ino, |_| {
                 self.vfs.read(convert::ino(ino), convert::handle(handle), offset, into)
             });
             match read {
@@ -399,7 +494,7 @@ impl<V: Vfs + 'static> fuser::Filesystem for Adapter<V> {
 
     fn write(
         &self,
-        _request: &Request,
+        request: &Request,
         ino: INodeNo,
         handle: FileHandle,
         offset: u64,
@@ -409,7 +504,7 @@ impl<V: Vfs + 'static> fuser::Filesystem for Adapter<V> {
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        let written = self.run(Operation::Write, ino, || {
+        let written = self.run(Operation::Write, request, ino, |_| {
             self.vfs.write(convert::ino(ino), convert::handle(handle), offset, data)
         });
         match written {
@@ -432,7 +527,7 @@ impl<V: Vfs + 'static> fuser::Filesystem for Adapter<V> {
 
     fn release(
         &self,
-        _request: &Request,
+        request: &Request,
         ino: INodeNo,
         handle: FileHandle,
         flags: fuser::OpenFlags,
@@ -440,10 +535,9 @@ impl<V: Vfs + 'static> fuser::Filesystem for Adapter<V> {
         _flush: bool,
         reply: ReplyEmpty,
     ) {
-        let released = self.run(Operation::Release, ino, || {
+        let released = self.run(Operation::Release, request, ino, |_| {
             if let Some(handle) = convert::handle(handle) {
-                self.open.leave(convert::ino(ino));
-                self.vfs.release(convert::ino(ino), handle);
+                self.close(convert::ino(ino), handle);
             }
             Ok(())
         });
@@ -454,25 +548,18 @@ impl<V: Vfs + 'static> fuser::Filesystem for Adapter<V> {
         }
     }
 
-    fn fsync(
-        &self,
-        _request: &Request,
-        ino: INodeNo,
-        handle: FileHandle,
-        data_only: bool,
-        reply: ReplyEmpty,
-    ) {
-        let synced = self.run(Operation::Fsync, ino, || {
+    fn fsync(&self, request: &Request, ino: INodeNo, handle: FileHandle, data_only: bool, reply: ReplyEmpty) {
+        let synced = self.run(Operation::Fsync, request, ino, |_| {
             self.vfs.fsync(convert::ino(ino), convert::handle(handle), data_only)
         });
         empty(reply, synced);
     }
 
-    fn opendir(&self, _request: &Request, ino: INodeNo, _flags: fuser::OpenFlags, reply: ReplyOpen) {
+    fn opendir(&self, request: &Request, ino: INodeNo, _flags: fuser::OpenFlags, reply: ReplyOpen) {
         if self.opens_no_directories {
             return reply.error(self.observer.refused(Operation::Opendir));
         }
-        match self.run(Operation::Opendir, ino, || Ok(())) {
+        match self.run(Operation::Opendir, request, ino, |_| Ok(())) {
             Ok(()) => reply.opened(NO_HANDLE, FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_CACHE_DIR),
             Err(errno) => reply.error(errno),
         }
@@ -480,13 +567,13 @@ impl<V: Vfs + 'static> fuser::Filesystem for Adapter<V> {
 
     fn readdirplus(
         &self,
-        _request: &Request,
+        request: &Request,
         ino: INodeNo,
         _handle: FileHandle,
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
-        let filled = self.run(Operation::Readdir, ino, || {
+        let filled = self.run(Operation::Readdir, request, ino, |_| {
             directory::fill(&*self.vfs, convert::ino(ino), offset, &mut reply)
         });
         match filled {
@@ -497,28 +584,28 @@ impl<V: Vfs + 'static> fuser::Filesystem for Adapter<V> {
 
     fn releasedir(
         &self,
-        _request: &Request,
+        request: &Request,
         ino: INodeNo,
         _handle: FileHandle,
         _flags: fuser::OpenFlags,
         reply: ReplyEmpty,
     ) {
-        empty(reply, self.run(Operation::Releasedir, ino, || Ok(())));
+        empty(reply, self.run(Operation::Releasedir, request, ino, |_| Ok(())));
     }
 
     fn fsyncdir(
         &self,
-        _request: &Request,
+        request: &Request,
         ino: INodeNo,
         _handle: FileHandle,
         _data_only: bool,
         reply: ReplyEmpty,
     ) {
-        empty(reply, self.run(Operation::Fsyncdir, ino, || self.vfs.fsyncdir(convert::ino(ino))));
+        empty(reply, self.run(Operation::Fsyncdir, request, ino, |_| self.vfs.fsyncdir(convert::ino(ino))));
     }
 
-    fn statfs(&self, _request: &Request, ino: INodeNo, reply: ReplyStatfs) {
-        match self.run(Operation::Statfs, ino, || self.vfs.statfs()) {
+    fn statfs(&self, request: &Request, ino: INodeNo, reply: ReplyStatfs) {
+        match self.run(Operation::Statfs, request, ino, |_| self.vfs.statfs()) {
             Ok(s) => reply.statfs(
                 s.blocks,
                 s.blocks_free,
@@ -543,25 +630,35 @@ impl<V: Vfs + 'static> fuser::Filesystem for Adapter<V> {
         _position: u32,
         reply: ReplyEmpty,
     ) {
-        let set = self.run(Operation::Setxattr, ino, || {
+        let set = self.run(Operation::Setxattr, request, ino, |turn| {
             let ino = convert::ino(ino);
             let mode = convert::xattr_mode(flags).map_err(|errno| vfs::Error::new("setxattr", ino, errno))?;
             if name.as_bytes() == ACCESS_LIST && self.vfs.keeps_access_lists() {
                 rights::before_access_list(&*self.vfs, request, ino)?;
             }
-            self.vfs.setxattr(ino, name.as_bytes(), value, mode)
+            if mode == vfs::XattrMode::Create {
+                self.start();
+            }
+            match self.vfs.setxattr(ino, name.as_bytes(), value, mode) {
+                Err(error) if turn.perhaps && error.errno() == vfs::Errno::EEXIST => {
+                    let now = self.vfs.getxattr(ino, name.as_bytes())?;
+                    if now == value { Ok(()) } else { Err(error) }
+                }
+                answer => answer,
+            }
         });
         empty(reply, set);
     }
 
-    fn getxattr(&self, _request: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
-        let value =
-            self.run(Operation::Getxattr, ino, || self.vfs.getxattr(convert::ino(ino), name.as_bytes()));
+    fn getxattr(&self, request: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        let value = self.run(Operation::Getxattr, request, ino, |_| {
+            self.vfs.getxattr(convert::ino(ino), name.as_bytes())
+        });
         xattr(reply, size, value);
     }
 
     fn listxattr(&self, request: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
-        let names = self.run(Operation::Listxattr, ino, || {
+        let names = self.run(Operation::Listxattr, request, ino, |_| {
             let mut names = self.vfs.listxattr(convert::ino(ino))?;
             // Who may not read them does not see them, which the kernel leaves to the file system.
             let trusted = |name: &Vec<u8>| name.starts_with(b"trusted.");
@@ -574,9 +671,14 @@ impl<V: Vfs + 'static> fuser::Filesystem for Adapter<V> {
         xattr(reply, size, joined);
     }
 
-    fn removexattr(&self, _request: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let removed = self
-            .run(Operation::Removexattr, ino, || self.vfs.removexattr(convert::ino(ino), name.as_bytes()));
+    fn removexattr(&self, request: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let removed = self.run(Operation::Removexattr, request, ino, |turn| {
+            self.start();
+            match self.vfs.removexattr(convert::ino(ino), name.as_bytes()) {
+                Err(error) if turn.perhaps && error.errno() == vfs::Errno::ENODATA => Ok(()),
+                answer => answer,
+            }
+        });
         empty(reply, removed);
     }
 
@@ -595,7 +697,7 @@ impl<V: Vfs + 'static> fuser::Filesystem for Adapter<V> {
         mode: i32,
         reply: ReplyEmpty,
     ) {
-        let allocated = self.run(Operation::Fallocate, ino, || {
+        let allocated = self.run(Operation::Fallocate, request, ino, |_| {
             let ino = convert::ino(ino);
             rights::before_change(&*self.vfs, request, ino)?;
             self.vfs.fallocate(ino, convert::handle(handle), mode, offset, length)
@@ -605,14 +707,14 @@ impl<V: Vfs + 'static> fuser::Filesystem for Adapter<V> {
 
     fn lseek(
         &self,
-        _request: &Request,
+        request: &Request,
         ino: INodeNo,
         handle: FileHandle,
         offset: i64,
         whence: i32,
         reply: ReplyLseek,
     ) {
-        let found = self.run(Operation::Lseek, ino, || {
+        let found = self.run(Operation::Lseek, request, ino, |_| {
             let ino = convert::ino(ino);
             let refused = |errno| vfs::Error::new("lseek", ino, errno);
             let target = convert::seek_target(whence).map_err(refused)?;

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use fuser::{BackingId, InitFlags, KernelConfig, Request};
 use parking_lot::Mutex;
 
-use crate::sys::mount;
+use crate::sys::{fuse_device, mount};
 use crate::vfs::Ino;
 
 /// How the opens of one inode are served.
@@ -40,7 +40,8 @@ struct Shared<B> {
 
 /// The inodes that are open, with the mode of each.
 ///
-/// The lock is a leaf: nothing is asked of the kernel under it. `B` is [`BackingId`], which closes itself when dropped.
+/// The lock is a leaf: nothing is asked of the kernel under it. `B` is [`Backing`](super::backing::Backing), which closes
+/// itself when dropped.
 pub(super) struct OpenInodes<B> {
     table: Mutex<HashMap<Ino, Shared<B>>>,
 }
@@ -53,8 +54,14 @@ impl<B> Default for OpenInodes<B> {
 
 impl<B> OpenInodes<B> {
     /// Counts an open of `ino` and answers how it is served. `register` makes a backing id, `None` if that cannot be;
-    /// it is asked only if the inode is not open, and what it made is dropped if another open was faster.
-    pub(super) fn enter(&self, ino: Ino, register: impl FnOnce() -> Option<B>) -> Mode<B> {
+    /// it is asked only if the inode is not open, and what it made is dropped if another open was faster. `tell` is called
+    /// with what is used from here on, before anybody else can use it.
+    pub(super) fn enter(
+        &self,
+        ino: Ino,
+        register: impl FnOnce() -> Option<B>,
+        tell: impl FnOnce(&B),
+    ) -> Mode<B> {
         if let Some(shared) = self.table.lock().get_mut(&ino) {
             shared.opens += 1;
             return shared.mode.clone();
@@ -69,17 +76,31 @@ impl<B> OpenInodes<B> {
                 drop(made);
                 mode
             }
-            Entry::Vacant(place) => place.insert(Shared { mode: made, opens: 1 }).mode.clone(),
+            Entry::Vacant(place) => {
+                if let Mode::Passthrough(id) = &made {
+                    tell(id);
+                }
+                place.insert(Shared { mode: made, opens: 1 }).mode.clone()
+            }
         }
     }
 
-    /// Takes back one open; the last one closes the backing file.
-    pub(super) fn leave(&self, ino: Ino) {
+    /// Puts an inode back that another process had open so often, from this backing file if it had one.
+    pub(super) fn restore(&mut self, ino: Ino, opens: u64, backing: Option<B>) {
+        let mode = backing.map_or(Mode::Plain, |id| Mode::Passthrough(Arc::new(id)));
+        self.table.get_mut().insert(ino, Shared { mode, opens });
+    }
+
+    /// Takes back one open; the last one closes the backing file, after `tell` was called.
+    pub(super) fn leave(&self, ino: Ino, tell: impl FnOnce()) {
         let mut table = self.table.lock();
         if let Entry::Occupied(mut place) = table.entry(ino) {
             place.get_mut().opens -= 1;
             if place.get().opens == 0 {
                 let last = place.remove();
+                if matches!(last.mode, Mode::Passthrough(_)) {
+                    tell();
+                }
                 drop(table);
                 drop(last);
             }
@@ -98,7 +119,8 @@ pub fn probe(file: BorrowedFd<'_>) -> io::Result<()> {
     let device = mount::open_fuse_device()?;
     let keeps_connection: OwnedFd = mount::new_fuse(device.as_fd(), mount::FuseOptions::default())?;
     let session = fuser::Session::from_fd(Probe, device, fuser::SessionACL::All, fuser::Config::default())?;
-    BackingId::create_raw(session.as_fd(), file)?;
+    let id = BackingId::create_raw(session.as_fd(), file)?;
+    fuse_device::close_backing(session.as_fd(), id)?;
     drop(session);
     drop(keeps_connection);
     Ok(())
@@ -139,6 +161,8 @@ mod tests {
         }
     }
 
+    fn quiet<B>(_: &B) {}
+
     fn number(mode: &Mode<Id<'_>>) -> Option<u32> {
         match mode {
             Mode::Passthrough(id) => Some(id.0),
@@ -150,34 +174,38 @@ mod tests {
     fn all_opens_of_an_inode_share_the_first_mode_until_the_last_release() {
         let closed = AtomicUsize::new(0);
         let open = OpenInodes::default();
-        assert_eq!(number(&open.enter(Ino(5), || Some(Id(1, &closed)))), Some(1));
-        assert_eq!(number(&open.enter(Ino(5), || panic!("the inode is open"))), Some(1));
-        assert_eq!(number(&open.enter(Ino(6), || None)), None);
-        assert_eq!(number(&open.enter(Ino(6), || panic!("the inode is open"))), None);
-        open.leave(Ino(5));
+        assert_eq!(number(&open.enter(Ino(5), || Some(Id(1, &closed)), quiet)), Some(1));
+        assert_eq!(number(&open.enter(Ino(5), || panic!("the inode is open"), quiet)), Some(1));
+        assert_eq!(number(&open.enter(Ino(6), || None, quiet)), None);
+        assert_eq!(number(&open.enter(Ino(6), || panic!("the inode is open"), quiet)), None);
+        open.leave(Ino(5), || {});
         assert_eq!(closed.load(Ordering::Relaxed), 0);
-        open.leave(Ino(5));
+        open.leave(Ino(5), || {});
         assert_eq!(closed.load(Ordering::Relaxed), 1, "the last release closes the backing file");
-        open.leave(Ino(5));
-        open.leave(Ino(6));
-        open.leave(Ino(6));
-        assert_eq!(number(&open.enter(Ino(5), || None)), None, "the next first open decides anew");
-        assert_eq!(number(&open.enter(Ino(6), || Some(Id(2, &closed)))), Some(2));
+        open.leave(Ino(5), || {});
+        open.leave(Ino(6), || {});
+        open.leave(Ino(6), || {});
+        assert_eq!(number(&open.enter(Ino(5), || None, quiet)), None, "the next first open decides anew");
+        assert_eq!(number(&open.enter(Ino(6), || Some(Id(2, &closed)), quiet)), Some(2));
     }
 
     #[test]
     fn of_two_first_opens_at_once_one_backing_file_is_used() {
         let closed = AtomicUsize::new(0);
         let open = OpenInodes::default();
-        let slower = open.enter(Ino(5), || {
-            assert_eq!(number(&open.enter(Ino(5), || Some(Id(1, &closed)))), Some(1));
-            Some(Id(2, &closed))
-        });
+        let slower = open.enter(
+            Ino(5),
+            || {
+                assert_eq!(number(&open.enter(Ino(5), || Some(Id(1, &closed)), quiet)), Some(1));
+                Some(Id(2, &closed))
+            },
+            quiet,
+        );
         assert_eq!(number(&slower), Some(1));
         assert_eq!(closed.load(Ordering::Relaxed), 1, "the superfluous one is closed");
         drop(slower);
-        open.leave(Ino(5));
-        open.leave(Ino(5));
+        open.leave(Ino(5), || {});
+        open.leave(Ino(5), || {});
         assert_eq!(closed.load(Ordering::Relaxed), 2);
     }
 }

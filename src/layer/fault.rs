@@ -6,7 +6,7 @@
 
 use std::fmt;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -297,6 +297,19 @@ impl<U: Upper> Lower for FaultUpper<U> {
 
 impl<U: Upper> Upper for FaultUpper<U> {
     type Draft = FaultDraft<U::Draft>;
+
+    fn descriptor<'a>(&self, object: &'a U::Object) -> Option<BorrowedFd<'a>> {
+        self.inner.descriptor(object)
+    }
+
+    fn adopt(&self, descriptor: OwnedFd) -> io::Result<U::Object> {
+        self.inner.adopt(descriptor)
+    }
+
+    fn clear_drafts(&self) -> io::Result<()> {
+        self.faults.alive()?;
+        self.inner.clear_drafts()
+    }
 
     fn keeps_access_lists(&self) -> bool {
         self.inner.keeps_access_lists()

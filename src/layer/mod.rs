@@ -20,7 +20,7 @@
 //! for tests alone.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use crate::vfs::{FileKind, Name, SeekTarget, SetAttr, StatFs, Timespec, XattrMode};
@@ -202,6 +202,15 @@ pub enum NewObject<'a> {
 pub trait Upper: Lower {
     /// A new object that has no name yet; dropped without [`publish`](Self::publish), it is removed.
     type Draft: Send;
+
+    /// What keeps an object's inode, as a descriptor that another process can hold; `None` for a layer that has none.
+    fn descriptor<'a>(&self, object: &'a Self::Object) -> Option<BorrowedFd<'a>>;
+
+    /// The object that such a [`descriptor`](Self::descriptor) stands for; `EOPNOTSUPP` for a layer that has none.
+    fn adopt(&self, descriptor: OwnedFd) -> io::Result<Self::Object>;
+
+    /// Removes what drafts of a process that is dead have left.
+    fn clear_drafts(&self) -> io::Result<()>;
 
     /// True if the file system keeps access control lists, and permission bits in step with them.
     fn keeps_access_lists(&self) -> bool;

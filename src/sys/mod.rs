@@ -8,6 +8,7 @@ pub mod copy;
 pub mod dirent;
 pub mod file;
 pub mod fuse_connection;
+pub mod fuse_device;
 pub mod fusermount;
 pub mod lock;
 pub mod loop_device;

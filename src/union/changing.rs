@@ -27,7 +27,7 @@ pub(super) struct Pinned<'a, L: Lower, U: Upper> {
 
 impl<L: Lower, U: Upper> Drop for Pinned<'_, L, U> {
     fn drop(&mut self) {
-        let dropped = self.fs.table.lock().forget(self.ino, 1);
+        let dropped = self.fs.table.lock().unlook(self.ino);
         self.fs.purge(dropped);
     }
 }

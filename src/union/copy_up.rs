@@ -9,11 +9,12 @@
 //! which the kernel walks again and finds it. The old inode stays with those who have it open: they read the old
 //! bytes, as on overlayfs, and changes of metadata that they make go to the copy.
 
-use super::node::{Held, Link, Source};
+use super::node::{Held, Link};
 use super::place::Side;
+use super::record::{self, Intent};
 use super::{Io, Outcome, UnionFs, number};
 use crate::layer::{Access, LayerFile, Lower, NewObject, Stat, Upper};
-use crate::vfs::{Errno, FileKind, Ino, SetAttr, SetTime, XattrMode};
+use crate::vfs::{Errno, FileKind, Ino, SetAttr, SetTime, Timespec, XattrMode};
 
 /// The capabilities of a program, which go when its content does.
 const CAPABILITY: &[u8] = b"security.capability";
@@ -34,6 +35,23 @@ struct Original<LO> {
     ino: Ino,
     object: LO,
     stat: Stat,
+}
+
+/// A copy that has just got its name.
+pub(super) struct Published<'a, L: Lower, U: Upper> {
+    /// The inode that was copied.
+    pub(super) ino: Ino,
+    pub(super) link: &'a Link,
+    /// The copy, and its number in the upper.
+    pub(super) object: &'a U::Object,
+    pub(super) number: u64,
+    /// What the kernel reads at this moment, if it does.
+    pub(super) lower: Option<L::Object>,
+    /// The copy is an inode of its own.
+    pub(super) split: bool,
+    /// The directory, which keeps these access and change times.
+    pub(super) parent: &'a U::Object,
+    pub(super) times: (Timespec, Timespec),
 }
 
 /// Ends the time in which the lower's file must not be opened for passthrough.
@@ -114,21 +132,24 @@ impl<L: Lower, U: Upper> UnionFs<L, U> {
         if still {
             self.upper()?.set_origin(&object, number::of_upper(upper_number))?;
             for link in links {
-                self.detach(ino, upper_number, link, Held { lower: None, upper: Some(object.clone()) });
+                self.detach(ino, upper_number, link, None, &object);
             }
         }
         Ok(())
     }
 
-    fn detach(&self, ino: Ino, upper_number: u64, link: &Link, held: Held<L::Object, U::Object>) {
-        let dropped = {
-            let mut table = self.table.lock();
-            table.disown(upper_number);
-            if let Ok(node) = table.get_mut(ino) {
-                node.source = Source::Upper(upper_number);
-            }
-            table.remove_link(ino, link.0, &link.1, held)
-        };
+    /// The inode, whose content is read from `lower`, loses a name to the copy, whose metadata it keeps.
+    pub(super) fn detach(
+        &self,
+        ino: Ino,
+        upper_number: u64,
+        link: &Link,
+        lower: Option<L::Object>,
+        copy: &U::Object,
+    ) {
+        self.hold_always(ino, copy);
+        let held = Held { lower, lower_at: None, upper: Some(copy.clone()) };
+        let dropped = self.table.lock().detach(ino, upper_number, link.0, &link.1, held);
         self.purge(dropped);
     }
 
@@ -185,12 +206,9 @@ impl<L: Lower, U: Upper> UnionFs<L, U> {
             _ => {
                 let object = upper.draft_object(&draft);
                 let number = upper.stat(&object)?.ino;
+                self.hold_always(ino, &object);
                 drop(draft);
-                let mut table = self.table.lock();
-                table.copied_up(ino, number);
-                let node = table.get_mut(ino)?;
-                let lower = (node.lower_opens > 0).then_some(original.object);
-                node.held = Some(Box::new(Held { lower, upper: Some(object) }));
+                self.table.lock().copied_nameless(ino, number, object);
             }
         }
         Ok(Some(true))
@@ -280,28 +298,37 @@ impl<L: Lower, U: Upper> UnionFs<L, U> {
             upper.set_origin(&object, number::of_upper(copy))?;
         }
         let before = upper.stat(parent)?;
+        let times = (before.atime, before.mtime);
+        let intending = self.intend(|| {
+            let link = record::link(link.0, &link.1);
+            let times = (record::moment(times.0), record::moment(times.1));
+            Ok(Intent::CopyUp { ino: ino.0, link, object: copy, busy, split, times })
+        })?;
         upper.publish(draft, parent, &link.1)?;
+        let lower = busy.then(|| original.object.clone());
+        self.published(Published { ino, link, object: &object, number: copy, lower, split, parent, times })?;
+        intending.done(None);
+        self.forget_lower(ino, original.stat.kind);
+        Ok(split)
+    }
+
+    /// Tells the table of a copy that has its name now.
+    pub(super) fn published(&self, copy: Published<'_, L, U>) -> Outcome<()> {
+        let Published { ino, link, object, number, lower, split, parent, times } = copy;
         if split {
-            self.detach(ino, copy, link, Held { lower: Some(original.object.clone()), upper: Some(object) });
+            self.detach(ino, number, link, lower, object);
         } else {
             let mut table = self.table.lock();
-            table.copied_up(ino, copy);
-            let node = table.get_mut(ino)?;
-            if busy {
-                node.held = Some(Box::new(Held { lower: Some(original.object.clone()), upper: None }));
+            table.copied_up(ino, number);
+            if let Some(lower) = lower {
+                table.keep_lower(ino, lower);
             }
             drop(table);
-            self.forget_lower(ino, original.stat.kind);
-            self.caches.keep_upper(ino, copy, &object);
+            self.caches.keep_upper(ino, number, object);
         }
         // A copy changes nothing that shows, so the directory keeps its times.
-        let times = SetAttr {
-            atime: Some(SetTime::At(before.atime)),
-            mtime: Some(SetTime::At(before.mtime)),
-            ..SetAttr::default()
-        };
-        upper.set_attr(parent, &times)?;
-        Ok(split)
+        let (atime, mtime) = (Some(SetTime::At(times.0)), Some(SetTime::At(times.1)));
+        Ok(self.upper()?.set_attr(parent, &SetAttr { atime, mtime, ..SetAttr::default() })?)
     }
 
     fn forget_lower(&self, ino: Ino, kind: FileKind) {

@@ -6,6 +6,7 @@
 
 use super::node::Identity;
 use super::place::{Found, PlaceOf};
+use super::record::{self, Intent};
 use super::{Outcome, UnionFs};
 use crate::layer::{Lower, NewObject, Upper};
 use crate::vfs::access_list::{self, ACCESS_LIST, DEFAULT_LIST, Inherited};
@@ -94,7 +95,7 @@ impl<L: Lower, U: Upper> UnionFs<L, U> {
         match self.open_file(entry.attr.ino, flags) {
             Ok(opened) => Ok((entry, opened)),
             Err(errno) => {
-                let dropped = self.table.lock().forget(entry.attr.ino, 1);
+                let dropped = self.table.lock().unlook(entry.attr.ino);
                 self.purge(dropped);
                 Err(errno)
             }
@@ -141,8 +142,13 @@ impl<L: Lower, U: Upper> UnionFs<L, U> {
             if self.find(&place, name)?.is_some() {
                 return Err(Errno::EEXIST);
             }
+            let intending = self.intend(|| {
+                Ok(Intent::Make { link: record::link(parent, name), object: upper.stat(&object)?.ino })
+            })?;
             upper.publish(draft, dir, name)?;
-            return self.enter(&place, name, object);
+            let entry = self.enter(&place, name, object)?;
+            intending.done(Some(record::made(&entry)));
+            return Ok(entry);
         }
     }
 

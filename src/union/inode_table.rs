@@ -4,13 +4,14 @@
 //! handles, or children that stay. Everything in it except held objects can be written down and restored.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use super::node::{Held, Identity, LowerPath, Node, Source};
 use super::number;
+use super::record::{Event, Recorder};
 use crate::vfs::{Errno, FileKind, Generation, Ino, Name};
 
 /// The nodes of a view.
-#[derive(Debug)]
 pub(super) struct Table<LO, UO> {
     nodes: HashMap<u64, Node<LO, UO>>,
     /// Numbers of the nodes whose source is the upper alone, by the upper's numbers: authoritative.
@@ -18,6 +19,10 @@ pub(super) struct Table<LO, UO> {
     /// Nodes of the lower that did not get the number of their path, because it was taken.
     displaced: HashMap<(Ino, Name), u64>,
     generations: u64,
+    /// Who is told of every change.
+    recorder: Option<Arc<dyn Recorder>>,
+    /// What has changed since it was told last.
+    touched: Vec<u64>,
 }
 
 impl<LO, UO> Table<LO, UO> {
@@ -30,7 +35,68 @@ impl<LO, UO> Table<LO, UO> {
             by_upper: HashMap::new(),
             displaced: HashMap::new(),
             generations: 0,
+            recorder: None,
+            touched: Vec::new(),
         }
+    }
+
+    /// From here on `recorder` is told of every change.
+    pub(super) fn tell(&mut self, recorder: Arc<dyn Recorder>) {
+        self.recorder = Some(recorder);
+    }
+
+    /// Puts nodes back that another table had told of; `generations` is the highest generation that it gave.
+    pub(super) fn restore(&mut self, nodes: Vec<(Ino, Node<LO, UO>)>, generations: u64) {
+        self.generations = generations;
+        for (ino, node) in nodes.into_iter().filter(|(ino, _)| *ino != Ino::ROOT) {
+            if let (Source::Upper(upper), Some(_)) = (node.source, node.links.first()) {
+                self.by_upper.insert(upper, ino.0);
+            }
+            self.nodes.insert(ino.0, node);
+        }
+        let mut children = HashMap::<u64, u32>::new();
+        let mut displaced = Vec::new();
+        for (number, node) in &self.nodes {
+            for (parent, name) in node.links.iter() {
+                *children.entry(parent.0).or_default() += 1;
+                if node.source.has_lower() && *number != node.path_hash {
+                    displaced.push(((*parent, name.clone()), *number));
+                }
+            }
+        }
+        self.displaced.extend(displaced);
+        for (ino, children) in children {
+            if let Some(dir) = self.nodes.get_mut(&ino) {
+                dir.children = children;
+            }
+        }
+    }
+
+    /// A node has changed; it is told by [`commit`](Self::commit), with all others.
+    fn touch(&mut self, ino: Ino) {
+        if self.recorder.is_some() {
+            self.touched.push(ino.0);
+        }
+    }
+
+    /// Tells of what has changed, as one change, and of what the request has got by it.
+    fn commit(&mut self, got: Option<Event<'_>>) {
+        let Some(recorder) = &self.recorder else { return };
+        self.touched.dedup();
+        let mut events: Vec<Event<'_>> = Vec::with_capacity(self.touched.len() + 1);
+        // The root is what the disk says it is.
+        for ino in self.touched.iter().copied().filter(|ino| *ino != Ino::ROOT.0) {
+            events.push(match self.nodes.get(&ino) {
+                Some(node) => Event::Node { ino, node: node.record() },
+                None => Event::Gone { ino },
+            });
+        }
+        events.extend(got);
+        if !events.is_empty() {
+            recorder.note(&events);
+        }
+        drop(events);
+        self.touched.clear();
     }
 
     pub(super) fn get(&self, ino: Ino) -> Result<&Node<LO, UO>, Errno> {
@@ -127,6 +193,8 @@ impl<LO, UO> Table<LO, UO> {
         if new_link {
             self.add_link(ino, parent, name);
         }
+        self.touch(ino);
+        self.commit(i64::try_from(lookups).ok().map(|count| Event::Looked { ino: ino.0, count }));
         ino
     }
 
@@ -163,7 +231,7 @@ impl<LO, UO> Table<LO, UO> {
     }
 
     /// Gives a node a further name; a name leads to it again, so what is held for the lack of one is let go.
-    pub(super) fn add_link(&mut self, ino: Ino, parent: Ino, name: &Name) {
+    fn add_link(&mut self, ino: Ino, parent: Ino, name: &Name) {
         if let Some(node) = self.nodes.get_mut(&ino.0) {
             node.links.add((parent, name.clone()));
             if node.held.as_ref().is_some_and(|held| held.lower.is_none()) {
@@ -178,21 +246,73 @@ impl<LO, UO> Table<LO, UO> {
     /// Takes a name from a node. If it was the last, the node keeps `held` as long as it is known.
     pub(super) fn remove_link(&mut self, ino: Ino, parent: Ino, name: &Name, held: Held<LO, UO>) -> Dropped {
         let mut dropped = Dropped::default();
+        let lower_at = self.place_to_remember(ino, held.lower.as_ref());
         let Some(node) = self.nodes.get_mut(&ino.0) else { return dropped };
         if !node.links.remove(parent, name) {
             return dropped;
         }
         if node.links.first().is_none() {
-            let lower = node.held.take().and_then(|old| old.lower);
-            node.held = Some(Box::new(Held { lower: lower.or(held.lower), upper: held.upper }));
+            let (lower, lower_at) = match node.held.take().map(|old| (old.lower, old.lower_at)) {
+                Some((Some(lower), at)) => (Some(lower), at),
+                _ => (held.lower, lower_at),
+            };
+            node.held = Some(Box::new(Held { lower, lower_at, upper: held.upper }));
         }
         self.displaced.remove(&(parent, name.clone()));
         if let Some(dir) = self.nodes.get_mut(&parent.0) {
             dir.children = dir.children.saturating_sub(1);
         }
+        self.touch(ino);
         self.prune(ino, &mut dropped);
         self.prune(parent, &mut dropped);
+        self.commit(None);
         dropped
+    }
+
+    /// Where the lower has what an inode shows, if that is to be remembered.
+    fn place_to_remember(&self, ino: Ino, lower: Option<&LO>) -> Option<LowerPath> {
+        self.recorder.as_ref().and(lower)?;
+        self.lower_path(ino).map(Into::into)
+    }
+
+    /// The content of an inode that was copied up is read from the lower until nobody has it open.
+    pub(super) fn keep_lower(&mut self, ino: Ino, lower: LO) {
+        let lower_at = self.place_to_remember(ino, Some(&lower));
+        if let Some(node) = self.nodes.get_mut(&ino.0) {
+            node.held = Some(Box::new(Held { lower: Some(lower), lower_at, upper: None }));
+            self.touch(ino);
+            self.commit(None);
+        }
+    }
+
+    /// An inode without a name was copied: it is `copy` of the upper now, which has none either. Who reads the lower's
+    /// content through an open file goes on to.
+    pub(super) fn copied_nameless(&mut self, ino: Ino, number: u64, copy: UO) {
+        self.set_copied(ino, number);
+        if let Some(node) = self.nodes.get_mut(&ino.0) {
+            let (lower, lower_at) = match node.held.take().map(|old| (old.lower, old.lower_at)) {
+                Some((lower, at)) if node.lower_opens > 0 => (lower, at),
+                _ => (None, None),
+            };
+            node.held = Some(Box::new(Held { lower, lower_at, upper: Some(copy) }));
+        }
+        self.commit(None);
+    }
+
+    /// An inode that readers have open is another from now on than the one that its name stands for.
+    pub(super) fn detach(
+        &mut self,
+        ino: Ino,
+        upper: u64,
+        parent: Ino,
+        name: &Name,
+        held: Held<LO, UO>,
+    ) -> Dropped {
+        self.by_upper.remove(&upper);
+        if let Some(node) = self.nodes.get_mut(&ino.0) {
+            node.source = Source::Upper(upper);
+        }
+        self.remove_link(ino, parent, name, held)
     }
 
     /// Moves names of nodes, all at once: each node from one name to another. `lower` is where the lower has a
@@ -205,7 +325,9 @@ impl<LO, UO> Table<LO, UO> {
             if let Some(number) = number {
                 self.displaced.insert((moved.to.0, moved.to.1.clone()), number);
             }
+            self.touch(moved.ino);
         }
+        self.commit(None);
     }
 
     fn move_link(&mut self, Move { ino, from, to, lower }: &Move<'_>) {
@@ -224,6 +346,12 @@ impl<LO, UO> Table<LO, UO> {
 
     /// An inode of the lower is one of the upper from now on, under the same number.
     pub(super) fn copied_up(&mut self, ino: Ino, upper: u64) {
+        self.set_copied(ino, upper);
+        self.commit(None);
+    }
+
+    fn set_copied(&mut self, ino: Ino, upper: u64) {
+        self.touch(ino);
         if let Some(node) = self.nodes.get_mut(&ino.0) {
             if node.kind == FileKind::Directory && node.links.first().is_some() {
                 node.source = Source::Both(upper);
@@ -237,19 +365,25 @@ impl<LO, UO> Table<LO, UO> {
         }
     }
 
-    /// The upper's inode `upper` belongs to another node from now on.
-    pub(super) fn disown(&mut self, upper: u64) {
-        self.by_upper.remove(&upper);
+    /// Takes from a lookup count what the kernel gives back.
+    pub(super) fn forget(&mut self, ino: Ino, count: u64) -> Dropped {
+        self.take_lookups(ino, count, None)
     }
 
-    /// Takes from a lookup count.
-    pub(super) fn forget(&mut self, ino: Ino, count: u64) -> Dropped {
+    /// Takes back a lookup that was counted for this request, and that the kernel will not hear of.
+    pub(super) fn unlook(&mut self, ino: Ino) -> Dropped {
+        self.take_lookups(ino, 1, Some(Event::Looked { ino: ino.0, count: -1 }))
+    }
+
+    fn take_lookups(&mut self, ino: Ino, count: u64, got: Option<Event<'_>>) -> Dropped {
         let mut dropped = Dropped::default();
         if ino != Ino::ROOT
             && let Some(node) = self.nodes.get_mut(&ino.0)
         {
             node.lookups = node.lookups.saturating_sub(count);
+            self.touch(ino);
             self.prune(ino, &mut dropped);
+            self.commit(got);
         }
         dropped
     }
@@ -262,16 +396,22 @@ impl<LO, UO> Table<LO, UO> {
             if lower {
                 node.lower_opens = node.lower_opens.saturating_sub(1);
             }
+            let mut let_go = false;
             if node.lower_opens == 0
                 && node.source != Source::Lower
                 && let Some(held) = &mut node.held
             {
-                held.lower = None;
+                let_go = held.lower.take().is_some();
+                held.lower_at = None;
                 if held.upper.is_none() {
                     node.held = None;
                 }
             }
+            if let_go {
+                self.touch(ino);
+            }
             self.prune(ino, &mut dropped);
+            self.commit(None);
         }
         dropped
     }
@@ -284,6 +424,7 @@ impl<LO, UO> Table<LO, UO> {
                 return;
             }
             let Some(node) = self.nodes.remove(&ino.0) else { return };
+            self.touch(ino);
             dropped.0.push(ino);
             if let Source::Upper(upper) = node.source
                 && self.by_upper.get(&upper) == Some(&ino.0)
@@ -303,6 +444,16 @@ impl<LO, UO> Table<LO, UO> {
                         }
                     }
                 }
+            }
+        }
+    }
+
+    /// An open handle is there; `lower` if the kernel reads the lower's file through it.
+    pub(super) fn opened(&mut self, ino: Ino, lower: bool) {
+        if let Some(node) = self.nodes.get_mut(&ino.0) {
+            node.opens += 1;
+            if lower {
+                node.lower_opens += 1;
             }
         }
     }
@@ -347,7 +498,7 @@ mod tests {
         Identity { kind: FileKind::Directory, source, origin: None, moved: None }
     }
 
-    const GONE: Held<(), ()> = Held { lower: Some(()), upper: None };
+    const GONE: Held<(), ()> = Held { lower: Some(()), lower_at: None, upper: None };
 
     #[test]
     fn a_child_keeps_the_directories_above_it() {

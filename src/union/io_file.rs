@@ -6,6 +6,7 @@ use super::copy_up::Need;
 use super::handles::Open;
 use super::node::Source;
 use super::place::Side;
+use super::record::Event;
 use super::{AnyFile, Outcome, UnionFs};
 use crate::layer::{Access, Lower, Upper};
 use crate::vfs::{Errno, FileKind, Handle, Ino, OpenFlags, Opened, SeekTarget, SetAttr};
@@ -52,7 +53,9 @@ impl<L: Lower, U: Upper> UnionFs<L, U> {
         let mut opening = self.begin_open(ino, access)?;
         let file = self.fresh_file(ino, opening.side, access)?;
         let backing = if self.passes_through() { file.descriptor() } else { None };
-        let handle = self.handles.add(Open { ino, side: opening.side, file });
+        let lower = opening.side == Side::Lower;
+        let told = |handle: Handle| self.note(&[Event::Opened { handle: handle.0, ino: ino.0, lower }]);
+        let handle = self.handles.add(Open { ino, side: opening.side, file }, told);
         opening.done = true;
         Ok(Opened { handle, backing })
     }
@@ -62,14 +65,11 @@ impl<L: Lower, U: Upper> UnionFs<L, U> {
         loop {
             let wait = {
                 let mut table = self.table.lock();
-                let node = table.get_mut(ino)?;
+                let node = table.get(ino)?;
                 let lower = access == Access::Read && node.reads_lower();
                 if !(lower && node.publishing) {
-                    node.opens += 1;
+                    table.opened(ino, lower && self.passes_through());
                     let side = if lower { Side::Lower } else { Side::Upper };
-                    if lower && self.passes_through() {
-                        node.lower_opens += 1;
-                    }
                     return Ok(Opening { fs: self, ino, side, done: false });
                 }
                 table.ancestors(ino).first().copied()
@@ -88,10 +88,10 @@ impl<L: Lower, U: Upper> UnionFs<L, U> {
     }
 
     pub(super) fn close(&self, ino: Ino, handle: Handle) {
-        if let Some(open) = self.handles.remove(handle) {
-            debug_assert_eq!(open.ino, ino, "a handle is released on the inode it was opened on");
-            self.count_closed(open.ino, open.side);
-        }
+        let Some((opened, side)) = self.handles.remove(handle) else { return };
+        debug_assert_eq!(opened, ino, "a handle is released on the inode it was opened on");
+        self.note(&[Event::Closed { handle: handle.0 }]);
+        self.count_closed(opened, side);
     }
 
     /// The file to read from: the handle's own; but where nobody passes through, a lower file that was copied up

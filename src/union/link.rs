@@ -1,6 +1,7 @@
 //! Further names for inodes.
 
 use super::copy_up::Need;
+use super::record::{self, Intent};
 use super::{Outcome, UnionFs};
 use crate::layer::{Lower, Upper};
 use crate::vfs::{Entry, Errno, FileKind, Ino, Name};
@@ -34,8 +35,13 @@ impl<L: Lower, U: Upper> UnionFs<L, U> {
             if self.find(&place, name)?.is_some() {
                 return Err(Errno::EEXIST);
             }
+            let intending = self.intend(|| {
+                Ok(Intent::Make { link: record::link(parent, name), object: upper.stat(&object)?.ino })
+            })?;
             upper.link(&object, dir, name)?;
-            return self.enter(&place, name, object);
+            let entry = self.enter(&place, name, object)?;
+            intending.done(Some(record::made(&entry)));
+            return Ok(entry);
         }
     }
 }

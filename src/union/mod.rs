@@ -43,8 +43,10 @@ mod node;
 mod number;
 mod place;
 mod readdir;
+pub mod record;
 mod remove;
 mod rename;
+mod resume;
 mod setattr;
 mod xattr;
 
@@ -56,6 +58,7 @@ use locks::KeyedLocks;
 use node::Source;
 use place::Caches;
 use readdir::Listings;
+use record::Recorder;
 
 /// Who reads and writes the files behind the view.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -110,6 +113,7 @@ pub struct UnionFs<L: Lower, U: Upper> {
     caches: Caches<L::Object, U::Object>,
     handles: Handles,
     listings: Listings,
+    recorder: Option<Arc<dyn Recorder>>,
 }
 
 /// What the parts of the union answer: the error number, to which [`Vfs`] adds operation, inode and name.
@@ -144,6 +148,7 @@ impl<L: Lower, U: Upper> UnionFs<L, U> {
             caches: Caches::new(options.objects, options.files),
             handles: Handles::default(),
             listings: Listings::default(),
+            recorder: None,
         })
     }
 
@@ -165,6 +170,9 @@ impl<L: Lower, U: Upper> UnionFs<L, U> {
         for ino in dropped.0 {
             self.caches.purge(ino);
             self.listings.purge(ino);
+            if let Some(recorder) = &self.recorder {
+                recorder.let_go(ino);
+            }
         }
     }
 }
@@ -254,6 +262,10 @@ impl<L: Lower, U: Upper> Vfs for UnionFs<L, U> {
 
     fn write(&self, ino: Ino, handle: Option<Handle>, offset: u64, data: &[u8]) -> Result<usize> {
         self.write_file(ino, handle, offset, data).map_err(of("write", ino))
+    }
+
+    fn is_open(&self, handle: Handle) -> bool {
+        self.handles.knows(handle)
     }
 
     fn release(&self, ino: Ino, handle: Handle) {

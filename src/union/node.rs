@@ -2,12 +2,16 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+use serde_bytes::Bytes;
+
 use super::number;
-use crate::vfs::{FileKind, Generation, Ino, Name};
+use super::record::NodeRecord;
+use crate::vfs::{Errno, FileKind, Generation, Ino, Name};
 
 /// Which layers have an inode.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Source {
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Source {
     /// The lower, at the path that the table knows ([`Table::lower_path`](super::inode_table::Table::lower_path)).
     Lower,
     /// The upper, as this inode number of the layer.
@@ -52,12 +56,16 @@ impl Links {
         }
     }
 
-    pub(super) fn all(&self) -> Vec<Link> {
+    pub(super) fn iter(&self) -> std::slice::Iter<'_, Link> {
         match self {
-            Self::None => Vec::new(),
-            Self::One(link) => vec![link.clone()],
-            Self::Many(links) => links.to_vec(),
+            Self::None => [].iter(),
+            Self::One(link) => std::slice::from_ref(link).iter(),
+            Self::Many(links) => links.iter(),
         }
+    }
+
+    pub(super) fn all(&self) -> Vec<Link> {
+        self.iter().cloned().collect()
     }
 
     pub(super) fn contains(&self, parent: Ino, name: &Name) -> bool {
@@ -110,6 +118,8 @@ pub(super) type LowerPath = Arc<[Name]>;
 pub(super) struct Held<LO, UO> {
     /// Given: the content is the lower's, also if the metadata is the upper's already.
     pub(super) lower: Option<LO>,
+    /// Where the lower has that, if it is remembered.
+    pub(super) lower_at: Option<LowerPath>,
     /// The upper's inode.
     pub(super) upper: Option<UO>,
 }
@@ -164,10 +174,60 @@ impl<LO, UO> Node<LO, UO> {
         self.source == Source::Lower || self.held.as_ref().is_some_and(|h| h.lower.is_some())
     }
 
+    /// True if the kernel may ask for it after its last name is gone, of which one is left: for a directory that is somebody's
+    /// working directory, for a file that is open; without opens (`passes_through` false) nobody knows which are.
+    pub(super) fn outlives_its_name(&self, passes_through: bool) -> bool {
+        let one = !matches!(&self.links, Links::Many(_));
+        one && (self.kind == FileKind::Directory || self.opens > 0 || !passes_through)
+    }
+
+    /// What has to be remembered of it.
+    pub(super) fn record(&self) -> NodeRecord<'_> {
+        NodeRecord {
+            kind: self.kind.mode_bits(),
+            source: self.source,
+            generation: self.generation.0,
+            path_hash: self.path_hash,
+            lookups: self.lookups,
+            moved: self.moved.as_deref().map(bytes),
+            links: self.links.iter().map(|(parent, name)| (parent.0, Bytes::new(name.as_bytes()))).collect(),
+            reads: self.held.as_ref().and_then(|h| h.lower_at.as_deref()).map(bytes),
+            held: self.held.as_ref().is_some_and(|h| h.upper.is_some()),
+        }
+    }
+
+    /// The node that was remembered; what it holds is not part of that.
+    ///
+    /// # Errors
+    /// `EINVAL` if it is the memory of no node.
+    pub(super) fn restored(record: &NodeRecord<'_>) -> Result<Self, Errno> {
+        let kind = FileKind::from_mode(record.kind).ok_or(Errno::EINVAL)?;
+        let mut node = Self::new(kind, record.source, Generation(record.generation), record.path_hash);
+        node.lookups = record.lookups;
+        node.moved = record.moved.as_deref().map(names).transpose()?.map(Into::into);
+        for (parent, name) in &record.links {
+            node.links.add((Ino(*parent), Name::new(name)?));
+        }
+        Ok(node)
+    }
+
     /// True if nobody can ask for it any more.
     pub(super) fn is_unused(&self) -> bool {
         self.lookups == 0 && self.children == 0 && self.opens == 0
     }
+}
+
+/// The bytes of names, as they are remembered.
+pub(super) fn bytes(path: &[Name]) -> Vec<&Bytes> {
+    path.iter().map(|name| Bytes::new(name.as_bytes())).collect()
+}
+
+/// Names that were remembered.
+///
+/// # Errors
+/// As [`Name::new`].
+pub(super) fn names(path: &[&Bytes]) -> Result<Vec<Name>, Errno> {
+    path.iter().map(|name| Name::new(name)).collect()
 }
 
 /// What decides the number of an inode that was found under a name.

@@ -130,7 +130,7 @@ impl<L: Lower, U: Upper> UnionFs<L, U> {
             };
             let flow = sink(&DirEntry { name: name.clone(), cookie: *cookie, entry });
             if flow == Flow::Full || !lookups {
-                let dropped = self.table.lock().forget(entry.attr.ino, 1);
+                let dropped = self.table.lock().unlook(entry.attr.ino);
                 self.purge(dropped);
             }
             if flow == Flow::Full {

@@ -2,6 +2,7 @@
 
 use super::node::Held;
 use super::place::{FoundOf, PlaceOf};
+use super::record::{self, Done, Intent};
 use super::{Outcome, UnionFs};
 use crate::layer::{Lower, Upper};
 use crate::vfs::{Errno, Ino, Name};
@@ -41,8 +42,14 @@ impl<L: Lower, U: Upper> UnionFs<L, U> {
                 self.check_empty(&found)?;
             }
             let whiteout = self.lower_has(&place, name)?;
+            let intending = self.intend(|| {
+                let object = found.source().upper();
+                Ok(Intent::Remove { link: record::link(parent, name), object, ino: node.map(|ino| ino.0) })
+            })?;
+            self.hold(node, found.upper.as_ref());
             upper.remove(dir, name, whiteout)?;
             self.unlinked(node, (parent, name), found);
+            intending.done(Some(Done::Changed));
             return Ok(());
         }
     }
@@ -71,7 +78,7 @@ impl<L: Lower, U: Upper> UnionFs<L, U> {
     /// Tells the table that a name is gone; the objects stay with the node, if it is known and has no other name.
     pub(super) fn unlinked(&self, node: Option<Ino>, link: (Ino, &Name), found: FoundOf<L, U>) {
         if let Some(ino) = node {
-            let held = Held { lower: found.lower, upper: found.upper };
+            let held = Held { lower: found.lower, lower_at: None, upper: found.upper };
             let dropped = self.table.lock().remove_link(ino, link.0, link.1, held);
             self.purge(dropped);
             self.listings.purge(ino);

@@ -6,8 +6,9 @@
 
 use super::copy_up::Need;
 use super::inode_table::Move;
-use super::node::LowerPath;
+use super::node::{self, LowerPath};
 use super::place::{FoundOf, PlaceOf};
+use super::record::{self, Done, Intent};
 use super::{Outcome, UnionFs};
 use crate::layer::{Lower, Redirect, Upper};
 use crate::vfs::{Errno, Ino, Name, RenameMode};
@@ -131,6 +132,10 @@ impl<L: Lower, U: Upper> UnionFs<L, U> {
         let (Some(a), Some(b)) = (&ends.from.upper, &ends.to.upper) else { return Err(Errno::ESTALE) };
         let lower = self.settle_lower(&ends.source, (ends.from, from.1), ends.to)?;
         let whiteout = self.lower_has(ends.from, from.1)?;
+        let intending = self.intend(|| ends.intent(from, to, (lower.as_deref(), None), false))?;
+        if let Some(target) = &ends.target {
+            self.hold(ends.target_ino, target.upper.as_ref());
+        }
         upper.rename((a, from.1), (b, to.1), whiteout)?;
         if let Some(target) = ends.target {
             self.unlinked(ends.target_ino, to, target);
@@ -138,6 +143,7 @@ impl<L: Lower, U: Upper> UnionFs<L, U> {
         if let Some(ino) = ends.source_ino {
             self.table.lock().move_links(&[Move { ino, from, to, lower }]);
         }
+        intending.done(Some(Done::Changed));
         Ok(())
     }
 
@@ -146,11 +152,14 @@ impl<L: Lower, U: Upper> UnionFs<L, U> {
         let Some(target) = &ends.target else { return Err(Errno::ENOENT) };
         let of_source = self.settle_lower(&ends.source, (ends.from, from.1), ends.to)?;
         let of_target = self.settle_lower(target, (ends.to, to.1), ends.from)?;
+        let intending =
+            self.intend(|| ends.intent(from, to, (of_source.as_deref(), of_target.as_deref()), true))?;
         upper.exchange((a, from.1), (b, to.1))?;
         let there = ends.source_ino.map(|ino| Move { ino, from, to, lower: of_source });
         let back = ends.target_ino.map(|ino| Move { ino, from: to, to: from, lower: of_target });
         let moves: Vec<Move<'_>> = there.into_iter().chain(back).collect();
         self.table.lock().move_links(&moves);
+        intending.done(Some(Done::Changed));
         Ok(())
     }
 
@@ -200,6 +209,24 @@ impl<L: Lower, U: Upper> UnionFs<L, U> {
 }
 
 impl<L: Lower, U: Upper> Ends<'_, L, U> {
+    fn intent<'i>(
+        &self,
+        from: (Ino, &'i Name),
+        to: (Ino, &'i Name),
+        lower: (Option<&'i [Name]>, Option<&'i [Name]>),
+        exchange: bool,
+    ) -> Outcome<Intent<'i>> {
+        Ok(Intent::Move {
+            from: record::link(from.0, from.1),
+            to: record::link(to.0, to.1),
+            object: self.source.source().upper().ok_or(Errno::ESTALE)?,
+            source: (self.source_ino.map(|ino| ino.0), lower.0.map(node::bytes)),
+            target: (self.target_ino.map(|ino| ino.0), lower.1.map(node::bytes)),
+            exchange,
+            directories: self.touches_directories(),
+        })
+    }
+
     fn touches_directories(&self) -> bool {
         self.source.is_directory() || self.target.as_ref().is_some_and(|t| t.is_directory())
     }

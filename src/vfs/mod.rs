@@ -99,6 +99,9 @@ pub trait Vfs: Send + Sync {
     /// Writes all of `data` at `offset` (or as much as there was room for), answers how much.
     fn write(&self, ino: Ino, handle: Option<Handle>, offset: u64, data: &[u8]) -> Result<usize>;
 
+    /// True if a handle is open.
+    fn is_open(&self, handle: Handle) -> bool;
+
     /// Ends an open. Unknown handles are ignored.
     fn release(&self, ino: Ino, handle: Handle);
 

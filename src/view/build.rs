@@ -14,10 +14,14 @@ use crate::closure::Closure;
 use crate::layer::dir::{DirLower, DirUpper};
 use crate::lock::{self, EnvLock, LockError};
 use crate::store::Location;
+use crate::union::record::{HeldOpen, Past, Recorder};
 use crate::union::{Options, UnionFs};
 
+/// What a view shows of the store.
+pub type ViewLower = ClosureLower<DirLower>;
+
 /// The tree of a view.
-pub type Tree = UnionFs<ClosureLower<DirLower>, DirUpper>;
+pub type Tree = UnionFs<ViewLower, DirUpper>;
 
 /// Why the tree of a view could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -73,7 +77,7 @@ pub fn lower(
     location: &Location,
     store: &OwnedFd,
     state: &Path,
-) -> Result<ClosureLower<DirLower>, BuildError> {
+) -> Result<ViewLower, BuildError> {
     let members = Arc::new(Members::of_names(closure.names()).map_err(BuildError::TooManyNames)?);
     let lower = ClosureLower::new(DirLower::new(store)?, Arc::clone(&members));
     Ok(match NixState::of(state, location, lock, &members) {
@@ -82,26 +86,44 @@ pub fn lower(
     })
 }
 
-/// The tree that shows `closure` of the store behind `store` (a directory on a read-only clone of its mount), with the
-/// changes that `upper` holds; `state` is where the state directory is.
+/// The tree of `lower` with the changes that `upper` holds; `recorder` is told what another process needs to go on.
 ///
 /// # Errors
 /// [`BuildError`].
 pub fn build(
     spec: &ViewSpec,
-    closure: &Closure,
-    store: &OwnedFd,
-    state: &Path,
+    lower: ViewLower,
     upper: Option<&UpperDir>,
     passthrough: bool,
+    recorder: Arc<dyn Recorder>,
 ) -> Result<Tree, BuildError> {
-    let lower = lower(&spec.lock, closure, &spec.store, store, state)?;
-    let options = Options {
+    let options = options(spec, passthrough);
+    Ok(UnionFs::new(lower, upper.map(|u| u.layer().clone()), options)?.recorded(recorder))
+}
+
+/// The same tree as [`build`] made in a process that is dead, as that had told of it.
+///
+/// # Errors
+/// As [`UnionFs::resume`].
+pub fn resume(
+    spec: &ViewSpec,
+    lower: ViewLower,
+    upper: Option<&UpperDir>,
+    passthrough: bool,
+    recorder: Arc<dyn Recorder>,
+    past: &Past<'_>,
+    held: HeldOpen,
+) -> io::Result<Tree> {
+    let upper = upper.map(|u| u.layer().clone());
+    UnionFs::resume(lower, upper, options(spec, passthrough), recorder, past, held)
+}
+
+fn options(spec: &ViewSpec, passthrough: bool) -> Options {
+    Options {
         owner: Some(spec.owner),
         io: if passthrough { crate::union::Io::Passthrough } else { crate::union::Io::Cached },
         durable: !matches!(spec.upper, UpperChoice::Temporary { .. }),
         access_lists: spec.access_lists,
         ..Options::default()
-    };
-    Ok(UnionFs::new(lower, upper.map(|u| u.layer().clone()), options)?)
+    }
 }

@@ -273,6 +273,10 @@ impl Vfs for Tree {
         file.write_at(data, offset).map_err(failed("write", ino))
     }
 
+    fn is_open(&self, handle: Handle) -> bool {
+        self.files.lock().unwrap().contains_key(&handle)
+    }
+
     fn release(&self, _: Ino, handle: Handle) {
         self.files.lock().unwrap().remove(&handle);
     }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -216,6 +216,18 @@ impl Lower for DefectUpper {
 
 impl Upper for DefectUpper {
     type Draft = <MemLayer as Upper>::Draft;
+
+    fn descriptor<'a>(&self, object: &'a Object) -> Option<BorrowedFd<'a>> {
+        self.inner.descriptor(object)
+    }
+
+    fn adopt(&self, descriptor: OwnedFd) -> io::Result<Object> {
+        self.inner.adopt(descriptor)
+    }
+
+    fn clear_drafts(&self) -> io::Result<()> {
+        self.inner.clear_drafts()
+    }
 
     fn keeps_access_lists(&self) -> bool {
         self.inner.keeps_access_lists()

@@ -26,8 +26,8 @@ use nix::sys::signal::Signal;
 use rustix::process::Pid;
 
 use super::error::{Attempt, Failure};
+use super::keeper::Dirs;
 use super::registry::Registry;
-use super::server::Dirs;
 use super::{leftovers, old_roots};
 use crate::control::{self, Answer, Reply};
 use crate::sys::lock;

@@ -19,8 +19,8 @@ use std::os::fd::OwnedFd;
 use rustix::fs::fstat;
 
 use super::super::error::{Attempt, Failure};
+use super::super::keeper::Dirs;
 use super::super::record::Record;
-use super::super::server::Dirs;
 use super::Allowed;
 use crate::control::{MountRequest, Place, Upper};
 use crate::sys::socket::Peer;

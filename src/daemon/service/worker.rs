@@ -6,11 +6,11 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use super::super::error::{Attempt, Failure};
+use super::super::keeper::Dirs;
 use super::super::launch::Launched;
 use super::super::order::Order;
 use super::super::record::{Place as RecordPlace, Record};
 use super::super::registry::{Registry, State};
-use super::super::server::Dirs;
 use super::super::stop::{self, Which};
 use super::super::{leftovers, start};
 use super::policy;

@@ -1,7 +1,7 @@
 //! The upper: a tree on a disk that is changed, and its work directory.
 
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use super::work::Work;
@@ -160,6 +160,18 @@ impl Lower for DirUpper {
 
 impl Upper for DirUpper {
     type Draft = DirDraft;
+
+    fn descriptor<'a>(&self, object: &'a DirObject) -> Option<BorrowedFd<'a>> {
+        Some(object.as_fd())
+    }
+
+    fn adopt(&self, descriptor: OwnedFd) -> io::Result<DirObject> {
+        Ok(DirObject::new(descriptor))
+    }
+
+    fn clear_drafts(&self) -> io::Result<()> {
+        super::clear(self.work.as_fd())
+    }
 
     fn keeps_access_lists(&self) -> bool {
         self.access_lists

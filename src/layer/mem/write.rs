@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -86,6 +87,19 @@ impl MemLayer {
 
 impl Upper for MemLayer {
     type Draft = MemDraft;
+
+    fn descriptor<'a>(&self, _: &'a MemObject) -> Option<BorrowedFd<'a>> {
+        None
+    }
+
+    fn adopt(&self, _: OwnedFd) -> io::Result<MemObject> {
+        Err(Errno::EOPNOTSUPP.into())
+    }
+
+    /// Drafts are objects without a name, and go with the process.
+    fn clear_drafts(&self) -> io::Result<()> {
+        Ok(())
+    }
 
     /// True, but permission bits are not kept in step.
     fn keeps_access_lists(&self) -> bool {

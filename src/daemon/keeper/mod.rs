@@ -1,0 +1,218 @@
+//! The keeper of one view: from its specification to the last request, and nothing left afterwards.
+//!
+//! In this order, so that whatever fails or is killed leaves only what the registry's record names: the name, the
+//! upper's lock, the closure and its roots (while the collector of the store waits), the record, the layers, the
+//! mount, the server. Taken back in the opposite order.
+//!
+//! The keeper makes the connection to the kernel and the mount, and answers no request: that does its *server*, a process of its
+//! own that it starts, and starts again when it dies ([`watch`]). A server notes what it tells the kernel ([`ledger`]) in
+//! memory that outlives it ([`memory`]), so that the next one goes on where it was killed. Everything that must not go while the view is there
+//! (locks, roots, the connection) both have; a server whose keeper is killed serves on, and takes the view back at the
+//! end ([`server`]). docs/operations.md says what users see of it.
+
+mod connection;
+mod ledger;
+mod link;
+mod memory;
+mod past;
+mod server;
+mod setup;
+mod watch;
+
+use std::io;
+use std::num::NonZeroUsize;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use super::claim;
+use super::error::{Attempt, Failure};
+use super::leftovers;
+use super::pin::Pinned;
+use super::record::Record;
+use super::registry::{Claim, Registry};
+use crate::sys::mount::Unmount;
+use crate::sys::signals::Signals;
+use crate::sys::{memory as own_memory, process};
+use crate::view::spec::ViewSpec;
+use crate::view::upper_dir::UpperDir;
+
+pub(super) use connection::probe_passthrough;
+use setup::Serving;
+
+/// How long those who still use a view have, once its server was told to end.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// How long a view whose users are gone takes to end.
+const SETTLING: Duration = Duration::from_millis(50);
+
+/// Directories of nixview's own.
+#[derive(Clone, Debug)]
+pub struct Dirs {
+    /// What outlives a reboot: caches, uppers.
+    pub state: PathBuf,
+    /// What does not: the registry.
+    pub runtime: PathBuf,
+}
+
+/// How a view is served.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ServeOptions {
+    /// Others than the one who mounts may use it.
+    pub allow_other: bool,
+    /// No program in it can be executed.
+    pub no_exec: bool,
+    /// A view whose roots cannot be made roots of the garbage collector is refused, not only warned of.
+    pub require_gc_roots: bool,
+    /// Mount with fusermount3 also where this process could by itself.
+    pub fusermount: bool,
+    /// The server is started again when it dies, where the kernel can ask again what it had not answered (Linux 6.9).
+    pub restart: bool,
+    /// How many requests are worked on at once.
+    pub threads: NonZeroUsize,
+    /// The user for whom it is served, if that is another than this process's.
+    pub requested_by: Option<u32>,
+}
+
+/// Where a view goes.
+#[derive(Debug)]
+pub enum Destination {
+    /// On an existing directory.
+    Directory {
+        /// Its path, absolute.
+        path: PathBuf,
+        /// The directory, if it was opened already, perhaps by somebody else: that one counts, not what is at the path now.
+        opened: Option<OwnedFd>,
+    },
+    /// Detached, to the process that asked, which gives it a place for this command.
+    Private {
+        /// The command, for people.
+        command: String,
+    },
+    /// Detached, to the process that asked, which gives it a place where it likes.
+    Handed {
+        /// What it is for, for people.
+        purpose: String,
+    },
+}
+
+/// Who is told that the view can be used, and may end it.
+pub trait Caller {
+    /// Tells that it can be used; with the mount, if it was to be private.
+    ///
+    /// # Errors
+    /// If the caller is gone: then the view is taken back.
+    fn usable(&mut self, record: &Record, warnings: Vec<String>, mount: Option<&OwnedFd>) -> io::Result<()>;
+
+    /// Readable when the caller says something or is gone, where that is to end a private view.
+    fn socket(&self) -> Option<&OwnedFd>;
+
+    /// Another process talks to the caller: this one, a copy of it, must not hold the connection open.
+    fn leave(&mut self);
+}
+
+impl Dirs {
+    /// Where the uppers are that stay, by the names of their views.
+    #[must_use]
+    pub fn uppers(&self) -> PathBuf {
+        self.state.join("uppers")
+    }
+
+    /// Where the uppers are that go with their views.
+    #[must_use]
+    pub fn temporary(&self) -> PathBuf {
+        self.state.join("temporary")
+    }
+}
+
+/// Serves a view until it is unmounted or this process is told to end (SIGTERM, SIGINT, SIGHUP).
+///
+/// # Errors
+/// What failed. Nothing is left of the view then, or the failure says what.
+pub fn serve(
+    spec: &ViewSpec,
+    dirs: &Dirs,
+    destination: &Destination,
+    options: ServeOptions,
+    caller: &mut dyn Caller,
+) -> Result<(), Failure> {
+    own_memory::stay_small();
+    let signals = Signals::block(&[Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP])
+        .attempt(|| "cannot take signals".to_owned())?;
+    process::raise_file_limit().attempt(|| "cannot raise the limit of open files".to_owned())?;
+    let registry =
+        Registry::open(&dirs.runtime).attempt(|| "cannot open the registry of views".to_owned())?;
+    let (_, problems) =
+        leftovers::sweep(&registry).attempt(|| "cannot read the registry of views".to_owned())?;
+    let warnings = problems.into_iter().map(|p| p.what).collect();
+    let claim = claim::take(&registry, &spec.name)?;
+    let mut held = Held { claim: Some(claim), upper: None, pinned: None, mounted: None, shown: false };
+    let answer = Serving { spec, dirs, registry: &registry, destination, options, signals, warnings }
+        .run(&mut held, caller);
+    let released = held.release();
+    answer.and(released)
+}
+
+/// What must be taken back at the end.
+struct Held {
+    claim: Option<Claim>,
+    upper: Option<UpperDir>,
+    pinned: Option<Pinned>,
+    mounted: Option<(PathBuf, u64)>,
+    /// Somebody may have seen the view, and written to it.
+    shown: bool,
+}
+
+impl Held {
+    /// Writes the record of the view.
+    fn publish(&mut self, record: &Record) -> Result<(), Failure> {
+        match &mut self.claim {
+            Some(claim) => claim.publish(record).attempt(|| "cannot write the record of the view".to_owned()),
+            None => Ok(()),
+        }
+    }
+
+    /// Takes everything back; goes on after what cannot be, so that as little as possible is left.
+    fn release(&mut self) -> Result<(), Failure> {
+        let (upper, pinned, mounted) = (self.upper.take(), self.pinned.take(), self.mounted.take());
+        let shown = self.shown;
+        let mut answer = Ok(());
+        let mut note = |what: String, done: io::Result<()>| {
+            if let (Err(error), true) = (&done, answer.is_ok()) {
+                answer = Err(Failure::of(&what, error));
+            }
+        };
+        if let Some((target, connection)) = mounted {
+            note(format!("cannot unmount {}", target.display()), take_away(&target, connection));
+        }
+        if let Some(upper) = upper {
+            let path = upper.path().to_owned();
+            let done = match (upper.meta().temporary, shown) {
+                (true, _) => upper.remove(),
+                (false, false) => upper.give_back(),
+                (false, true) => Ok(()),
+            };
+            note(format!("cannot remove the upper {}", path.display()), done.map_err(io::Error::other));
+        }
+        if let Some(pinned) = pinned {
+            let dir = pinned.record().dir;
+            let removed = pinned.remove().map_err(io::Error::other);
+            note(format!("cannot remove the roots in {}", dir.display()), removed);
+        }
+        answer.and_then(|()| self.claim.take().map_or(Ok(()), leftovers::withdraw))
+    }
+}
+
+fn take_away(target: &Path, connection: u64) -> io::Result<()> {
+    if leftovers::view_at(target, connection)?.is_none() {
+        return Ok(());
+    }
+    match leftovers::unmount(target, Unmount::Now) {
+        Err(error) if error.raw_os_error() == Some(libc::EBUSY) => leftovers::unmount(target, Unmount::Lazy),
+        // Somebody was faster.
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(()),
+        answer => answer,
+    }
+}

@@ -1,0 +1,204 @@
+//! Setting a view up: everything that it needs, in an order in which nothing is lost.
+
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::time::SystemTime;
+
+use super::connection::Connecting;
+use super::watch::Watch;
+use super::{Caller, Destination, Dirs, Held, ServeOptions};
+use crate::daemon::error::{Attempt, Failure};
+use crate::daemon::pin::{self, Pinned};
+use crate::daemon::record::{self, ClosureRecord, ExtraRootRecord, Place, Record, UpperRecord};
+use crate::daemon::registry::Registry;
+use crate::daemon::target::{Target, refuse_view};
+use crate::lock::{Digest, EnvLock};
+use crate::sys::fuse_connection::FuseConnection;
+use crate::sys::signals::Signals;
+use crate::sys::{memory, mount, mount_id};
+use crate::view::build;
+use crate::view::open_read_only;
+use crate::view::spec::{UpperChoice, ViewSpec};
+use crate::view::upper_dir::{self, LastView, UpperDir, UpperError};
+
+/// A view that is being set up and kept.
+pub(super) struct Serving<'a> {
+    pub(super) spec: &'a ViewSpec,
+    pub(super) dirs: &'a Dirs,
+    pub(super) registry: &'a Registry,
+    pub(super) destination: &'a Destination,
+    pub(super) options: ServeOptions,
+    pub(super) signals: Signals,
+    pub(super) warnings: Vec<String>,
+}
+
+impl Serving<'_> {
+    pub(super) fn run(mut self, held: &mut Held, caller: &mut dyn Caller) -> Result<(), Failure> {
+        let target = self.target()?;
+        held.upper = self.upper()?;
+        let (closure, pinned, warning) = pin::closure(self.spec, self.dirs, self.options.require_gc_roots)?;
+        held.pinned = pinned;
+        self.warnings.extend(warning);
+        self.note_view(held)?;
+        let mut record = self.record(held);
+        held.publish(&record)?;
+
+        let store = open_read_only(&self.spec.store.real)
+            .attempt(|| format!("cannot open the store {} read-only", self.spec.store.real.display()))?;
+        let lower = build::lower(&self.spec.lock, &closure, &self.spec.store, &store, &self.dirs.state)
+            .attempt(|| "cannot put the view together".to_owned())?;
+        drop(closure);
+        let connected = Connecting { serving: &self, lower: &lower, store: &store, target: target.as_ref() };
+        let (connection, mount) = connected.connect(held, caller)?;
+        record.io = connection.io.name().to_owned();
+        record.server = connection.process.number();
+        held.shown = mount.is_none();
+        if let (Some(mount), Some(Target { path, directory })) = (&mount, &target) {
+            let connection = FuseConnection::of_mount(mount.as_fd())
+                .attempt(|| "cannot ask the mount".to_owned())?
+                .number();
+            record.place = Place::Mounted { target: path.clone(), connection };
+            record.mount_id =
+                mount_id::of_mount(mount.as_fd()).attempt(|| "cannot ask the mount".to_owned())?;
+            held.publish(&record)?;
+            let turn = self.turn(path)?;
+            held.shown = true;
+            mount::attach(mount.as_fd(), directory.as_fd())
+                .attempt(|| format!("cannot mount the view on {}", path.display()))?;
+            drop(turn);
+            held.mounted = Some((path.clone(), connection));
+        } else if let Some((target, connection)) = &held.mounted {
+            record.place = Place::Mounted { target: target.clone(), connection: *connection };
+        }
+        drop(target);
+        record.usable = true;
+        held.publish(&record)?;
+        let private = mount.filter(|_| held.mounted.is_none());
+        held.shown = true;
+        caller
+            .usable(&record, std::mem::take(&mut self.warnings), private.as_ref())
+            .attempt(|| "whoever asked for the view is gone".to_owned())?;
+        // Whoever has the mount keeps it alive.
+        drop(private);
+        memory::give_back();
+        Watch { serving: &self, connection, lower: &lower, record }.until_the_end(held, caller)
+    }
+
+    /// The directory to mount on, opened before anything is done.
+    fn target(&self) -> Result<Option<Target>, Failure> {
+        match self.destination {
+            Destination::Directory { path, opened: None } => Target::at(path).map(Some),
+            Destination::Directory { path, opened: Some(directory) } => {
+                Target::opened(directory, path).map(Some)
+            }
+            Destination::Private { .. } | Destination::Handed { .. } => Ok(None),
+        }
+    }
+
+    /// The right to mount on `path`, where no view is: until the answer is dropped nobody else mounts one there.
+    pub(super) fn turn(&self, path: &Path) -> Result<File, Failure> {
+        let turn = self.registry.mounting().attempt(|| format!("cannot mount on {}", path.display()))?;
+        refuse_view(path)?;
+        Ok(turn)
+    }
+
+    fn upper(&mut self) -> Result<Option<UpperDir>, Failure> {
+        if let UpperChoice::Temporary { parent } = &self.spec.upper {
+            // Uppers whose servers were killed before they could say so in the registry.
+            if let Err(error) = upper_dir::remove_stale(parent) {
+                self.warnings.push(Failure::of("cannot remove an old temporary upper", &error).what);
+            }
+        }
+        build::open_upper(self.spec).attempt(|| "cannot use the upper".to_owned())
+    }
+
+    /// Notes with the upper what it lies over from now on.
+    fn note_view(&mut self, held: &Held) -> Result<(), Failure> {
+        let Some(upper) = &held.upper else { return Ok(()) };
+        let attempt = || "cannot use the upper".to_owned();
+        let database_of = database_of(self.spec, upper).attempt(attempt)?;
+        let digest = &self.spec.lock.closure.digest;
+        if database_of.as_ref().is_some_and(|other| other != digest) {
+            self.warnings.push(foreign_database(self.spec));
+        }
+        let view = LastView {
+            // Variables change nothing of what the upper lies over.
+            lock: EnvLock { environment: None, ..self.spec.lock.clone() },
+            store: self.spec.store.real.clone(),
+            owner: self.spec.owner,
+            database_of,
+        };
+        upper.record_view(&view).attempt(attempt)
+    }
+
+    fn record(&self, held: &Held) -> Record {
+        let upper = held.upper.as_ref().map_or(UpperRecord::ReadOnly, |upper| {
+            let path = upper.path().to_owned();
+            let limit = upper.meta().limit;
+            if upper.meta().temporary {
+                UpperRecord::Temporary { path, limit }
+            } else {
+                UpperRecord::Directory { path, limit }
+            }
+        });
+        let place = match self.destination {
+            Destination::Directory { path, .. } => Place::Mounted { target: path.clone(), connection: 0 },
+            Destination::Private { command } => Place::Private { command: command.clone() },
+            Destination::Handed { purpose } => Place::Handed { purpose: purpose.clone() },
+        };
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let lock = &self.spec.lock;
+        let extra_roots = lock.extra_roots.iter().map(|extra| ExtraRootRecord {
+            name: extra.name.clone(),
+            path: format!("{}/{}", lock.store_dir, extra.path),
+        });
+        Record {
+            version: record::VERSION,
+            name: self.spec.name.clone(),
+            pid: rustix::process::getpid().as_raw_nonzero().get(),
+            server: None,
+            restarts: 0,
+            usable: false,
+            since: since.as_secs(),
+            place,
+            mount_id: None,
+            lock_file: self.spec.lock_file.clone(),
+            // The closure that is shown was verified to be this one.
+            closure: ClosureRecord {
+                digest: self.spec.lock.closure.digest.to_string(),
+                count: self.spec.lock.closure.count,
+            },
+            extra_roots: extra_roots.collect(),
+            store: self.spec.store.real.clone(),
+            io: String::new(),
+            upper,
+            uid: self.spec.owner.0,
+            gid: self.spec.owner.1,
+            gc_roots: held.pinned.as_ref().map(Pinned::record),
+            requested_by: self.options.requested_by,
+        }
+    }
+}
+
+/// The closure that the upper's own Nix database was begun with, if it has one.
+fn database_of(spec: &ViewSpec, upper: &UpperDir) -> Result<Option<Digest>, UpperError> {
+    if !upper.has_nix_database()? {
+        return Ok(None);
+    }
+    let last = match upper.last_view() {
+        // It is written anew.
+        Err(UpperError::LastView { .. }) => None,
+        answer => answer?,
+    };
+    let first = last.map(|last| last.database_of.unwrap_or(last.lock.closure.digest));
+    Ok(Some(first.unwrap_or(spec.lock.closure.digest)))
+}
+
+fn foreign_database(spec: &ViewSpec) -> String {
+    format!(
+        "the view's own Nix database was made for another closure: it does not know the paths of this one, and a collection \
+         in the view would delete them there; 'nixview reset {} var/nix' takes back all that Nix recorded in the view",
+        spec.name
+    )
+}

@@ -1,0 +1,63 @@
+//! Which inodes are open, and how the kernel gets at their content: one answer for all opens of an inode.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::vfs::Ino;
+
+use super::backing::Backing;
+use super::passthrough::{Mode, OpenInodes};
+use super::recorder::{OpenFiles, Recorder};
+
+/// The open inodes of a connection.
+pub(super) struct Opens {
+    inodes: OpenInodes<Backing>,
+    device: Arc<OwnedFd>,
+    recorder: Option<Arc<dyn Recorder>>,
+    refusal_was_told: AtomicBool,
+}
+
+impl Opens {
+    pub(super) fn new(device: Arc<OwnedFd>, recorder: Option<Arc<dyn Recorder>>) -> Self {
+        Self { inodes: OpenInodes::default(), device, recorder, refusal_was_told: AtomicBool::new(false) }
+    }
+
+    /// Puts back what another process had open.
+    pub(super) fn restore(&mut self, files: &OpenFiles) {
+        for (ino, opens, id) in &files.inodes {
+            self.inodes.restore(*ino, *opens, id.map(|id| Backing::known(&self.device, id)));
+        }
+    }
+
+    /// Counts an open of `ino` and answers how it is served: from `file`, if the kernel takes it; told once if not.
+    pub(super) fn enter(&self, ino: Ino, file: Option<&Arc<OwnedFd>>) -> Mode<Backing> {
+        let register = || match Backing::register(&self.device, file?.as_fd()) {
+            Ok(backing) => Some(backing),
+            Err(error) => {
+                if !self.refusal_was_told.swap(true, Ordering::Relaxed) {
+                    tracing::warn!(%error, "the kernel refuses passthrough for a file; such files are served by requests");
+                }
+                None
+            }
+        };
+        let mode = self.inodes.enter(ino, register, |backing| {
+            if let Some(recorder) = &self.recorder {
+                recorder.backed(ino, backing.id());
+            }
+        });
+        if let Some(recorder) = &self.recorder {
+            recorder.secure();
+        }
+        mode
+    }
+
+    /// Takes back one open.
+    pub(super) fn leave(&self, ino: Ino) {
+        self.inodes.leave(ino, || {
+            if let Some(recorder) = &self.recorder {
+                recorder.unbacked(ino);
+            }
+        });
+    }
+}
