@@ -84,7 +84,7 @@ fn kernel() -> Check {
         Some(version) if version >= OLDEST => Check::limited(
             "kernel",
             release,
-            "Linux 6.9 and later have FUSE passthrough: one page cache for all views",
+            "Linux 6.9 and later have FUSE passthrough (one page cache for all views), and a view there outlives its server",
         ),
         _ => Check::missing("kernel", release, "nixview needs Linux 5.15 or later"),
     }

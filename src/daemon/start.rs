@@ -47,7 +47,9 @@ pub fn mount_in_foreground(
             None
         }
 
-        fn leave(&mut self) {}
+        fn leave(&mut self) -> io::Result<()> {
+            Ok(())
+        }
     }
     rustix::process::chdir("/").attempt(|| "cannot leave the working directory".to_owned())?;
     serve(&order.spec, dirs, &order.destination, order.options, &mut Here(usable))
@@ -135,7 +137,9 @@ impl Caller for Elsewhere {
         self.reporter.as_ref().filter(|_| self.private).map(Reporter::socket)
     }
 
-    fn leave(&mut self) {
+    fn leave(&mut self) -> io::Result<()> {
         self.reporter = None;
+        // Whoever reads the caller's output waits for its end.
+        process::silence()
     }
 }

@@ -85,26 +85,21 @@ pub(super) struct Connecting<'a> {
     pub(super) serving: &'a Serving<'a>,
     pub(super) lower: &'a ViewLower,
     pub(super) store: &'a OwnedFd,
-    pub(super) target: Option<&'a Target>,
 }
 
 /// What came of an attempt to connect.
 enum Attempted {
-    Connected(Connection, Option<OwnedFd>),
+    Connected(Connection),
     /// The kernel takes no passthrough, for this reason.
     NoPassthrough(String),
 }
 
 impl Connecting<'_> {
-    /// A connection on which the view is served, and its detached mount: with passthrough if that is asked for or works.
+    /// A connection on which the view is served, with passthrough if that is asked for or works; its detached mount is held.
     ///
     /// The view's own connection is tried. Only fusermount3, which mounts at once on the target, needs one for the
     /// question alone.
-    pub(super) fn connect(
-        &self,
-        held: &mut Held,
-        caller: &mut dyn Caller,
-    ) -> Result<(Connection, Option<OwnedFd>), Failure> {
+    pub(super) fn connect(&self, held: &mut Held, caller: &mut dyn Caller) -> Result<Connection, Failure> {
         let (spec, options) = (self.serving.spec, self.serving.options);
         let may_mount = process::may_mount().attempt(|| "cannot ask for privileges".to_owned())?;
         if spec.io == IoChoice::Passthrough || (spec.io == IoChoice::Auto && may_mount) {
@@ -113,7 +108,7 @@ impl Connecting<'_> {
             let why = match possible {
                 Err(error) => error.to_string(),
                 Ok(()) => match self.attempt(fuse::Io::Passthrough, held, caller)? {
-                    Attempted::Connected(connection, mount) => return Ok((connection, mount)),
+                    Attempted::Connected(connection) => return Ok(connection),
                     Attempted::NoPassthrough(why) => why,
                 },
             };
@@ -125,7 +120,7 @@ impl Connecting<'_> {
             tracing::info!(why, "no passthrough: files are served cached");
         }
         match self.attempt(fuse::Io::Cached, held, caller)? {
-            Attempted::Connected(connection, mount) => Ok((connection, mount)),
+            Attempted::Connected(connection) => Ok(connection),
             Attempted::NoPassthrough(why) => {
                 Err(Failure::new(format!("cannot start the FUSE session: {why}")))
             }
@@ -134,7 +129,7 @@ impl Connecting<'_> {
 
     /// Makes a connection, and starts a server on it.
     fn attempt(&self, io: fuse::Io, held: &mut Held, caller: &mut dyn Caller) -> Result<Attempted, Failure> {
-        let (device, mount) = self.mount(held)?;
+        let device = self.mount(held)?;
         let attempt = || "cannot start the FUSE session".to_owned();
         let greeting = Greeting::hear(device.as_fd()).attempt(attempt)?;
         let memory = Memory::new().attempt(|| "cannot have memory for the view".to_owned())?;
@@ -155,7 +150,7 @@ impl Connecting<'_> {
                 let held_open = HeldOpen::new();
                 let connection =
                     Connection { io, device, greeting, memory, held_open, can_be_followed, process };
-                Ok(Attempted::Connected(connection, mount))
+                Ok(Attempted::Connected(connection))
             }
             Some((Word::NoPassthrough { why }, _)) => {
                 process.wait().attempt(attempt)?;
@@ -172,14 +167,14 @@ impl Connecting<'_> {
         }
     }
 
-    /// The FUSE device, and its detached mount; with fusermount3 it is mounted on the target already.
-    fn mount(&self, held: &mut Held) -> Result<(OwnedFd, Option<OwnedFd>), Failure> {
+    /// The FUSE device; its detached mount is held, or with fusermount3 it is mounted on the target already.
+    fn mount(&self, held: &mut Held) -> Result<OwnedFd, Failure> {
         let options = FuseOptions {
             read_only: self.serving.spec.upper == UpperChoice::ReadOnly,
             allow_other: self.serving.options.allow_other,
             no_exec: self.serving.options.no_exec,
         };
-        if let (true, Some(Target { path, .. })) = (self.serving.options.fusermount, self.target) {
+        if let (true, Some(Target { path, .. })) = (self.serving.options.fusermount, &held.target) {
             let _turn = self.serving.turn(path)?;
             let device = fusermount::mount(path, options).map_err(|error| {
                 let failure = Failure::of(&format!("fusermount3 cannot mount on {}", path.display()), &error);
@@ -197,15 +192,17 @@ impl Connecting<'_> {
             let connection = connection
                 .ok_or_else(|| Failure::new(format!("fusermount3 mounted nothing on {}", path.display())))?;
             held.mounted = Some((path.clone(), connection));
-            return Ok((device, None));
+            return Ok(device);
         }
         let device = mount::open_fuse_device().map_err(|error| {
             Failure::of("cannot open /dev/fuse", &error).hint("'nixview doctor' says what is missing")
         })?;
+        held.mount = None;
         let mount = mount::new_fuse(device.as_fd(), options).map_err(|error| {
             Failure::of("cannot make a FUSE mount", &error).hint("'nixview doctor' says what is missing")
         })?;
-        Ok((device, Some(mount)))
+        held.mount = Some(mount);
+        Ok(device)
     }
 }
 

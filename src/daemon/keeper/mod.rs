@@ -33,6 +33,7 @@ use super::leftovers;
 use super::pin::Pinned;
 use super::record::Record;
 use super::registry::{Claim, Registry};
+use super::target::Target;
 use crate::sys::mount::Unmount;
 use crate::sys::signals::Signals;
 use crate::sys::{memory as own_memory, process};
@@ -110,7 +111,10 @@ pub trait Caller {
     fn socket(&self) -> Option<&OwnedFd>;
 
     /// Another process talks to the caller: this one, a copy of it, must not hold the connection open.
-    fn leave(&mut self);
+    ///
+    /// # Errors
+    /// If that cannot be.
+    fn leave(&mut self) -> io::Result<()>;
 }
 
 impl Dirs {
@@ -148,7 +152,15 @@ pub fn serve(
         leftovers::sweep(&registry).attempt(|| "cannot read the registry of views".to_owned())?;
     let warnings = problems.into_iter().map(|p| p.what).collect();
     let claim = claim::take(&registry, &spec.name)?;
-    let mut held = Held { claim: Some(claim), upper: None, pinned: None, mounted: None, shown: false };
+    let mut held = Held {
+        claim: Some(claim),
+        upper: None,
+        pinned: None,
+        target: None,
+        mount: None,
+        mounted: None,
+        shown: false,
+    };
     let answer = Serving { spec, dirs, registry: &registry, destination, options, signals, warnings }
         .run(&mut held, caller);
     let released = held.release();
@@ -160,6 +172,9 @@ struct Held {
     claim: Option<Claim>,
     upper: Option<UpperDir>,
     pinned: Option<Pinned>,
+    /// Where it will be mounted, and the mount while it has no place. A server must not have them: it would use its own view.
+    target: Option<Target>,
+    mount: Option<OwnedFd>,
     mounted: Option<(PathBuf, u64)>,
     /// Somebody may have seen the view, and written to it.
     shown: bool,

@@ -58,8 +58,13 @@ pub(super) fn start(
         Fork::Parent(pid) => Ok(ServerProcess::new(pid, here)),
         Fork::Child => {
             drop(here);
-            caller.leave();
             let link = Arc::new(Link::new(there));
+            // Whoever has the mount keeps the view alive.
+            drop((held.mount.take(), held.target.take()));
+            if let Err(error) = caller.leave() {
+                link.tell(&Word::Failed(Failure::of("cannot leave the caller of the view", &error)), None);
+                process::end_now(1);
+            }
             process::end_now(part.be_it(&link, held));
         }
     }

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::SystemTime;
 
 use super::connection::Connecting;
-use super::watch::Watch;
+use super::watch::{Deaths, Watch};
 use super::{Caller, Destination, Dirs, Held, ServeOptions};
 use crate::daemon::error::{Attempt, Failure};
 use crate::daemon::pin::{self, Pinned};
@@ -35,7 +35,7 @@ pub(super) struct Serving<'a> {
 
 impl Serving<'_> {
     pub(super) fn run(mut self, held: &mut Held, caller: &mut dyn Caller) -> Result<(), Failure> {
-        let target = self.target()?;
+        held.target = self.target()?;
         held.upper = self.upper()?;
         let (closure, pinned, warning) = pin::closure(self.spec, self.dirs, self.options.require_gc_roots)?;
         held.pinned = pinned;
@@ -49,12 +49,12 @@ impl Serving<'_> {
         let lower = build::lower(&self.spec.lock, &closure, &self.spec.store, &store, &self.dirs.state)
             .attempt(|| "cannot put the view together".to_owned())?;
         drop(closure);
-        let connected = Connecting { serving: &self, lower: &lower, store: &store, target: target.as_ref() };
-        let (connection, mount) = connected.connect(held, caller)?;
+        let connection = Connecting { serving: &self, lower: &lower, store: &store }.connect(held, caller)?;
         record.io = connection.io.name().to_owned();
         record.server = connection.process.number();
-        held.shown = mount.is_none();
-        if let (Some(mount), Some(Target { path, directory })) = (&mount, &target) {
+        held.shown = held.mount.is_none();
+        let mount = held.mount.take();
+        if let (Some(mount), Some(Target { path, directory })) = (&mount, held.target.take()) {
             let connection = FuseConnection::of_mount(mount.as_fd())
                 .attempt(|| "cannot ask the mount".to_owned())?
                 .number();
@@ -62,16 +62,15 @@ impl Serving<'_> {
             record.mount_id =
                 mount_id::of_mount(mount.as_fd()).attempt(|| "cannot ask the mount".to_owned())?;
             held.publish(&record)?;
-            let turn = self.turn(path)?;
+            let turn = self.turn(&path)?;
             held.shown = true;
             mount::attach(mount.as_fd(), directory.as_fd())
                 .attempt(|| format!("cannot mount the view on {}", path.display()))?;
             drop(turn);
-            held.mounted = Some((path.clone(), connection));
+            held.mounted = Some((path, connection));
         } else if let Some((target, connection)) = &held.mounted {
             record.place = Place::Mounted { target: target.clone(), connection: *connection };
         }
-        drop(target);
         record.usable = true;
         held.publish(&record)?;
         let private = mount.filter(|_| held.mounted.is_none());
@@ -82,7 +81,8 @@ impl Serving<'_> {
         // Whoever has the mount keeps it alive.
         drop(private);
         memory::give_back();
-        Watch { serving: &self, connection, lower: &lower, record }.until_the_end(held, caller)
+        let deaths = Deaths::default();
+        Watch { serving: &self, connection, lower: &lower, record, deaths }.until_the_end(held, caller)
     }
 
     /// The directory to mount on, opened before anything is done.

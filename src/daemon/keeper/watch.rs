@@ -33,6 +33,7 @@ pub(super) struct Watch<'a> {
     pub(super) connection: Connection,
     pub(super) lower: &'a ViewLower,
     pub(super) record: Record,
+    pub(super) deaths: Deaths,
 }
 
 /// Why a wait has ended.
@@ -47,9 +48,16 @@ enum Event {
 
 /// How servers have died lately.
 #[derive(Debug)]
-struct Deaths {
+pub(super) struct Deaths {
     began: Instant,
     soon: u32,
+}
+
+impl Default for Deaths {
+    /// None yet, of a server that has just begun.
+    fn default() -> Self {
+        Self { began: Instant::now(), soon: 0 }
+    }
 }
 
 impl Deaths {
@@ -75,7 +83,6 @@ impl Watch<'_> {
     /// # Errors
     /// If the view cannot be kept: its server dies again and again, or cannot be followed.
     pub(super) fn until_the_end(mut self, held: &mut Held, caller: &mut dyn Caller) -> Result<(), Failure> {
-        let mut deaths = Deaths { began: Instant::now(), soon: 0 };
         let mut namespace = None;
         loop {
             match self.wait(caller, &mut namespace)? {
@@ -95,7 +102,7 @@ impl Watch<'_> {
                         let end = "it cannot be started again on this kernel, or is not to be";
                         return Err(Failure::new(format!("{what}; {end}")));
                     }
-                    let Some(pause) = deaths.dies() else {
+                    let Some(pause) = self.deaths.dies() else {
                         return Err(Failure::new(format!(
                             "{what}, as {MOST} before it within {} ms of their start; it is not started again",
                             SOON.as_millis()
@@ -105,10 +112,8 @@ impl Watch<'_> {
                     if !pause.is_zero() {
                         std::thread::sleep(pause);
                     }
-                    deaths.begins();
-                    if self.start_again(held, caller)? {
-                        deaths.begins();
-                    }
+                    self.deaths.begins();
+                    self.start_again(held, caller)?;
                 }
             }
         }
@@ -147,8 +152,10 @@ impl Watch<'_> {
             (Word::Hold { ino }, Some(open)) => drop(connection.held_open.insert(Ino(ino), open)),
             (Word::LetGo { ino }, _) => drop(connection.held_open.remove(&Ino(ino))),
             (Word::CannotBeFollowed, _) => connection.can_be_followed = false,
-            // It says how it began where that is waited for.
-            (Word::Hold { .. } | Word::Serving { .. } | Word::NoPassthrough { .. } | Word::Failed(_), _) => {}
+            (Word::Serving { .. }, _) => self.deaths.begins(),
+            // Its end, which follows, counts as a death.
+            (Word::Failed(failure), _) => tracing::error!(%failure, "the view's server"),
+            (Word::Hold { .. } | Word::NoPassthrough { .. }, _) => {}
         }
     }
 
@@ -160,8 +167,8 @@ impl Watch<'_> {
         Ok(if ended == Ended::Exited(0) || gone { Event::Over } else { Event::Died(ended) })
     }
 
-    /// Starts a server that goes on where the last one died; false if it could not.
-    fn start_again(&mut self, held: &mut Held, caller: &mut dyn Caller) -> Result<bool, Failure> {
+    /// Starts a server that goes on where the last one died; what it says is heard later.
+    fn start_again(&mut self, held: &mut Held, caller: &mut dyn Caller) -> Result<(), Failure> {
         let Connection { io, device, greeting, memory, held_open, process, .. } = &mut self.connection;
         let part = Part {
             serving: self.serving,
@@ -173,23 +180,13 @@ impl Watch<'_> {
             before: Some(held_open),
         };
         *process = server::start(&part, held, caller)?;
-        let word = link::hear(&process.socket).attempt(|| "cannot hear from the view's server".to_owned())?;
-        let serves = match word {
-            Some((Word::Serving { .. }, _)) => true,
-            Some((Word::Failed(failure), _)) => {
-                tracing::error!(%failure, "the view's server");
-                false
-            }
-            // Its end is seen by the wait that follows.
-            _ => false,
-        };
         self.record.server = self.connection.process.number();
         self.record.restarts += 1;
         // Nothing depends on it but what people see.
         if let Err(failure) = held.publish(&self.record) {
             tracing::warn!(%failure, "the view's server was started again");
         }
-        Ok(serves)
+        Ok(())
     }
 }
 
@@ -263,7 +260,7 @@ mod tests {
 
     #[test]
     fn a_server_that_dies_at_once_is_started_more_and_more_slowly_and_then_no_more() {
-        let mut deaths = Deaths { began: Instant::now(), soon: 0 };
+        let mut deaths = Deaths::default();
         let pauses: Vec<_> = std::iter::from_fn(|| {
             deaths.begins();
             deaths.dies()
@@ -279,8 +276,8 @@ mod tests {
 
     #[test]
     fn one_that_has_served_a_while_is_started_again_at_once() {
-        let mut deaths = Deaths { began: Instant::now(), soon: MOST - 1 };
-        deaths.began = Instant::now().checked_sub(SOON).unwrap();
+        let began = Instant::now().checked_sub(SOON).unwrap();
+        let mut deaths = Deaths { began, soon: MOST - 1 };
         assert_eq!(deaths.dies(), Some(Duration::ZERO));
         assert_eq!(deaths.soon, 0);
     }
