@@ -108,7 +108,7 @@ fn views_serve_on_when_the_daemon_is_killed_and_the_next_one_knows_them() {
 
     // A server that dies while no daemon runs is cleaned up after by the next one, without being asked.
     scene.mount("env-b", "b", &["--name", "db", "--tmp"]).ok();
-    scene::kill(scene.server("db"));
+    scene.kill_view("db");
     let daemon = Daemon::start(&scene);
     wait_for("what the dead server left is gone", || {
         scene.names("run/views") == ["web.json", "web.lock"] && scene.names("state/temporary").len() == 1

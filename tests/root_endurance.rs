@@ -129,7 +129,7 @@ fn endure(io: &str, time: Duration) {
         load(&mut workers, time / u32::try_from(ends.len()).unwrap(), |killed| {
             if end == End::Kill {
                 killed.store(true, Ordering::SeqCst);
-                scene::kill(server);
+                scene.kill_view("long");
             }
         });
         if end == End::Unmount {

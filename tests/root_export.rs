@@ -69,7 +69,7 @@ fn a_mounted_view_is_compared_and_neither_reset_nor_exported() {
     let mounted = scene.nixview(&["diff", "web"]).ok().out;
     let at = scene.path("a");
     assert_eq!(scene.nixview(&["diff", at.to_str().unwrap()]).ok().out, mounted);
-    let told = format!("in use by process {}", scene.server("web"));
+    let told = format!("in use by process {}", scene.keeper("web"));
     scene.nixview(&["reset", "web"]).failed(1, &[&told]);
     scene.nixview(&["export", "web", "-o", "layer.tar"]).failed(1, &[&told]);
     for part in [

@@ -326,7 +326,6 @@ fn kill_under_load(io: &str, rounds: usize) {
     }
     let mut numbers = Numbers(io.len() as u64);
     for round in 0..rounds {
-        let server = scene.server("web");
         let killed: &'static AtomicBool = Box::leak(Box::new(AtomicBool::new(false)));
         let (done, ended) = mpsc::channel();
         for (at, worker) in workers.drain(..).enumerate() {
@@ -337,7 +336,7 @@ fn kill_under_load(io: &str, rounds: usize) {
         drop(done);
         thread::sleep(Duration::from_micros(numbers.below(60_000) as u64));
         killed.store(true, Ordering::SeqCst);
-        scene::kill(server);
+        scene.kill_view("web");
         for _ in 0..WORKERS {
             let worker = ended.recv_timeout(Duration::from_secs(20));
             workers.push(worker.expect("a worker hangs, or the view answered an error before the kill"));

@@ -104,7 +104,7 @@ struct Target<'s> {
 impl Target<'_> {
     fn mount(&self) {
         let upper = self.upper.to_str().unwrap();
-        let options = ["--name", "k", "--io", "cached", "--threads", "1", "--upper", upper];
+        let options = ["--name", "k", "--io", "cached", "--threads", "1", "--no-restart", "--upper", upper];
         self.scene.mount("env-b", "a", &options).ok();
     }
 

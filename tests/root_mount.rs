@@ -103,7 +103,7 @@ fn names_targets_and_uppers_are_used_once() {
     let scene = Scene::new();
     let upper = scene.path("upper").into_os_string().into_string().unwrap();
     scene.mount("env-a", "a", &["--name", "web", "--upper", &upper]).ok();
-    let pid = scene.server("web").to_string();
+    let pid = scene.keeper("web").to_string();
     scene
         .mount("env-a", "b", &["--name", "web", "--tmp"])
         .failed(1, &["'web' is being served already", &pid]);
@@ -169,8 +169,8 @@ fn a_killed_server_is_cleaned_up_after_and_its_upper_keeps_what_was_synced() {
         );
         scene.shell(&script).ok();
     }
-    for pid in ["a", "b"].map(|name| scene.server(name)) {
-        scene::kill(pid);
+    for name in ["a", "b"] {
+        scene.kill_view(name);
     }
     assert!(!scene.names("state/temporary").is_empty());
     let status = scene.nixview(&["status"]).ok().out;
@@ -180,12 +180,10 @@ fn a_killed_server_is_cleaned_up_after_and_its_upper_keeps_what_was_synced() {
     scene.mount("env-a", "a", &["--name", "a"]).ok();
     assert_eq!(scene.shell("stat -c %s a/f1 a/f2 a/f3").ok().out, "4096\n8192\n12288\n");
     // The same again, cleaned up by the next mount, and by umount.
-    let pid = scene.server("a");
-    scene::kill(pid);
+    scene.kill_view("a");
     scene.mount("env-a", "a", &["--name", "a"]).ok();
     assert_eq!(scene.mounts().len(), 1, "the dead mount was taken away");
-    let pid = scene.server("a");
-    scene::kill(pid);
+    scene.kill_view("a");
     let said = scene.nixview(&["umount", "a"]).ok().err;
     assert!(said.contains("was dead"), "{said}");
     scene.assert_nothing_left();
@@ -201,7 +199,7 @@ fn a_used_view_is_not_unmounted_unless_lazily() {
     let lazy = scene.nixview(&["umount", "--lazy", "web"]).ok();
     assert!(lazy.err.contains("ends when nobody uses it"), "{lazy:?}");
     assert_eq!(scene.mounts().len(), 0);
-    assert_eq!(scene.processes().len(), 1, "it serves on");
+    assert_eq!(scene.processes().len(), 2, "it is kept and served");
     user.kill().unwrap();
     user.wait().unwrap();
     for _ in 0..500 {
@@ -220,7 +218,7 @@ fn a_server_told_to_end_unmounts_first() {
     let scene = Scene::new();
     for signal in ["-TERM", "-INT"] {
         scene.mount("env-a", "a", &["--name", "web", "--tmp"]).ok();
-        let pid = scene.server("web").to_string();
+        let pid = scene.keeper("web").to_string();
         assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
         for _ in 0..500 {
             if scene.processes().is_empty() {

@@ -15,7 +15,7 @@ use std::os::unix::fs::MetadataExt;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use scene::{Scene, alone, kill};
+use scene::{Scene, alone};
 
 fn states(scene: &Scene) -> Vec<String> {
     scene.names("state/nix-state")
@@ -98,7 +98,6 @@ fn a_maker_that_is_killed_leaves_a_draft_at_most() {
     let mut took = Duration::from_millis(50);
     for attempt in 0..200_u32 {
         scene.mount("env-a", "a", &["--name", "web", "--tmp"]).ok();
-        let server = scene.server("web");
         let looked = Instant::now();
         let mut looker = Command::new("ls")
             .arg(scene.path("a/var"))
@@ -112,7 +111,7 @@ fn a_maker_that_is_killed_leaves_a_draft_at_most() {
         } else {
             std::thread::sleep(took * (attempt % 20) / 16);
         }
-        kill(server);
+        scene.kill_view("web");
         looker.wait().unwrap();
         for name in states(&scene) {
             if name.starts_with("draft-") {

@@ -138,9 +138,8 @@ fn scene_on(file_system: &str) -> (Scene, PathBuf) {
 
 /// The power fails and comes back; the view `p` is to be mounted again.
 fn cut_power(scene: &Scene) {
-    let server = scene.server("p");
     scene.shell("xfs_io -x -c shutdown disk").ok();
-    scene::kill(server);
+    scene.kill_view("p");
     scene.nixview(&["status"]).ok();
     scene.shell("umount disk && mount -o loop image disk").ok();
 }

@@ -340,8 +340,8 @@ fn a_killed_server_leaves_no_device_and_loses_nothing() {
         File::open(scene.path(target)).unwrap().sync_all().unwrap();
     }
     assert_eq!(loop_devices(&scene).len(), 2);
-    for pid in ["kept", "tmp"].map(|name| scene.server(name)) {
-        scene::kill(pid);
+    for name in ["kept", "tmp"] {
+        scene.kill_view(name);
     }
     assert_no_loop_device(&scene);
     let status = scene.nixview(&["status"]).ok().out;
@@ -386,8 +386,7 @@ fn an_image_is_never_mounted_twice() {
     scene.mount("env-a", "b", &["--name", "other", "--upper", &upper]).failed(1, &["in use"]);
     // Open through passthrough: this alone keeps the image mounted when the server is dead.
     let reader = File::open(scene.path("a/file")).unwrap();
-    let pid = scene.server("web");
-    scene::kill(pid);
+    scene.kill_view("web");
     if loop_devices(&scene).is_empty() {
         return eprintln!("skipped: no passthrough: nothing keeps the image");
     }

@@ -166,7 +166,7 @@ fn a_killed_server_ends_in_errors_for_the_command_and_is_cleaned_up_after() {
     let status = scene.nixview(&["status", "--json"]).ok().out;
     let status: serde_json::Value = serde_json::from_str(&status).unwrap();
     assert_eq!(status[0]["place"]["kind"], "private", "{status}");
-    signal("-KILL", u32::try_from(status[0]["pid"].as_u64().unwrap()).unwrap());
+    scene.kill_view(status[0]["name"].as_str().unwrap());
     assert_eq!(child.wait().unwrap().code(), Some(9));
     settle(&scene);
     scene.assert_nothing_left();

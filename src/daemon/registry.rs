@@ -139,8 +139,11 @@ impl Registry {
             let file = options.create(true).truncate(false).read(true).write(true).mode(0o600).open(&path);
             let file = file.map_err(fail)?;
             if !lock::try_lock(&file).map_err(fail)? {
-                let pid = self.record(name).ok().flatten().map(|r| r.pid);
-                if !waited && pid.is_some_and(wait_if_dying) {
+                let record = self.record(name).ok().flatten();
+                let pid = record.as_ref().map(|record| record.pid);
+                let both = record.into_iter().flat_map(|record| [Some(record.pid), record.server]).flatten();
+                // Both, where both are dying.
+                if !waited && both.filter(|pid| wait_if_dying(*pid)).count() > 0 {
                     waited = true;
                     continue;
                 }

@@ -14,6 +14,7 @@ use rayon::prelude::*;
 
 use super::derivation::Derivation;
 use super::location::Location;
+use super::parallel::with_threads;
 use super::path::StorePath;
 use super::references::{OutputPath, ReferenceError, References};
 use super::scan::cache::ScanCache;
@@ -65,16 +66,17 @@ impl Unrecorded {
     /// If the store directory or a derivation cannot be read.
     pub fn open(location: &Location, cache: ScanCache) -> Result<Self, ReferenceError> {
         let names = names(location).map_err(|error| broken(location, error))?;
-        let derivations: Vec<(StorePath, Vec<StorePath>, BTreeSet<StorePath>)> = names
-            .par_iter()
-            .filter(|path| path.is_derivation())
-            .map(|path| {
-                let read =
-                    Derivation::read(location, path).map_err(|error| error.into_reference_error(location))?;
-                let outputs = read.outputs.values().filter_map(|output| output.path().cloned()).collect();
-                Ok((path.clone(), outputs, read.input_sources))
-            })
-            .collect::<Result<_, ReferenceError>>()?;
+        type Made = (StorePath, Vec<StorePath>, BTreeSet<StorePath>);
+        let read = |path: &StorePath| -> Result<Made, ReferenceError> {
+            let read =
+                Derivation::read(location, path).map_err(|error| error.into_reference_error(location))?;
+            let outputs = read.outputs.values().filter_map(|output| output.path().cloned()).collect();
+            Ok((path.clone(), outputs, read.input_sources))
+        };
+        let all = || names.par_iter().filter(|path| path.is_derivation()).map(read).collect();
+        let derivations: Result<Vec<Made>, ReferenceError> =
+            with_threads(all).map_err(|error| broken(location, error))?;
+        let derivations = derivations?;
         let mut makers: HashMap<StorePath, Vec<StorePath>> = HashMap::new();
         let mut sources = BTreeSet::new();
         for (derivation, outputs, inputs) in derivations {

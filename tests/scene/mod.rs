@@ -153,12 +153,32 @@ impl Scene {
         found
     }
 
-    /// The server's pid, as `status` tells it.
-    pub(crate) fn server(&self, name: &str) -> i32 {
+    /// What `status` tells of a view.
+    pub(crate) fn status(&self, name: &str) -> serde_json::Value {
         let ran = self.nixview(&["status", "--json", name]);
         let status: serde_json::Value =
             serde_json::from_str(&ran.out).unwrap_or_else(|e| panic!("{e}: {ran:?}"));
-        i32::try_from(status[0]["pid"].as_i64().unwrap()).unwrap()
+        status[0].clone()
+    }
+
+    /// The pid of a view's keeper.
+    pub(crate) fn keeper(&self, name: &str) -> i32 {
+        i32::try_from(self.status(name)["pid"].as_i64().unwrap()).unwrap()
+    }
+
+    /// The pid of a view's server.
+    pub(crate) fn server(&self, name: &str) -> i32 {
+        i32::try_from(self.status(name)["server"].as_i64().unwrap()).unwrap()
+    }
+
+    /// Kills keeper and server of a view, so that neither does anything for the other.
+    pub(crate) fn kill_view(&self, name: &str) {
+        let status = self.status(name);
+        let [keeper, server] =
+            ["pid", "server"].map(|field| i32::try_from(status[field].as_i64().unwrap()).unwrap());
+        kill_process(Pid::from_raw(keeper).unwrap(), Signal::STOP).unwrap();
+        kill(server);
+        kill(keeper);
     }
 
     /// Where nixview's leases are.

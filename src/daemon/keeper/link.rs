@@ -60,6 +60,14 @@ impl Link {
         }
     }
 
+    /// What the keeper says; nothing when it is dead.
+    pub(super) fn hear(&self) -> io::Result<Vec<u8>> {
+        match socket::receive(&self.socket, 64) {
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ok(Vec::new()),
+            answer => answer.map(|(message, _)| message),
+        }
+    }
+
     fn send(&self, word: &Word, descriptor: Option<BorrowedFd<'_>>) -> io::Result<()> {
         let message = postcard::to_stdvec(word).map_err(io::Error::other)?;
         socket::send_with(&self.socket, &message, descriptor.as_slice())
@@ -67,7 +75,7 @@ impl Link {
 }
 
 impl AsFd for Link {
-    /// Readable when the keeper is dead.
+    /// Readable when the keeper says something, or is dead.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }

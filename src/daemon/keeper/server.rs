@@ -36,6 +36,9 @@ pub(super) struct Part<'a> {
     pub(super) before: Option<&'a HeldOpen>,
 }
 
+/// What the keeper of a first server tells it once whoever asked for the view knows of it.
+pub(super) const KNOWN: &[u8] = b"known";
+
 /// Why a server could not serve.
 enum NotServing {
     /// The kernel takes no passthrough.
@@ -95,12 +98,19 @@ impl Part<'_> {
         };
         link.tell(&Word::Serving { answer, can_be_followed }, None);
         memory::give_back();
-        match wait_readable(&[ended.as_fd(), link.as_fd()], None) {
-            Ok(ready) if ready.first() == Some(&true) => end_code(&ended),
-            Ok(_) => self.go_on_alone(held, &ended),
-            Err(error) => {
-                tracing::error!(%error, "the server cannot wait");
-                1
+        let mut known = self.before.is_some();
+        loop {
+            let heard = wait_readable(&[ended.as_fd(), link.as_fd()], None).and_then(|ready| {
+                if ready.first() == Some(&true) { Ok(None) } else { link.hear().map(Some) }
+            });
+            match heard {
+                Ok(None) => return end_code(&ended),
+                Ok(Some(word)) if word == KNOWN => known = true,
+                Ok(Some(_)) => return self.go_on_alone(held, &ended, known),
+                Err(error) => {
+                    tracing::error!(%error, "the server cannot wait");
+                    return 1;
+                }
             }
         }
     }
@@ -139,26 +149,31 @@ impl Part<'_> {
     }
 
     /// The keeper is dead: keeps the view, which nobody else does now, and takes it back at the end.
-    fn go_on_alone(&self, held: &mut Held, ended: &OwnedFd) -> u8 {
+    ///
+    /// A view that nobody is `known` to know of is taken back now.
+    fn go_on_alone(&self, held: &mut Held, ended: &OwnedFd, known: bool) -> u8 {
         let name = &self.serving.spec.name;
         let record = match self.serving.registry.state(name) {
-            Ok(Some(State::Served(record))) if record.usable => *record,
-            // It died before the view could be used: the next sweep takes back what there is.
+            Ok(Some(State::Served(record))) => *record,
             Ok(_) => return 1,
             Err(error) => {
                 tracing::error!(%error, "the keeper is dead, and the registry cannot be read");
                 return 1;
             }
         };
-        tracing::warn!(view = %name, "the keeper is dead: this server goes on alone, and is not started again if it dies");
+        // Of a mount that was not made its connection tells.
         if let Place::Mounted { target, connection } = &record.place {
             held.mounted = Some((target.clone(), *connection));
         }
-        held.shown = true;
-        let own = rustix::process::getpid().as_raw_nonzero().get();
-        let kept = held
-            .publish(&Record { pid: own, server: Some(own), ..record })
-            .and_then(|()| self.serving.wait_alone(held, ended));
+        held.shown |= record.usable;
+        let kept = if known {
+            tracing::warn!(view = %name, "the keeper is dead: this server goes on alone, and is not started again if it dies");
+            let own = rustix::process::getpid().as_raw_nonzero().get();
+            held.publish(&Record { pid: own, server: Some(own), ..record })
+                .and_then(|()| self.serving.wait_alone(held, ended))
+        } else {
+            self.serving.take_from_users(held, None, ended)
+        };
         let released = held.release();
         match kept.and(released) {
             Ok(()) => 0,

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::SystemTime;
 
 use super::connection::Connecting;
+use super::server;
 use super::watch::{Deaths, Watch};
 use super::{Caller, Destination, Dirs, Held, ServeOptions};
 use crate::daemon::error::{Attempt, Failure};
@@ -16,7 +17,7 @@ use crate::daemon::target::{Target, refuse_view};
 use crate::lock::{Digest, EnvLock};
 use crate::sys::fuse_connection::FuseConnection;
 use crate::sys::signals::Signals;
-use crate::sys::{memory, mount, mount_id};
+use crate::sys::{memory, mount, mount_id, socket};
 use crate::view::build;
 use crate::view::open_read_only;
 use crate::view::spec::{UpperChoice, ViewSpec};
@@ -78,6 +79,8 @@ impl Serving<'_> {
         caller
             .usable(&record, std::mem::take(&mut self.warnings), private.as_ref())
             .attempt(|| "whoever asked for the view is gone".to_owned())?;
+        // A server that has died already is seen by the wait that follows.
+        drop(socket::send(&connection.process.socket, server::KNOWN, None));
         // Whoever has the mount keeps it alive.
         drop(private);
         memory::give_back();

@@ -141,7 +141,10 @@ fn wait_for(
             }
             // One that ended well was left by the command, or told to end: it can be seen before the command's own end.
             if pid == server && ended != Ended::Exited(0) {
-                warnings.push(format!("the view's server died ({}): the command saw errors", told(ended)));
+                let how = told(ended);
+                warnings.push(format!(
+                    "the view's keeper died ({how}): a server that died after it was not started again, and the command saw errors then"
+                ));
             }
         }
         wait_readable(&[signals.as_fd()], None).attempt(attempt)?;
@@ -205,5 +208,6 @@ fn end_server(
     warnings.push(format!("the view's server (process {server}) did not end in time, and was killed"));
     process::send_signal(server, Kill::KILL).attempt(attempt)?;
     process::wait(server).attempt(attempt)?;
-    Ok(())
+    // What answered for it is a child of this process by now.
+    end_leftovers(server).attempt(attempt)
 }

@@ -12,6 +12,7 @@ use rustix::fs::{
     AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags, StatxFlags, openat2, readlinkat, statx,
 };
 
+use super::parallel::with_threads;
 pub use search::Candidates;
 
 /// What a thread reads at once.
@@ -63,7 +64,8 @@ pub fn scan(path: &Path, candidates: &Candidates) -> io::Result<()> {
         }
         FileType::Directory => {
             let top = open(CWD, path, OFlags::DIRECTORY, ResolveFlags::NO_MAGICLINKS)?;
-            tree(top.as_fd(), candidates).map_err(|error| named(path, &error))
+            let searched = with_threads(|| tree(top.as_fd(), candidates)).and_then(|searched| searched);
+            searched.map_err(|error| named(path, &error))
         }
         _ => Err(named(path, &io::Error::other("it is no file, directory or symlink"))),
     }
