@@ -130,6 +130,7 @@ impl Target<'_> {
             assert_eq!(self.shown(), self.allowed[answered], "without a kill");
         } else {
             wait_until("strace does not end with what it traces", || has_ended(&mut strace));
+            wait_until("the keeper does not end with its server", || self.scene.processes().is_empty());
             self.mount();
             assert_eq!(self.scene.names("u/work"), Vec::<String>::new(), "drafts are left");
             let found = self.shown();

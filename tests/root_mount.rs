@@ -169,9 +169,7 @@ fn a_killed_server_is_cleaned_up_after_and_its_upper_keeps_what_was_synced() {
         );
         scene.shell(&script).ok();
     }
-    for name in ["a", "b"] {
-        scene.kill_view(name);
-    }
+    scene.kill_views(["a", "b"]);
     assert!(!scene.names("state/temporary").is_empty());
     let status = scene.nixview(&["status"]).ok().out;
     assert_eq!(status.matches("dead").count(), 2, "{status}");

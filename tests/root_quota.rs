@@ -340,9 +340,7 @@ fn a_killed_server_leaves_no_device_and_loses_nothing() {
         File::open(scene.path(target)).unwrap().sync_all().unwrap();
     }
     assert_eq!(loop_devices(&scene).len(), 2);
-    for name in ["kept", "tmp"] {
-        scene.kill_view(name);
-    }
+    scene.kill_views(["kept", "tmp"]);
     assert_no_loop_device(&scene);
     let status = scene.nixview(&["status"]).ok().out;
     assert_eq!(status.matches("dead").count(), 2, "{status}");

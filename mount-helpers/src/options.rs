@@ -82,6 +82,7 @@ pub struct Options {
     io: Option<Io>,
     acl: bool,
     require_gc_roots: bool,
+    no_restart: bool,
     private: bool,
     threads: Option<u8>,
 }
@@ -143,6 +144,7 @@ impl Options {
             "acl" => self.acl = true,
             "noacl" => self.acl = false,
             "require-gc-roots" => self.require_gc_roots = true,
+            "no-restart" => self.no_restart = true,
             "no_allow_other" => self.private = true,
             "nosuid" | "nodev" | "default_permissions" | "allow_other" => {}
             // mount(8) says these for `defaults`.
@@ -188,6 +190,7 @@ impl Options {
         request.io = self.io.unwrap_or_default();
         request.acl = self.acl;
         request.require_gc_roots = self.require_gc_roots;
+        request.no_restart = self.no_restart;
         request.allow_other = !self.private;
         request.no_exec = self.no_exec == Some(true);
         request.threads = self.threads;
@@ -284,7 +287,7 @@ mod tests {
     #[test]
     fn everything_that_can_be_said_of_a_view_arrives() {
         let all = "rw,upper=/u,owner=1000:100,name=web,store=/s,io=cached,acl,noexec,upper-size=2G,upper-inodes=9,\
-                   threads=2,require-gc-roots,no_allow_other,state-dir=/st";
+                   threads=2,require-gc-roots,no-restart,no_allow_other,state-dir=/st";
         let got = request(all).unwrap();
         let place = Place::Directory { path: "/t".into() };
         let want = MountRequest {
@@ -298,6 +301,7 @@ mod tests {
             upper_inodes: Some(9),
             threads: Some(2),
             require_gc_roots: true,
+            no_restart: true,
             allow_other: false,
             state_dir: Some("/st".into()),
             ..MountRequest::new("/l".into(), place, Upper::Directory { path: "/u".into() })

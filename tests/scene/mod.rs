@@ -173,12 +173,18 @@ impl Scene {
 
     /// Kills keeper and server of a view, so that neither does anything for the other.
     pub(crate) fn kill_view(&self, name: &str) {
-        let status = self.status(name);
-        let [keeper, server] =
-            ["pid", "server"].map(|field| i32::try_from(status[field].as_i64().unwrap()).unwrap());
-        kill_process(Pid::from_raw(keeper).unwrap(), Signal::STOP).unwrap();
-        kill(server);
-        kill(keeper);
+        self.kill_views([name]);
+    }
+
+    /// As [`kill_view`](Self::kill_view), of several: asking for one takes away what is dead.
+    pub(crate) fn kill_views<const N: usize>(&self, names: [&str; N]) {
+        for status in names.map(|name| self.status(name)) {
+            let [keeper, server] =
+                ["pid", "server"].map(|field| i32::try_from(status[field].as_i64().unwrap()).unwrap());
+            kill_process(Pid::from_raw(keeper).unwrap(), Signal::STOP).unwrap();
+            kill(server);
+            kill(keeper);
+        }
     }
 
     /// Where nixview's leases are.

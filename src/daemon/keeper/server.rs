@@ -36,7 +36,7 @@ pub(super) struct Part<'a> {
     pub(super) before: Option<&'a HeldOpen>,
 }
 
-/// What the keeper of a first server tells it once whoever asked for the view knows of it.
+/// What the keeper of a first server tells it before whoever asked for the view is told of it.
 pub(super) const KNOWN: &[u8] = b"known";
 
 /// Why a server could not serve.
@@ -150,7 +150,7 @@ impl Part<'_> {
 
     /// The keeper is dead: keeps the view, which nobody else does now, and takes it back at the end.
     ///
-    /// A view that nobody is `known` to know of is taken back now.
+    /// A view of which nobody was told is taken back now.
     fn go_on_alone(&self, held: &mut Held, ended: &OwnedFd, known: bool) -> u8 {
         let name = &self.serving.spec.name;
         let record = match self.serving.registry.state(name) {

@@ -76,11 +76,12 @@ impl Serving<'_> {
         held.publish(&record)?;
         let private = mount.filter(|_| held.mounted.is_none());
         held.shown = true;
+        // First this: what the caller is told is there must not be taken back when this process is killed. A server that has died
+        // already is seen by the wait that follows.
+        drop(socket::send(&connection.process.socket, server::KNOWN, None));
         caller
             .usable(&record, std::mem::take(&mut self.warnings), private.as_ref())
             .attempt(|| "whoever asked for the view is gone".to_owned())?;
-        // A server that has died already is seen by the wait that follows.
-        drop(socket::send(&connection.process.socket, server::KNOWN, None));
         // Whoever has the mount keeps it alive.
         drop(private);
         memory::give_back();

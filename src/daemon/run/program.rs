@@ -10,7 +10,7 @@ use std::process::Command;
 use rustix::process::{Pid, Signal};
 
 use crate::daemon::error::{Attempt, Failure};
-use crate::sys::{mount, namespace, process};
+use crate::sys::{mount, namespace, process, socket};
 
 /// Where a view is in the namespace of a command.
 const PLACE: &str = "/nix";
@@ -38,9 +38,10 @@ pub(super) struct NotStarted {
 }
 
 impl Program {
-    /// Becomes the program; comes back only if it could not.
-    pub(super) fn become_it(&self, parent: Pid, view: &OwnedFd) -> NotStarted {
-        if let Err(failure) = self.prepare(parent, view) {
+    /// Becomes the program; comes back only if it could not. `keeper` is told of the mount namespace before anything runs
+    /// in it, so that it can end what is left if the caller is killed.
+    pub(super) fn become_it(&self, parent: Pid, view: &OwnedFd, keeper: &OwnedFd) -> NotStarted {
+        if let Err(failure) = self.prepare(parent, view, keeper) {
             return NotStarted { failure, code: 126 };
         }
         let mut command = Command::new(&self.program);
@@ -63,9 +64,15 @@ impl Program {
         NotStarted { failure, code: if missing { 127 } else { 126 } }
     }
 
-    fn prepare(&self, parent: Pid, view: &OwnedFd) -> Result<(), Failure> {
+    fn prepare(&self, parent: Pid, view: &OwnedFd, keeper: &OwnedFd) -> Result<(), Failure> {
         process::die_with_parent(parent, Signal::KILL).attempt(|| "the caller is gone".to_owned())?;
         namespace::own_mounts().attempt(|| "cannot have a mount namespace".to_owned())?;
+        let namespace = process::mount_namespace_of(rustix::process::getpid())
+            .attempt(|| "cannot ask for the mount namespace".to_owned())?;
+        if let Some(number) = namespace {
+            // A keeper that is gone is seen by the caller's wait.
+            drop(socket::send(keeper, &number.to_ne_bytes(), None));
+        }
         let place = Path::new(PLACE);
         // A symbolic link there would take the view elsewhere, and a missing one must not be made on the host.
         if !place.symlink_metadata().is_ok_and(|found| found.is_dir()) {

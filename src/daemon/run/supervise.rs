@@ -69,13 +69,10 @@ pub(in crate::daemon) fn take_signals() -> io::Result<Signals> {
 pub fn supervise(program: &Program, server: Launched, signals: &Signals) -> Result<Outcome, Failure> {
     let Launched { mount, server: pid, socket, .. } = server;
     let view = mount.ok_or_else(|| Failure::new("the view's server handed over no mount"))?;
-    let started = start(program, &view, signals);
+    let started = start(program, &view, &socket, signals);
     let mut warnings = Vec::new();
     let answer = match started {
-        Ok(Ok(command)) => {
-            tell_namespace(command, &socket);
-            wait_for(command, pid, signals, &mut warnings).map(Ok)
-        }
+        Ok(Ok(command)) => wait_for(command, pid, signals, &mut warnings).map(Ok),
         Ok(Err(not_started)) => Ok(Err(not_started)),
         Err(failure) => Err(failure),
     };
@@ -92,7 +89,12 @@ pub fn supervise(program: &Program, server: Launched, signals: &Signals) -> Resu
 }
 
 /// Makes the command's process; answers its pid once it has become the program.
-fn start(program: &Program, view: &OwnedFd, signals: &Signals) -> Result<Result<Pid, NotStarted>, Failure> {
+fn start(
+    program: &Program,
+    view: &OwnedFd,
+    keeper: &OwnedFd,
+    signals: &Signals,
+) -> Result<Result<Pid, NotStarted>, Failure> {
     let attempt = || "cannot start the command's process".to_owned();
     let (here, there) = socket::pair().attempt(attempt)?;
     let own = rustix::process::getpid();
@@ -101,7 +103,7 @@ fn start(program: &Program, view: &OwnedFd, signals: &Signals) -> Result<Result<
         Fork::Child => {
             drop(here);
             let not_started = match signals.unblock() {
-                Ok(()) => program.become_it(own, view),
+                Ok(()) => program.become_it(own, view, keeper),
                 Err(error) => {
                     NotStarted { failure: Failure::of("cannot unblock signals", &error), code: 126 }
                 }
@@ -117,14 +119,6 @@ fn start(program: &Program, view: &OwnedFd, signals: &Signals) -> Result<Result<
     }
     process::wait(child).attempt(attempt)?;
     serde_json::from_slice(&message).attempt(attempt).map(Err)
-}
-
-/// Tells the server in which mount namespace the command lives, so that it can end it if this process is killed.
-fn tell_namespace(command: Pid, server: &OwnedFd) {
-    if let Ok(Some(namespace)) = process::mount_namespace_of(command) {
-        // A server that is gone is seen by the wait that follows.
-        drop(socket::send(server, &namespace.to_ne_bytes(), None));
-    }
 }
 
 fn wait_for(
