@@ -68,9 +68,23 @@ struct View {
     target: &'static str,
     label: &'static str,
     registry: &'static str,
+    name: String,
+    /// Its keeper, and its server.
     pid: i32,
+    server: i32,
     /// Its registry was lost.
     forgotten: bool,
+}
+
+impl View {
+    /// Kills all that serves it.
+    fn kill(&self) {
+        if self.pid != self.server {
+            kill_process(Pid::from_raw(self.pid).unwrap(), Signal::STOP).unwrap();
+            scene::kill(self.server);
+        }
+        scene::kill(self.pid);
+    }
 }
 
 struct World {
@@ -196,17 +210,20 @@ impl World {
         command
     }
 
-    /// The server of a name, if its view can be used.
-    fn served(&self, registry: &str, name: &str) -> Option<i32> {
+    /// Keeper and server of a name, if its view can be used. A server whose keeper was killed is both, once it has seen it.
+    fn served(&self, registry: &str, name: &str) -> Option<(i32, i32)> {
         let mut found = None;
         wait_until("a server neither serves nor ends", || {
             let said = self.nixview(registry, &["status", "--json"]).ok().out;
             let all: serde_json::Value = serde_json::from_str(&said).unwrap();
             let view = all.as_array().unwrap().iter().find(|view| view["name"] == name);
-            found = view.filter(|view| view["state"] == "mounted").and_then(|view| view["pid"].as_i64());
-            view.is_none_or(|view| view["state"] == "mounted" || view["state"] == "dead")
+            let pid = |view: &serde_json::Value, of: &str| i32::try_from(view[of].as_i64().unwrap()).unwrap();
+            let mounted = view.filter(|view| view["state"] == "mounted");
+            found = mounted.map(|view| (pid(view, "pid"), pid(view, "server")));
+            let lives = found.is_none_or(|(keeper, server)| alive(keeper) && alive(server));
+            lives && view.is_none_or(|view| view["state"] == "mounted" || view["state"] == "dead")
         });
-        found.map(|pid| i32::try_from(pid).unwrap())
+        found
     }
 
     /// Mounts on all targets that are free, and interferes.
@@ -255,14 +272,14 @@ impl World {
             let answer = wait_for(child);
             let served = self.served(registry, &name);
             match (answer.code, served) {
-                (Some(0), Some(pid)) => {
+                (Some(0), Some((pid, server))) => {
                     self.count("mounts");
-                    self.views.push(View { target, label, registry, pid, forgotten: false });
+                    self.views.push(View { target, label, registry, name, pid, server, forgotten: false });
                 }
                 // Its caller was killed: it may have told it in time, or find out now and end.
-                (_, Some(pid)) if killed => {
+                (_, Some((pid, server))) if killed => {
                     self.nixview(registry, &["umount", &name]);
-                    wait_until("a server does not end", || !alive(pid));
+                    wait_until("a server does not end", || !alive(pid) && !alive(server));
                 }
                 (_, None) if killed => {}
                 _ => {
@@ -281,7 +298,7 @@ impl World {
     /// Kills one process that has just begun: a command or a server, none of those whose views are mounted.
     fn kill_somebody_of(&mut self, commands: &[u32]) {
         let mut pids = self.processes();
-        pids.retain(|pid| !self.views.iter().any(|view| view.pid == *pid));
+        pids.retain(|pid| !self.views.iter().any(|view| [view.pid, view.server].contains(pid)));
         // Servers rather than their callers.
         let servers: Vec<i32> = pids
             .iter()
@@ -299,7 +316,7 @@ impl World {
     /// Every member of every view that serves is there, and is what it was; also in the view.
     fn check(&self) {
         for view in &self.views {
-            assert!(alive(view.pid), "the server of {} has died", view.target);
+            assert!(alive(view.pid) && alive(view.server), "the server of {} has died", view.target);
             for member in self.members(view.label) {
                 let place = self.scene.store.store_dir().join(&member);
                 assert!(place.symlink_metadata().is_ok(), "{member} of a mounted view was collected");
@@ -316,8 +333,36 @@ impl World {
         }
     }
 
+    /// Kills the server or the keeper of a view: it is there as before.
+    fn kill_half_of_one(&mut self) {
+        let known: Vec<usize> = (0..self.views.len()).filter(|at| !self.views[*at].forgotten).collect();
+        if known.is_empty() {
+            return;
+        }
+        let at = known[self.numbers.below(known.len())];
+        let View { registry, pid, server, .. } = self.views[at];
+        let name = self.views[at].name.clone();
+        let alone = pid == server;
+        if alone {
+            return;
+        }
+        if self.numbers.one_in(2) {
+            self.count("keepers killed");
+            scene::kill(pid);
+        } else {
+            self.count("servers killed");
+            scene::kill(server);
+        }
+        let mut now = (pid, server);
+        wait_until("a view is lost with half of it", || {
+            now = self.served(registry, &name).expect("a view is lost with half of it");
+            now != (pid, server)
+        });
+        (self.views[at].pid, self.views[at].server) = now;
+    }
+
     fn gone(&self, view: &View) {
-        wait_until("a server does not end", || !alive(view.pid));
+        wait_until("a server does not end", || !alive(view.pid) && !alive(view.server));
     }
 
     /// Ends a view in one of the ways that there are.
@@ -340,7 +385,7 @@ impl World {
             }
             _ => {
                 self.count("SIGKILL");
-                scene::kill(view.pid);
+                view.kill();
                 if view.forgotten || self.numbers.one_in(2) {
                     self.scene.shell(&format!("umount -l {}", view.target)).ok();
                 } else {
@@ -358,7 +403,7 @@ impl World {
     fn reboot(&mut self) {
         self.count("reboots");
         for view in std::mem::take(&mut self.views) {
-            scene::kill(view.pid);
+            view.kill();
             self.scene.shell(&format!("umount -l {}", view.target)).ok();
         }
         self.no_servers();
@@ -389,6 +434,9 @@ impl World {
     fn round(&mut self) {
         self.refill();
         self.mount();
+        if self.numbers.one_in(2) {
+            self.kill_half_of_one();
+        }
         self.collect();
         self.check();
         if self.numbers.one_in(6) {
@@ -408,6 +456,9 @@ impl World {
             } else {
                 self.end(&view);
             }
+        }
+        if self.numbers.one_in(2) {
+            self.kill_half_of_one();
         }
         self.collect();
         self.check();
