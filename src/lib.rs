@@ -29,5 +29,6 @@ pub mod store;
 pub mod sys;
 pub mod telemetry;
 pub mod union;
+pub mod usage;
 pub mod vfs;
 pub mod view;

@@ -23,6 +23,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("fuse", &["vfs", "sys", "telemetry"]),
     ("closure", &["store"]),
     ("lock", &["store", "closure"]),
+    ("usage", &["store", "closure", "lock", "sys"]),
     ("view", &["vfs", "sys", "layer", "union", "closure", "lock", "store"]),
     (
         "daemon",
@@ -41,6 +42,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "fuse",
             "closure",
             "lock",
+            "usage",
             "view",
             "daemon",
         ],

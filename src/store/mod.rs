@@ -11,7 +11,7 @@ pub mod lease;
 pub mod location;
 pub mod new_database;
 pub mod nixbase32;
-mod parallel;
+pub mod parallel;
 pub mod path;
 pub mod path_info;
 pub mod path_list;

@@ -6,7 +6,7 @@ use std::io;
 ///
 /// # Errors
 /// If no threads can be started.
-pub(super) fn with_threads<T: Send>(work: impl FnOnce() -> T + Send) -> io::Result<T> {
+pub fn with_threads<T: Send>(work: impl FnOnce() -> T + Send) -> io::Result<T> {
     let done = rayon::ThreadPoolBuilder::new().build_scoped(|thread| thread.run(), |pool| pool.install(work));
     done.map_err(io::Error::other)
 }

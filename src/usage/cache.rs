@@ -1,0 +1,264 @@
+//! What store paths take, measured before, in `usage.sqlite` of the state directory.
+//!
+//! A row is an answer while the path is the one that was measured: registered in Nix's database under the same row, or, where
+//! nothing registers it, the same inode with the same ctime. How it is laid out on the disk can change under a
+//! registered path, when files are replaced by hard links (`nix-store --optimise`, `auto-optimise-store`) or links go (a
+//! collection); each of these changes the directory `.links` of the store, so that a row counts only while that is as it
+//! was. A file that cannot be used is said once and worked without; a corrupt one is set aside as
+//! `usage.sqlite.corrupt` and begun anew.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::{Connection, params};
+use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
+
+use super::measure::Measure;
+use crate::store::cache_file::{self, is_corrupt};
+
+/// Of this layout; a file of another one is begun anew.
+const VERSION: i64 = 1;
+
+/// The file's name in a state directory.
+const FILE: &str = "usage.sqlite";
+
+/// How long a writer is waited for.
+const BUSY: Duration = Duration::from_secs(1);
+
+/// What makes a store path the one that was measured.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Which {
+    /// `ValidPaths.id`: never given again.
+    Registered(i64),
+    /// Device, inode and ctime.
+    Inode(String),
+}
+
+impl Which {
+    /// The identity of what is at `path` now.
+    ///
+    /// # Errors
+    /// As statx(2).
+    pub fn at(path: &Path) -> io::Result<Self> {
+        Ok(Self::Inode(stamp(path)?))
+    }
+
+    fn text(&self) -> String {
+        match self {
+            Self::Registered(id) => format!("row {id}"),
+            Self::Inode(stamp) => format!("inode {stamp}"),
+        }
+    }
+}
+
+fn stamp(path: &Path) -> io::Result<String> {
+    let found = statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::BASIC_STATS)?;
+    let changed = found.stx_ctime;
+    Ok(format!(
+        "{}:{}:{}:{}.{}",
+        found.stx_dev_major, found.stx_dev_minor, found.stx_ino, changed.tv_sec, changed.tv_nsec
+    ))
+}
+
+/// The state of the hard links of a store.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LinksStamp(String);
+
+impl LinksStamp {
+    /// As it is now in the store directory `store`.
+    ///
+    /// # Errors
+    /// As statx(2), but for there being none.
+    pub fn of(store: &Path) -> io::Result<Self> {
+        match stamp(&store.join(".links")) {
+            Ok(stamp) => Ok(Self(stamp)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self("none".to_owned())),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// What was measured before, of one store.
+pub struct Cache {
+    file: PathBuf,
+    /// The store directory, by which rows of several stores are told apart.
+    store: String,
+    connection: Option<Connection>,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum CannotUse {
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error(transparent)]
+    Sqlite(#[from] rusqlite::Error),
+}
+
+impl Cache {
+    /// Opens the cache in a state directory, which is made if it is missing, for the store directory `store`.
+    #[must_use]
+    pub fn open(state_dir: &Path, store: &Path) -> Self {
+        let file = state_dir.join(FILE);
+        let connection = match connect(&file) {
+            Err(CannotUse::Sqlite(error)) if is_corrupt(&error) => begin_anew(&file, &error),
+            other => other,
+        };
+        let connection = connection
+            .inspect_err(|error| {
+                tracing::warn!(file = %file.display(), %error, "what paths take is not remembered: the cache cannot be used");
+            })
+            .ok();
+        Self { file, store: store.display().to_string(), connection }
+    }
+
+    /// What is known of `paths` (base name, and which path it is), in their order.
+    pub fn get(&mut self, paths: &[(&str, &Which)], links: &LinksStamp) -> Vec<Option<Measure>> {
+        let nothing = vec![None; paths.len()];
+        let Some(connection) = &self.connection else { return nothing };
+        match read(connection, &self.store, paths, links) {
+            Ok(found) => found,
+            Err(error) => {
+                self.failed(&error);
+                nothing
+            }
+        }
+    }
+
+    /// Remembers what paths take, in one transaction.
+    pub fn put(&mut self, measured: &[(&str, &Which, &Measure)], links: &LinksStamp) {
+        let Some(connection) = &mut self.connection else { return };
+        if let Err(error) = write(connection, &self.store, measured, links) {
+            self.failed(&error);
+        }
+    }
+
+    fn failed(&mut self, error: &rusqlite::Error) {
+        tracing::warn!(file = %self.file.display(), %error, "the cache of what paths take is not used");
+        self.connection = None;
+        if is_corrupt(error) {
+            self.connection = begin_anew(&self.file, error).ok();
+        }
+    }
+}
+
+fn begin_anew(file: &Path, error: &rusqlite::Error) -> Result<Connection, CannotUse> {
+    let aside = cache_file::set_aside(file)?;
+    tracing::warn!(file = %file.display(), %error, set_aside = %aside.display(), "the cache of what paths take is corrupt and begun anew");
+    connect(file)
+}
+
+fn connect(file: &Path) -> Result<Connection, CannotUse> {
+    if let Some(dir) = file.parent() {
+        std::fs::create_dir_all(dir)?;
+    }
+    let mut connection = Connection::open(file)?;
+    connection.busy_timeout(BUSY)?;
+    connection.pragma_update(None, "journal_mode", "wal")?;
+    connection.pragma_update(None, "synchronous", "normal")?;
+    let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+    let version: i64 = transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    if version != VERSION {
+        transaction.execute_batch(
+            "DROP TABLE IF EXISTS paths;
+             CREATE TABLE paths (
+                store TEXT NOT NULL, name TEXT NOT NULL, which TEXT NOT NULL, links TEXT NOT NULL, measure BLOB NOT NULL,
+                PRIMARY KEY (store, name)
+             ) WITHOUT ROWID",
+        )?;
+        transaction.pragma_update(None, "user_version", VERSION)?;
+    }
+    transaction.commit()?;
+    Ok(connection)
+}
+
+fn read(
+    connection: &Connection,
+    store: &str,
+    paths: &[(&str, &Which)],
+    links: &LinksStamp,
+) -> rusqlite::Result<Vec<Option<Measure>>> {
+    let mut found = Vec::with_capacity(paths.len());
+    let transaction = connection.unchecked_transaction()?;
+    let mut statement = transaction
+        .prepare_cached("SELECT which, measure FROM paths WHERE store = ?1 AND name = ?2 AND links = ?3")?;
+    for (name, which) in paths {
+        let mut rows = statement.query(params![store, name, links.0])?;
+        let mut measure = None;
+        if let Some(row) = rows.next()?
+            && row.get_ref(0)?.as_str()? == which.text()
+        {
+            // One that cannot be read is measured again.
+            measure = postcard::from_bytes(row.get_ref(1)?.as_blob()?).ok();
+        }
+        found.push(measure);
+    }
+    Ok(found)
+}
+
+fn write(
+    connection: &mut Connection,
+    store: &str,
+    measured: &[(&str, &Which, &Measure)],
+    links: &LinksStamp,
+) -> rusqlite::Result<()> {
+    let transaction = connection.transaction()?;
+    {
+        let mut statement =
+            transaction.prepare_cached("INSERT OR REPLACE INTO paths VALUES (?1, ?2, ?3, ?4, ?5)")?;
+        for (name, which, measure) in measured {
+            let bytes = postcard::to_stdvec(measure)
+                .map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
+            statement.execute(params![store, name, which.text(), links.0, bytes])?;
+        }
+    }
+    transaction.commit()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "test code")]
+
+    use super::*;
+    use crate::usage::measure::Linked;
+
+    fn example() -> Measure {
+        let linked = vec![Linked { device: 1, inode: 2, blocks: 8, names: 3, here: 2 }];
+        Measure { files: 4, apparent: 10, blocks: 16, nar: 200, linked, ..Measure::default() }
+    }
+
+    #[test]
+    fn a_measure_is_found_for_the_same_path_and_links_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = dir.path().join("store");
+        std::fs::create_dir(&store).unwrap();
+        let none = LinksStamp::of(&store).unwrap();
+        let (one, other) = (Which::Registered(7), Which::Registered(8));
+        let mut cache = Cache::open(dir.path(), &store);
+        cache.put(&[("a", &one, &example())], &none);
+        let mut again = Cache::open(dir.path(), &store);
+        assert_eq!(
+            again.get(&[("a", &one), ("b", &one), ("a", &other)], &none),
+            [Some(example()), None, None]
+        );
+        assert_eq!(Cache::open(dir.path(), dir.path()).get(&[("a", &one)], &none), [None], "another store");
+        std::fs::create_dir(store.join(".links")).unwrap();
+        let some = LinksStamp::of(&store).unwrap();
+        assert_eq!(again.get(&[("a", &one)], &some), [None], "the store was optimised");
+        again.put(&[("a", &one, &example())], &some);
+        std::fs::write(store.join(".links/x"), "").unwrap();
+        assert_ne!(LinksStamp::of(&store).unwrap(), some);
+    }
+
+    #[test]
+    fn a_corrupt_file_is_begun_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join(FILE), vec![b'x'; 9000]).unwrap();
+        let which = Which::at(dir.path()).unwrap();
+        let links = LinksStamp::of(dir.path()).unwrap();
+        let mut cache = Cache::open(dir.path(), dir.path());
+        cache.put(&[("a", &which, &example())], &links);
+        assert_eq!(cache.get(&[("a", &which)], &links), [Some(example())]);
+        assert!(dir.path().join("usage.sqlite.corrupt").exists());
+    }
+}

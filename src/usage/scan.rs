@@ -1,0 +1,121 @@
+//! Measuring many store paths: in parallel, with what was measured before left out.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::Path;
+
+use rayon::prelude::*;
+
+use super::cache::{Cache, LinksStamp, Which};
+use super::measure::{Measure, measure};
+use crate::store::parallel::with_threads;
+use crate::store::{Location, StorePath};
+
+/// How many paths are measured between two rows of writing: what a kill costs.
+const BATCH: usize = 4096;
+
+/// What is known of a path that is measured.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Found {
+    /// It is there.
+    Measured(Measure),
+    /// It is recorded, and its files are not there.
+    Missing,
+}
+
+/// Why paths could not be measured.
+#[derive(Debug, thiserror::Error)]
+pub enum ScanError {
+    /// The store could not be looked at.
+    #[error("cannot look at the store {store}: {source}")]
+    Store {
+        /// The store directory.
+        store: std::path::PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A path of it could not be.
+    #[error("cannot measure {0}")]
+    Path(io::Error),
+}
+
+/// Measures `paths` of a store, each once; `rows` has the rows of those that Nix's database registers. What is found is
+/// remembered below `state`; with `afresh` nothing that was remembered is used.
+///
+/// `progress` is told of how many paths of how many are done, from several threads.
+///
+/// # Errors
+/// [`ScanError`]; that files of a path are missing is none.
+pub fn scan(
+    location: &Location,
+    paths: &[StorePath],
+    rows: &HashMap<StorePath, i64>,
+    state: &Path,
+    afresh: bool,
+    progress: &(dyn Fn(usize, usize) + Sync),
+) -> Result<Vec<Found>, ScanError> {
+    let failed = |source| ScanError::Store { store: location.real.clone(), source };
+    // Before anything is measured: what changes meanwhile is measured again the next time.
+    let links = LinksStamp::of(&location.real).map_err(failed)?;
+    let mut cache = Cache::open(state, &location.real);
+    let which = paths.iter().map(|path| match rows.get(path) {
+        Some(row) => Ok(Some(Which::Registered(*row))),
+        None => match Which::at(&location.real_path(path)) {
+            Ok(which) => Ok(Some(which)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(ScanError::Path(error)),
+        },
+    });
+    let which: Vec<Option<Which>> = which.collect::<Result<_, _>>()?;
+    let mut found: Vec<Option<Found>> = vec![None; paths.len()];
+    let known: Vec<usize> =
+        (0..paths.len()).filter(|at| which.get(*at).is_some_and(Option::is_some)).collect();
+    if !afresh {
+        let asked: Vec<_> = known
+            .iter()
+            .filter_map(|at| Some((paths.get(*at)?.as_str(), which.get(*at)?.as_ref()?)))
+            .collect();
+        for (at, measure) in known.iter().zip(cache.get(&asked, &links)) {
+            if let (Some(slot), Some(measure)) = (found.get_mut(*at), measure) {
+                *slot = Some(Found::Measured(measure));
+            }
+        }
+    }
+    let left: Vec<usize> =
+        known.into_iter().filter(|at| found.get(*at).is_some_and(Option::is_none)).collect();
+    let before = paths.len() - left.len();
+    let done = std::sync::atomic::AtomicUsize::new(before);
+    progress(before, paths.len());
+    for batch in left.chunks(BATCH) {
+        let measured: Vec<(usize, io::Result<Measure>)> = with_threads(|| {
+            batch
+                .par_iter()
+                .filter_map(|at| {
+                    let answer = measure(&location.real_path(paths.get(*at)?));
+                    progress(1 + done.fetch_add(1, std::sync::atomic::Ordering::Relaxed), paths.len());
+                    Some((*at, answer))
+                })
+                .collect()
+        })
+        .map_err(failed)?;
+        let mut new = Vec::with_capacity(measured.len());
+        for (at, answer) in measured {
+            match answer {
+                Ok(measure) => new.push((at, measure)),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(ScanError::Path(error)),
+            }
+        }
+        let rows: Vec<_> = new
+            .iter()
+            .filter_map(|(at, measure)| Some((paths.get(*at)?.as_str(), which.get(*at)?.as_ref()?, measure)))
+            .collect();
+        cache.put(&rows, &links);
+        for (at, measure) in new {
+            if let Some(slot) = found.get_mut(at) {
+                *slot = Some(Found::Measured(measure));
+            }
+        }
+    }
+    Ok(found.into_iter().map(|found| found.unwrap_or(Found::Missing)).collect())
+}
