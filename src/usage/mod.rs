@@ -1,9 +1,10 @@
 //! What environments cost on disk, and what they would cost in other forms.
 //!
-//! `measure` looks at one store path, `scan` at many, with what `cache` remembers; `account` says who of several
-//! environments costs what.
+//! `measure` looks at one store path (or at another tree), `scan` at many, with what `cache` remembers; `account` says who of
+//! several environments costs what, given what `links` knows of the store's hard links.
 
 pub mod account;
 pub mod cache;
+pub mod links;
 pub mod measure;
 pub mod scan;
