@@ -242,6 +242,16 @@ pub(super) struct Intending<'a> {
 }
 
 impl Intending<'_> {
+    /// Its number, if it was told.
+    pub(super) fn id(&self) -> Option<u64> {
+        self.recorder.map(|(_, id)| id)
+    }
+
+    /// What came of it was told already.
+    pub(super) fn settled(mut self) {
+        self.recorder = None;
+    }
+
     /// It was carried out, and the table knows.
     pub(super) fn done(mut self, done: Option<Done>) {
         if let Some((recorder, id)) = self.recorder.take() {

@@ -52,13 +52,16 @@ impl<L: Lower, U: Upper> UnionFs<L, U> {
             |intent: &Intent<'_>| matches!(intent, Intent::Move { directories: true, .. });
         intents.sort_by_key(|(id, intent)| (!moves_directories(intent), *id));
         for (id, intent) in intents {
-            let done = match fs.complete(intent, &mut held) {
+            let done = match fs.complete(*id, intent, &mut held) {
                 Ok(done) => done,
                 // The directory, or what was in it, is gone: so is what was intended.
                 Err(Errno::ESTALE | Errno::ENOENT) => None,
                 Err(errno) => return Err(errno.into()),
             };
-            fs.note(&[Event::Settled { id: *id, done }]);
+            // What was made is settled as it is entered.
+            if !matches!(done, Some(Done::Made { .. })) {
+                fs.note(&[Event::Settled { id: *id, done }]);
+            }
         }
         Ok(fs)
     }
@@ -99,13 +102,13 @@ impl<L: Lower, U: Upper> UnionFs<L, U> {
     }
 
     /// Brings the table in step with the disk if an intent was carried out; answers what its request has got.
-    fn complete(&self, intent: &Intent<'_>, held: &mut HeldOpen) -> Outcome<Option<Done>> {
+    fn complete(&self, id: u64, intent: &Intent<'_>, held: &mut HeldOpen) -> Outcome<Option<Done>> {
         match intent {
             Intent::Make { link, object } => {
                 let (parent, name) = own(link)?;
                 let Some(made_object) = self.is_at(parent, &name, *object)? else { return Ok(None) };
                 let place = self.place(parent)?;
-                Ok(Some(made(&self.enter(&place, &name, made_object)?)))
+                Ok(Some(made(&self.enter(&place, &name, made_object, Some(id))?)))
             }
             Intent::CopyUp { ino, link, object, busy, split, times } => {
                 let link = own(link)?;
