@@ -290,9 +290,11 @@ impl<L: Lower, U: Upper> UnionFs<L, U> {
         }
     }
 
-    /// Has an object of the upper kept open that an inode without a name of its own goes on with.
+    /// Has an object of the upper kept open that an inode without a name of its own goes on with. Another may be kept for
+    /// it: a copy of which a process that was killed could not tell any more.
     pub(super) fn hold_always(&self, ino: Ino, object: &U::Object) {
         let Some(recorder) = &self.recorder else { return };
+        recorder.let_go(ino);
         if let Some(descriptor) = self.upper.as_ref().and_then(|upper| upper.descriptor(object)) {
             recorder.hold(ino, descriptor);
         }
