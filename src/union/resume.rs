@@ -173,24 +173,23 @@ impl<L: Lower, U: Upper> UnionFs<L, U> {
         (busy, split): (bool, bool),
         times: (Moment, Moment),
     ) -> Outcome<()> {
-        let known = {
-            let table = self.table.lock();
-            let node = table.get(ino)?;
-            if !node.links.contains(link.0, &link.1) || node.source.upper().is_some_and(|u| u != number) {
-                return Ok(());
-            }
-            node.source.upper().is_some()
-        };
-        let lower = match (busy, known) {
-            (false, _) => None,
-            (true, _) => {
-                let path = self.table.lock().lower_path(ino).ok_or(Errno::ESTALE)?;
-                Some(self.lower.resolve(&path)?)
-            }
-        };
-        let parent = self.upper_object(link.0)?;
         let time = |(seconds, nanoseconds)| Timespec { seconds, nanoseconds };
         let times = (time(times.0), time(times.1));
+        let parent = self.upper_object(link.0)?;
+        let lower_path = {
+            let table = self.table.lock();
+            let node = table.get(ino)?;
+            if node.source.upper().is_some_and(|u| u != number) {
+                return Ok(());
+            }
+            if !node.links.contains(link.0, &link.1) {
+                // The name was the copy's already; perhaps the directory has not got its times back.
+                drop(table);
+                return self.keep_times(&parent, times);
+            }
+            busy.then(|| table.lower_path(ino).ok_or(Errno::ESTALE)).transpose()?
+        };
+        let lower = lower_path.map(|path| self.lower.resolve(&path)).transpose()?;
         self.published(Published { ino, link, object: copy, number, lower, split, parent: &parent, times })
     }
 
