@@ -17,6 +17,7 @@ mod observe;
 mod opens;
 mod passthrough;
 mod recorder;
+mod requests;
 mod rights;
 
 use std::collections::HashSet;
@@ -31,10 +32,10 @@ use crate::sys::{fuse_device, socket};
 use crate::telemetry::metrics::Metrics;
 use crate::vfs::Vfs;
 
-use adapter::{Adapter, Shared};
 use opens::Opens;
 pub use passthrough::probe as probe_passthrough;
 pub use recorder::{OpenFiles, Past, Recorder};
+use requests::{Adapter, Shared};
 
 /// How long the kernel may take to ask its first question, which it does when the file system is made.
 const PATIENCE: Duration = Duration::from_secs(10);
