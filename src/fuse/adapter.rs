@@ -636,7 +636,8 @@ impl<V: Vfs + 'static> fuser::Filesystem for Adapter<V> {
             if name.as_bytes() == ACCESS_LIST && self.vfs.keeps_access_lists() {
                 rights::before_access_list(&*self.vfs, request, ino)?;
             }
-            if mode == vfs::XattrMode::Create {
+            if mode == vfs::XattrMode::Create && self.vfs.getxattr(ino, name.as_bytes()).is_err() {
+                // Where it is there already, this request will not have made it.
                 self.start();
             }
             match self.vfs.setxattr(ino, name.as_bytes(), value, mode) {
@@ -673,8 +674,12 @@ impl<V: Vfs + 'static> fuser::Filesystem for Adapter<V> {
 
     fn removexattr(&self, request: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let removed = self.run(Operation::Removexattr, request, ino, |turn| {
-            self.start();
-            match self.vfs.removexattr(convert::ino(ino), name.as_bytes()) {
+            let ino = convert::ino(ino);
+            if self.vfs.getxattr(ino, name.as_bytes()).is_ok() {
+                // Where it is not there, this request will not have removed it.
+                self.start();
+            }
+            match self.vfs.removexattr(ino, name.as_bytes()) {
                 Err(error) if turn.perhaps && error.errno() == vfs::Errno::ENODATA => Ok(()),
                 answer => answer,
             }
