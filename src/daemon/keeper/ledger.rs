@@ -23,6 +23,10 @@ use crate::vfs::Ino;
 /// Bytes of notes up to which nothing is written anew.
 const SMALL: u64 = 1 << 20;
 
+/// Bytes of notes that wait for an answer that depends on them: none does on what the kernel has forgotten, of which there
+/// can be much.
+const UNWRITTEN: usize = 4096;
+
 thread_local! {
     /// The request that this thread works on, for the ledger of the process.
     static REQUEST: RefCell<Option<Arc<AtomicU64>>> = const { RefCell::new(None) };
@@ -117,10 +121,12 @@ impl Ledger {
             }
         }
         end_frame(&mut written.buffer, start);
+        if written.buffer.len() > UNWRITTEN {
+            self.write(&mut written);
+        }
     }
 
-    fn write(&self) {
-        let mut written = self.written.lock();
+    fn write(&self, written: &mut Written) {
         let Written { log: Some(log), buffer, limit: most } = &mut *written else { return };
         if buffer.is_empty() {
             return;
@@ -132,7 +138,7 @@ impl Ledger {
             *most = limit(log);
         }
         if let Err(error) = done {
-            self.lose(&mut written, &error);
+            self.lose(written, &error);
         }
     }
 
@@ -176,7 +182,7 @@ impl record::Recorder for Ledger {
     }
 
     fn secure(&self) {
-        self.write();
+        self.write(&mut self.written.lock());
     }
 
     fn next_intent(&self) -> u64 {
@@ -233,7 +239,7 @@ impl fuse::Recorder for Ledger {
     }
 
     fn secure(&self) {
-        self.write();
+        self.write(&mut self.written.lock());
     }
 }
 
