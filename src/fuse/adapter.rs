@@ -29,9 +29,8 @@ use super::passthrough::{self, Mode};
 use super::requests::Adapter;
 use super::{Io, directory, rights};
 
-/// The most that one request reads or writes, in bytes. Each thread keeps as much memory for good once a request of
-/// this size has come: 256 KiB, not the 1 MiB that the kernel would send.
-const MAX_TRANSFER: u32 = 256 << 10;
+/// The most that one request reads or writes, as the protocol has it.
+const MAX_TRANSFER: u32 = super::LONGEST_WRITE as u32;
 
 /// Buffers for reading up to this are kept by each thread; it is the kernel's usual readahead.
 const KEPT_BUFFER: usize = 128 << 10;

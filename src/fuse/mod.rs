@@ -28,7 +28,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crate::sys::{fuse_device, socket};
+use crate::sys::{fuse_device, memory, socket};
 use crate::telemetry::metrics::Metrics;
 use crate::vfs::Vfs;
 
@@ -39,6 +39,10 @@ use requests::{Adapter, Shared};
 
 /// How long the kernel may take to ask its first question, which it does when the file system is made.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The most that one request reads or writes, in bytes. Each thread keeps as much memory for good where writes are requests:
+/// 256 KiB, not the 1 MiB that the kernel would send.
+const LONGEST_WRITE: usize = 256 << 10;
 
 /// The longest answer to INIT.
 const LONGEST_ANSWER: usize = 4096;
@@ -182,6 +186,9 @@ impl<V: Vfs + 'static> Session<V> {
         recorder: Option<Arc<dyn Recorder>>,
         files: Option<&OpenFiles>,
     ) -> io::Result<Self> {
+        if options.io == Io::Cached {
+            memory::expect_requests(LONGEST_WRITE);
+        }
         let shared = Shared::default();
         let device = Arc::new(device);
         let mut opens = Opens::new(Arc::clone(&device), recorder.clone());
