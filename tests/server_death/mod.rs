@@ -236,7 +236,9 @@ impl<'s> Victim<'s> {
             // What it was told to forget is noted with the next answer.
             self.answers(dir);
             self.kill();
+            let killed = Instant::now();
             self.answers(dir);
+            println!("{}: an answer {:?} after kill {}", self.name, killed.elapsed(), self.kills);
             let holds = self.holds();
             let enough = before.is_none_or(|(before, kills)| holds.is_no_more_than(&before, kills));
             if enough || Instant::now() > deadline {
