@@ -58,7 +58,7 @@ impl Holds {
     fn is_no_more_than(&self, before: &Self, kills: u64) -> bool {
         let lost = usize::try_from(kills / 4).unwrap();
         let [keeper, server] = [0, 1].map(|at| self.descriptors[at].saturating_sub(before.descriptors[at]));
-        keeper <= lost && server <= 2 * lost && self.notes <= before.notes + (1 << 20) + kills * 4096
+        keeper <= lost && server <= 2 * lost && self.notes <= before.notes + (16 << 10) + kills * 512
     }
 }
 
@@ -236,7 +236,9 @@ impl<'s> Victim<'s> {
             // What it was told to forget is noted with the next answer.
             self.answers(dir);
             self.kill();
+            let killed = Instant::now();
             self.answers(dir);
+            println!("{}: an answer {:?} after kill {}", self.name, killed.elapsed(), self.kills);
             let holds = self.holds();
             let enough = before.is_none_or(|(before, kills)| holds.is_no_more_than(&before, kills));
             if enough || Instant::now() > deadline {
