@@ -1,6 +1,6 @@
 //! Environments that are to be measured: locks, views, and whatever has a closure.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::source::SourceArgs;
@@ -91,8 +91,8 @@ pub struct Together {
     pub paths: Vec<StorePath>,
     /// Of each environment, as indexes into `paths`.
     pub sets: Vec<Vec<usize>>,
-    /// Rows of Nix's database, of those that are registered.
-    pub rows: HashMap<StorePath, i64>,
+    /// Their rows in Nix's database, of those that are registered, in the same order.
+    pub rows: Vec<Option<i64>>,
 }
 
 /// Puts environments together, with `whole` also everything else that the store's database registers.
@@ -115,19 +115,23 @@ pub fn together(environments: &[Costed], location: &Location, whole: bool) -> Re
             Err(_) => None,
         },
     };
+    let attempt = "cannot read Nix's database";
     let valid = match (&database, whole) {
-        (Some(database), true) => database.valid_paths().context("cannot read Nix's database")?,
-        _ => Vec::new(),
-    };
-    all.extend(&valid);
-    let paths: Vec<StorePath> = all.into_iter().cloned().collect();
-    let rows = match &database {
-        Some(database) => {
-            let rows = database.registered(&paths).context("cannot read Nix's database")?;
-            rows.into_iter().map(|row| (row.path, row.id)).collect()
+        (Some(database), true) => database.all_registered().context(attempt)?,
+        (Some(database), false) => {
+            let named: Vec<StorePath> = all.iter().copied().cloned().collect();
+            database.registered(&named).context(attempt)?
         }
-        None => HashMap::new(),
+        (None, _) => Vec::new(),
     };
+    all.extend(valid.iter().map(|row| &row.path));
+    let paths: Vec<StorePath> = all.into_iter().cloned().collect();
+    let mut rows = vec![None; paths.len()];
+    for row in &valid {
+        if let Some(place) = paths.binary_search(&row.path).ok().and_then(|at| rows.get_mut(at)) {
+            *place = Some(row.id);
+        }
+    }
     let set = |env: &Costed| env.paths.iter().filter_map(|path| paths.binary_search(path).ok()).collect();
     let sets = environments.iter().map(set).collect();
     Ok(Together { paths, sets, rows })
