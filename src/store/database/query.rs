@@ -117,7 +117,7 @@ pub(super) fn registered(
 }
 
 pub(super) fn all_registered(c: &Connection, dir: &StoreDir) -> Result<Vec<Registered>, QueryError> {
-    let mut statement = c.prepare_cached("SELECT id, path, narSize FROM ValidPaths ORDER BY path")?;
+    let mut statement = c.prepare_cached("SELECT id, path, narSize FROM ValidPaths")?;
     collect(&mut statement.query([])?, dir)
 }
 
