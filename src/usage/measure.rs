@@ -158,7 +158,10 @@ impl Measure {
                 self.nar += DIRECTORY;
             }
             _ => {
-                return Err(io::Error::new(io::ErrorKind::InvalidData, "it is no file, directory or symlink"));
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    "it is no file, directory or symlink",
+                ));
             }
         }
         if kind != FileType::Directory && found.stx_nlink > 1 {
