@@ -28,7 +28,7 @@ use std::path::{Path, PathBuf};
 
 use nix::sched::{CloneFlags, unshare};
 use nixview::layer::dir::{DirLower, DirUpper, Format, survey};
-use nixview::union::Io;
+use nixview::union::{Io, UnionFs};
 use nixview::vfs::FileKind;
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -134,7 +134,7 @@ impl Drop for Tmpfs {
 }
 
 /// What the view shows of a disk.
-fn of_view(view: &mut View<DirLower, DirUpper>) -> BTreeMap<String, Seen> {
+fn of_view(view: &mut View<UnionFs<DirLower, DirUpper>>) -> BTreeMap<String, Seen> {
     view.tree()
         .into_iter()
         .map(|(path, shown)| {

@@ -19,7 +19,7 @@ use nixview::layer::fault::{FaultUpper, Faults};
 use nixview::layer::mem::MemLayer;
 use nixview::layer::{Lower, NewObject, Presence, REDIRECT_MAX, Redirect, Upper};
 use nixview::sys;
-use nixview::union::Io;
+use nixview::union::{Io, UnionFs};
 use nixview::vfs::{Errno, Flow, Ino, Name, OpenFlags, RenameMode, Vfs};
 use nixview::view::members::Members;
 use nixview::view::store_root::ClosureLower;
@@ -27,7 +27,7 @@ use rustix::fs::XattrFlags;
 use union_support::dir::DirDisk;
 use union_support::{Disk, MemDisk, Shown, View, caller, name, options};
 
-type Mem = View<MemLayer, MemLayer>;
+type Mem = View<UnionFs<MemLayer, MemLayer>>;
 
 fn view(disk: &MemDisk) -> Mem {
     View::new(disk.lower(), disk.upper(), options(Io::Cached))
@@ -39,7 +39,7 @@ fn split(path: &str) -> (&str, Name) {
 }
 
 fn rename<L: Lower, U: Upper>(
-    view: &mut View<L, U>,
+    view: &mut View<UnionFs<L, U>>,
     from: &str,
     to: &str,
     mode: RenameMode,
@@ -49,7 +49,7 @@ fn rename<L: Lower, U: Upper>(
     view.fs.rename((from, &a), (to, &b), mode).map_err(|e| e.errno())
 }
 
-fn moved<L: Lower, U: Upper>(view: &mut View<L, U>, from: &str, to: &str) {
+fn moved<L: Lower, U: Upper>(view: &mut View<UnionFs<L, U>>, from: &str, to: &str) {
     rename(view, from, to, RenameMode::Replace).unwrap_or_else(|e| panic!("{from} to {to}: {e:?}"));
 }
 
@@ -62,7 +62,7 @@ fn noted(upper: &MemLayer, text: &str) -> Option<Redirect> {
     upper.redirect(&upper.resolve(&path(text)).unwrap()).unwrap()
 }
 
-fn names<L: Lower, U: Upper>(view: &mut View<L, U>, at: &str) -> Vec<String> {
+fn names<L: Lower, U: Upper>(view: &mut View<UnionFs<L, U>>, at: &str) -> Vec<String> {
     let ino = view.ino(at);
     let mut all: Vec<String> = view.names(ino, 8).iter().map(|e| e.name.to_string()).collect();
     all.sort();

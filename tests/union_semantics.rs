@@ -21,7 +21,7 @@ use nixview::vfs::{
 use union_support::dir::DirDisk;
 use union_support::{Disk, EPOCH, MemDisk, View, caller, name, options};
 
-fn view(disk: &MemDisk, io: Io) -> View<MemLayer, MemLayer> {
+fn view(disk: &MemDisk, io: Io) -> View<UnionFs<MemLayer, MemLayer>> {
     View::new(disk.lower(), disk.upper(), options(io))
 }
 
@@ -56,9 +56,10 @@ fn directories_of_the_upper_alone_count_their_subdirectories() {
     let disk = MemDisk::new();
     let mut view = view(&disk, Io::Cached);
     let root = Ino::ROOT;
-    let links = |view: &View<_, _>, dir| view.fs.getattr(dir, None).unwrap().nlink;
-    let make =
-        |view: &View<_, _>, parent, n| view.fs.mkdir(caller(), parent, &name(n), 0o755).unwrap().attr.ino;
+    let links = |view: &View<UnionFs<_, _>>, dir| view.fs.getattr(dir, None).unwrap().nlink;
+    let make = |view: &View<UnionFs<_, _>>, parent, n| {
+        view.fs.mkdir(caller(), parent, &name(n), 0o755).unwrap().attr.ino
+    };
     let (one, two) = (make(&view, root, "one"), make(&view, root, "two"));
     let inner = make(&view, one, "inner");
     assert_eq!((links(&view, one), links(&view, two), links(&view, inner)), (3, 2, 2));
@@ -258,7 +259,7 @@ fn devices_and_marks_of_programs_are_nothing_else<D: Disk>(disk: &D) {
     let root = Ino::ROOT;
     let open = || View::new(disk.lower(), disk.upper(), options(Io::Cached));
     let mode = FileKind::CharDevice.mode_bits() | 0o640;
-    let is_device = |view: &mut View<D::L, D::U>, path: &str, permissions, links| {
+    let is_device = |view: &mut View<UnionFs<D::L, D::U>>, path: &str, permissions, links| {
         let attr = view.walk(path).unwrap();
         assert_eq!((attr.kind, attr.rdev, attr.size), (FileKind::CharDevice, 0, 0), "{path}");
         assert_eq!((attr.permissions, attr.nlink), (permissions, links), "{path}");

@@ -15,6 +15,8 @@ pub mod ask;
 pub mod cdi;
 pub mod changes;
 pub mod commands;
+pub mod costed;
+pub mod du_answer;
 pub mod environment;
 pub mod error;
 mod log;

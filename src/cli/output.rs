@@ -82,7 +82,7 @@ impl Output {
         if !self.progress {
             return Progress(ProgressBar::hidden());
         }
-        let style = ProgressStyle::with_template("{spinner} {msg} ({elapsed})");
+        let style = ProgressStyle::with_template("{spinner} {prefix}{msg} ({elapsed})");
         let bar = ProgressBar::new_spinner().with_message(what.to_owned());
         let bar = match style {
             Ok(style) => bar.with_style(style),
@@ -96,6 +96,14 @@ impl Output {
 /// Something that takes its time; its line goes away when this is dropped.
 #[derive(Debug)]
 pub struct Progress(ProgressBar);
+
+impl Progress {
+    /// So much of so much is done. May be called by several threads.
+    pub fn count(&self, done: usize, total: usize) {
+        // Told often; drawn at the pace of the spinner.
+        self.0.set_prefix(format!("{done} of {total} "));
+    }
+}
 
 impl Drop for Progress {
     fn drop(&mut self) {

@@ -21,7 +21,7 @@ pub const SOURCES: &str = "SOURCE is one of\n  \
     Several store paths and outputs can be given, also beside one of the others.";
 
 /// How a SOURCE becomes a closure.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Default, clap::Args)]
 pub struct SourceArgs {
     /// Which closure: runtime (what the roots refer to), build (a derivation, and all that is built of it), or dev (what
     /// developing a derivation needs) [default: runtime]

@@ -636,7 +636,12 @@ impl<V: Vfs + 'static> fuser::Filesystem for Adapter<V> {
             if name.as_bytes() == ACCESS_LIST && self.vfs.keeps_access_lists() {
                 rights::before_access_list(&*self.vfs, request, ino)?;
             }
-            if mode == vfs::XattrMode::Create {
+            // What must fail has not been carried out by a server that was killed either: it is not started.
+            let absent = |error: &vfs::Error| error.errno() == vfs::Errno::ENODATA;
+            if mode == vfs::XattrMode::Create
+                && self.recorder.is_some()
+                && self.vfs.getxattr(ino, name.as_bytes()).is_err_and(|error| absent(&error))
+            {
                 self.start();
             }
             match self.vfs.setxattr(ino, name.as_bytes(), value, mode) {
@@ -673,8 +678,12 @@ impl<V: Vfs + 'static> fuser::Filesystem for Adapter<V> {
 
     fn removexattr(&self, request: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let removed = self.run(Operation::Removexattr, request, ino, |turn| {
-            self.start();
-            match self.vfs.removexattr(convert::ino(ino), name.as_bytes()) {
+            // As in `setxattr`.
+            let ino = convert::ino(ino);
+            if self.recorder.is_some() && self.vfs.getxattr(ino, name.as_bytes()).is_ok() {
+                self.start();
+            }
+            match self.vfs.removexattr(ino, name.as_bytes()) {
                 Err(error) if turn.perhaps && error.errno() == vfs::Errno::ENODATA => Ok(()),
                 answer => answer,
             }

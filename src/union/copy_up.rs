@@ -326,7 +326,11 @@ impl<L: Lower, U: Upper> UnionFs<L, U> {
             drop(table);
             self.caches.keep_upper(ino, number, object);
         }
-        // A copy changes nothing that shows, so the directory keeps its times.
+        self.keep_times(parent, times)
+    }
+
+    /// A copy changes nothing that shows, so the directory that it was made in keeps its times.
+    pub(super) fn keep_times(&self, parent: &U::Object, times: (Timespec, Timespec)) -> Outcome<()> {
         let (atime, mtime) = (Some(SetTime::At(times.0)), Some(SetTime::At(times.1)));
         Ok(self.upper()?.set_attr(parent, &SetAttr { atime, mtime, ..SetAttr::default() })?)
     }

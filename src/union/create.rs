@@ -146,8 +146,8 @@ impl<L: Lower, U: Upper> UnionFs<L, U> {
                 Ok(Intent::Make { link: record::link(parent, name), object: upper.stat(&object)?.ino })
             })?;
             upper.publish(draft, dir, name)?;
-            let entry = self.enter(&place, name, object)?;
-            intending.done(Some(record::made(&entry)));
+            let entry = self.enter(&place, name, object, intending.id())?;
+            intending.settled();
             return Ok(entry);
         }
     }
@@ -171,18 +171,21 @@ impl<L: Lower, U: Upper> UnionFs<L, U> {
         Ok(Some(InheritedLists { permissions, access, default }))
     }
 
-    /// The entry of an upper object that has just got a name; the directory's lock is held.
-    pub(super) fn enter(&self, place: &PlaceOf<L, U>, name: &Name, object: U::Object) -> Outcome<Entry> {
+    /// The entry of an upper object that has just got a name, by which the intent `settles` was carried out; the directory's
+    /// lock is held.
+    pub(super) fn enter(
+        &self,
+        place: &PlaceOf<L, U>,
+        name: &Name,
+        object: U::Object,
+        settles: Option<u64>,
+    ) -> Outcome<Entry> {
         let upper = self.upper()?;
         let stat = upper.stat(&object)?;
         let origin = upper.origin(&object)?;
         let identity = Identity::of_upper(stat.kind, stat.ino, origin);
         let found = Found { identity, stat, upper: Some(object), lower: None };
-        let (ino, generation) = {
-            let mut table = self.table.lock();
-            let ino = table.intern(place.ino, name, &found.identity, 1);
-            (ino, table.get(ino)?.generation)
-        };
+        let (ino, generation) = self.table.lock().intern_made(place.ino, name, &found.identity, settles);
         self.keep(ino, &found);
         Ok(Entry { attr: self.found_attr(ino, &found), generation })
     }

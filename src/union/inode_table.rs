@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::node::{Held, Identity, LowerPath, Node, Source};
 use super::number;
-use super::record::{Event, Recorder};
+use super::record::{Done, Event, Recorder};
 use crate::vfs::{Errno, FileKind, Generation, Ino, Name};
 
 /// The nodes of a view.
@@ -80,7 +80,7 @@ impl<LO, UO> Table<LO, UO> {
     }
 
     /// Tells of what has changed, as one change, and of what the request has got by it.
-    fn commit(&mut self, got: Option<Event<'_>>) {
+    fn commit<'a>(&'a mut self, got: impl IntoIterator<Item = Event<'a>>) {
         let Some(recorder) = &self.recorder else { return };
         self.touched.dedup();
         let mut events: Vec<Event<'_>> = Vec::with_capacity(self.touched.len() + 1);
@@ -180,6 +180,31 @@ impl<LO, UO> Table<LO, UO> {
 
     /// The node for what was found under a name, made if it is not known. Adds `lookups` to its count.
     pub(super) fn intern(&mut self, parent: Ino, name: &Name, found: &Identity, lookups: u64) -> Ino {
+        let ino = self.interned(parent, name, found, lookups);
+        let count = i64::try_from(lookups).ok();
+        self.commit(count.map(|count| Event::Looked { ino: ino.0, count }));
+        ino
+    }
+
+    /// The node for what a request has just made, with its lookup; the intent `settles` was carried out. It is told as one
+    /// change: else one that is resumed in between would count the lookup once more.
+    pub(super) fn intern_made(
+        &mut self,
+        parent: Ino,
+        name: &Name,
+        found: &Identity,
+        settles: Option<u64>,
+    ) -> (Ino, Generation) {
+        let ino = self.interned(parent, name, found, 1);
+        let generation = self.nodes.get(&ino.0).map_or(Generation(0), |node| node.generation);
+        let looked = Event::Looked { ino: ino.0, count: 1 };
+        let done = Some(Done::Made { ino: ino.0, generation: generation.0 });
+        let settled = settles.map(|id| Event::Settled { id, done });
+        self.commit([looked].into_iter().chain(settled));
+        (ino, generation)
+    }
+
+    fn interned(&mut self, parent: Ino, name: &Name, found: &Identity, lookups: u64) -> Ino {
         let known = self.identify(parent, name, found);
         let ino = known.unwrap_or_else(|| self.insert(parent, name, found));
         let node = self.nodes.get_mut(&ino.0);
@@ -194,7 +219,6 @@ impl<LO, UO> Table<LO, UO> {
             self.add_link(ino, parent, name);
         }
         self.touch(ino);
-        self.commit(i64::try_from(lookups).ok().map(|count| Event::Looked { ino: ino.0, count }));
         ino
     }
 

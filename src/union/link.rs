@@ -39,8 +39,8 @@ impl<L: Lower, U: Upper> UnionFs<L, U> {
                 Ok(Intent::Make { link: record::link(parent, name), object: upper.stat(&object)?.ino })
             })?;
             upper.link(&object, dir, name)?;
-            let entry = self.enter(&place, name, object)?;
-            intending.done(Some(record::made(&entry)));
+            let entry = self.enter(&place, name, object, intending.id())?;
+            intending.settled();
             return Ok(entry);
         }
     }

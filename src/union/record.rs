@@ -242,6 +242,16 @@ pub(super) struct Intending<'a> {
 }
 
 impl Intending<'_> {
+    /// Its number, if it was told.
+    pub(super) fn id(&self) -> Option<u64> {
+        self.recorder.map(|(_, id)| id)
+    }
+
+    /// What came of it was told already.
+    pub(super) fn settled(mut self) {
+        self.recorder = None;
+    }
+
     /// It was carried out, and the table knows.
     pub(super) fn done(mut self, done: Option<Done>) {
         if let Some((recorder, id)) = self.recorder.take() {
@@ -280,9 +290,11 @@ impl<L: Lower, U: Upper> UnionFs<L, U> {
         }
     }
 
-    /// Has an object of the upper kept open that an inode without a name of its own goes on with.
+    /// Has an object of the upper kept open that an inode without a name of its own goes on with. Another may be kept for
+    /// it: a copy of which a process that was killed could not tell any more.
     pub(super) fn hold_always(&self, ino: Ino, object: &U::Object) {
         let Some(recorder) = &self.recorder else { return };
+        recorder.let_go(ino);
         if let Some(descriptor) = self.upper.as_ref().and_then(|upper| upper.descriptor(object)) {
             recorder.hold(ino, descriptor);
         }

@@ -52,13 +52,16 @@ impl<L: Lower, U: Upper> UnionFs<L, U> {
             |intent: &Intent<'_>| matches!(intent, Intent::Move { directories: true, .. });
         intents.sort_by_key(|(id, intent)| (!moves_directories(intent), *id));
         for (id, intent) in intents {
-            let done = match fs.complete(intent, &mut held) {
+            let done = match fs.complete(*id, intent, &mut held) {
                 Ok(done) => done,
                 // The directory, or what was in it, is gone: so is what was intended.
                 Err(Errno::ESTALE | Errno::ENOENT) => None,
                 Err(errno) => return Err(errno.into()),
             };
-            fs.note(&[Event::Settled { id: *id, done }]);
+            // What was made is settled as it is entered.
+            if !matches!(done, Some(Done::Made { .. })) {
+                fs.note(&[Event::Settled { id: *id, done }]);
+            }
         }
         Ok(fs)
     }
@@ -99,13 +102,13 @@ impl<L: Lower, U: Upper> UnionFs<L, U> {
     }
 
     /// Brings the table in step with the disk if an intent was carried out; answers what its request has got.
-    fn complete(&self, intent: &Intent<'_>, held: &mut HeldOpen) -> Outcome<Option<Done>> {
+    fn complete(&self, id: u64, intent: &Intent<'_>, held: &mut HeldOpen) -> Outcome<Option<Done>> {
         match intent {
             Intent::Make { link, object } => {
                 let (parent, name) = own(link)?;
                 let Some(made_object) = self.is_at(parent, &name, *object)? else { return Ok(None) };
                 let place = self.place(parent)?;
-                Ok(Some(made(&self.enter(&place, &name, made_object)?)))
+                Ok(Some(made(&self.enter(&place, &name, made_object, Some(id))?)))
             }
             Intent::CopyUp { ino, link, object, busy, split, times } => {
                 let link = own(link)?;
@@ -170,24 +173,23 @@ impl<L: Lower, U: Upper> UnionFs<L, U> {
         (busy, split): (bool, bool),
         times: (Moment, Moment),
     ) -> Outcome<()> {
-        let known = {
-            let table = self.table.lock();
-            let node = table.get(ino)?;
-            if !node.links.contains(link.0, &link.1) || node.source.upper().is_some_and(|u| u != number) {
-                return Ok(());
-            }
-            node.source.upper().is_some()
-        };
-        let lower = match (busy, known) {
-            (false, _) => None,
-            (true, _) => {
-                let path = self.table.lock().lower_path(ino).ok_or(Errno::ESTALE)?;
-                Some(self.lower.resolve(&path)?)
-            }
-        };
-        let parent = self.upper_object(link.0)?;
         let time = |(seconds, nanoseconds)| Timespec { seconds, nanoseconds };
         let times = (time(times.0), time(times.1));
+        let parent = self.upper_object(link.0)?;
+        let lower_path = {
+            let table = self.table.lock();
+            let node = table.get(ino)?;
+            if node.source.upper().is_some_and(|u| u != number) {
+                return Ok(());
+            }
+            if !node.links.contains(link.0, &link.1) {
+                // The name was the copy's already; perhaps the directory has not got its times back.
+                drop(table);
+                return self.keep_times(&parent, times);
+            }
+            busy.then(|| table.lower_path(ino).ok_or(Errno::ESTALE)).transpose()?
+        };
+        let lower = lower_path.map(|path| self.lower.resolve(&path)).transpose()?;
         self.published(Published { ino, link, object: copy, number, lower, split, parent: &parent, times })
     }
 

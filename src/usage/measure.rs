@@ -24,6 +24,8 @@ pub struct Measure {
     pub directories: u64,
     /// Symbolic links.
     pub symlinks: u64,
+    /// Devices, pipes and sockets, which no store path has.
+    pub others: u64,
     /// Sum of the lengths of regular files and symbolic links, each name for itself: what GNU du calls the apparent size.
     pub apparent: u64,
     /// Sum of the lengths of directories, which du before coreutils 9.2 adds to the apparent size.
@@ -82,25 +84,46 @@ struct Level {
     entries: Dir,
 }
 
-/// Measures what is at `path`. Follows no symbolic link, reads no content, and leaves other file systems to an error.
+/// What may be in a tree.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Holds {
+    /// What a NAR holds.
+    Archive,
+    /// Anything.
+    Anything,
+}
+
+/// Measures the store path at `path`. Follows no symbolic link, reads no content, and leaves other file systems to an error.
 ///
 /// Memory: a descriptor and a buffer for each level of the tree.
 ///
 /// # Errors
 /// If something cannot be looked at; `InvalidData` for a device, FIFO or socket, which no NAR holds.
 pub fn measure(path: &Path) -> io::Result<Measure> {
+    all(path, Holds::Archive)
+}
+
+/// Measures any tree, as the upper of a view, which has devices for what it hides. Its length as a NAR means nothing.
+///
+/// # Errors
+/// If something cannot be looked at.
+pub fn measure_tree(path: &Path) -> io::Result<Measure> {
+    all(path, Holds::Anything)
+}
+
+fn all(path: &Path, holds: Holds) -> io::Result<Measure> {
     let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
     let mut measure = Measure { nar: ARCHIVE, ..Measure::default() };
     let found = look(CWD, path).map_err(named)?;
-    measure.add(&found).map_err(named)?;
+    measure.add(&found, holds).map_err(named)?;
     if FileType::from_raw_mode(found.stx_mode.into()) == FileType::Directory {
-        tree(path, &mut measure).map_err(named)?;
+        tree(path, &mut measure, holds).map_err(named)?;
     }
     measure.merge_names();
     Ok(measure)
 }
 
-fn tree(top: &Path, measure: &mut Measure) -> io::Result<()> {
+fn tree(top: &Path, measure: &mut Measure, holds: Holds) -> io::Result<()> {
     let mut open = vec![enter(CWD, top, ResolveFlags::empty())?];
     while let Some(level) = open.last_mut() {
         let Some(entry) = level.entries.next() else {
@@ -114,7 +137,7 @@ fn tree(top: &Path, measure: &mut Measure) -> io::Result<()> {
         }
         let found = look(level.directory.as_fd(), name)?;
         measure.nar += ENTRY + string(name.to_bytes().len() as u64);
-        measure.add(&found)?;
+        measure.add(&found, holds)?;
         if FileType::from_raw_mode(found.stx_mode.into()) == FileType::Directory {
             let inside = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
             let below = enter(level.directory.as_fd(), name, inside)?;
@@ -138,7 +161,7 @@ fn enter<P: rustix::path::Arg>(at: BorrowedFd<'_>, name: P, how: ResolveFlags) -
 
 impl Measure {
     /// Adds one inode.
-    fn add(&mut self, found: &Statx) -> io::Result<()> {
+    fn add(&mut self, found: &Statx, holds: Holds) -> io::Result<()> {
         let kind = FileType::from_raw_mode(found.stx_mode.into());
         match kind {
             FileType::RegularFile => {
@@ -157,6 +180,7 @@ impl Measure {
                 self.directory_lengths += found.stx_size;
                 self.nar += DIRECTORY;
             }
+            _ if holds == Holds::Anything => self.others += 1,
             _ => {
                 return Err(io::Error::new(
                     io::ErrorKind::InvalidData,

@@ -20,8 +20,10 @@ pub(crate) struct Changed {
 }
 
 type Tree = View<
-    nixview::view::store_root::ClosureLower<nixview::layer::dir::DirLower>,
-    nixview::layer::dir::DirUpper,
+    nixview::union::UnionFs<
+        nixview::view::store_root::ClosureLower<nixview::layer::dir::DirLower>,
+        nixview::layer::dir::DirUpper,
+    >,
 >;
 
 impl Changed {

@@ -1,9 +1,11 @@
 //! What the tests of the union share: views over layers that outlive them, and whole trees to compare.
 #![allow(dead_code, unreachable_pub, reason = "a module of several tests, each of which uses a part")]
 
+pub mod client;
 pub mod defect;
 pub mod dir;
 pub mod model;
+pub mod notes;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -13,8 +15,8 @@ use nixview::layer::mem::MemLayer;
 use nixview::layer::{Lower, NewObject, Upper};
 use nixview::union::{Io, Options, UnionFs};
 use nixview::vfs::{
-    Attr, Caller, DirEntry, Entry, Errno, FileKind, Flow, Ino, Name, OpenFlags, SetAttr, SetTime, Timespec,
-    Vfs,
+    Attr, Caller, DirEntry, Entry, Errno, FileKind, Flow, Handle, Ino, Name, OpenFlags, SetAttr, SetTime,
+    Timespec, Vfs,
 };
 
 /// The mtime of everything in a test's lower.
@@ -146,8 +148,8 @@ impl Disk for MemDisk {
 }
 
 /// A view by paths, which keeps count of what it looked up.
-pub struct View<L: Lower, U: Upper> {
-    pub fs: UnionFs<L, U>,
+pub struct View<F> {
+    pub fs: F,
     pub lookups: HashMap<Ino, u64>,
 }
 
@@ -155,11 +157,35 @@ pub fn options(io: Io) -> Options {
     Options { io, durable: false, access_lists: true, ..Options::default() }
 }
 
-impl<L: Lower, U: Upper> View<L, U> {
+/// What tells how much it knows.
+pub trait Counted: Vfs {
+    fn known_inodes(&self) -> usize;
+    fn open_handles(&self) -> usize;
+    /// True if the kernel reads the lower's file through the handle.
+    fn reads_lower(&self, handle: Handle) -> bool;
+}
+
+impl<L: Lower, U: Upper> Counted for UnionFs<L, U> {
+    fn known_inodes(&self) -> usize {
+        self.known_inodes()
+    }
+
+    fn open_handles(&self) -> usize {
+        self.open_handles()
+    }
+
+    fn reads_lower(&self, _: Handle) -> bool {
+        false
+    }
+}
+
+impl<L: Lower, U: Upper> View<UnionFs<L, U>> {
     pub fn new(lower: L, upper: U, options: Options) -> Self {
         Self { fs: UnionFs::new(lower, Some(upper), options).unwrap(), lookups: HashMap::new() }
     }
+}
 
+impl<F: Vfs> View<F> {
     pub fn count(&mut self, entry: Entry) -> Attr {
         *self.lookups.entry(entry.attr.ino).or_default() += 1;
         entry.attr
@@ -197,7 +223,7 @@ impl<L: Lower, U: Upper> View<L, U> {
         content
     }
 
-    pub fn read_handle(&self, ino: Ino, handle: nixview::vfs::Handle) -> Vec<u8> {
+    pub fn read_handle(&self, ino: Ino, handle: Handle) -> Vec<u8> {
         let mut content = vec![0; 64 * 1024];
         let got = self.fs.read(ino, Some(handle), 0, &mut content).unwrap();
         content.truncate(got);

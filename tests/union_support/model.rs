@@ -5,14 +5,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use nixview::union::{Io, Options};
+use nixview::union::{Io, Options, UnionFs};
 use nixview::vfs::{
-    Errno, FileKind, Handle, Ino, OpenFlags, RenameMode, SetAttr, SetTime, Timespec, Vfs, XattrMode,
+    Errno, FileKind, Handle, Ino, OpenFlags, RenameMode, SetAttr, SetTime, Timespec, XattrMode,
 };
 use proptest::prelude::*;
 use proptest::sample::Index;
 
-use super::{Disk, EPOCH, View, caller, name, options};
+use super::{Counted, Disk, EPOCH, View, caller, name, options};
 
 /// An operation; `usize`s choose a letter, a directory (`Index`), or an object.
 #[derive(Clone, Debug)]
@@ -370,16 +370,23 @@ struct Held {
     ino: Ino,
     handle: Handle,
     writes: bool,
+    /// What a reader of the lower reads, whatever happens to the file.
+    frozen: Option<Vec<u8>>,
 }
 
+type Start<'d, D, F> = Box<dyn Fn(&'d D, Options) -> View<F> + 'd>;
+
 /// The model beside a view; every step is done on both and compared.
-pub struct Run<'d, D: Disk> {
+pub struct Run<'d, D: Disk, F = UnionFs<<D as Disk>::L, <D as Disk>::U>> {
     pub model: Model,
     disk: &'d D,
     io: Io,
     options: Options,
-    pub view: View<D::L, D::U>,
+    pub view: View<F>,
     held: Vec<Held>,
+    start: Start<'d, D, F>,
+    /// Also with passthrough files are held open: a reader of the lower keeps the bytes that it found.
+    pub readers: bool,
 }
 
 type Answer = Result<(), Errno>;
@@ -394,8 +401,15 @@ impl<'d, D: Disk> Run<'d, D> {
     }
 
     pub fn with(disk: &'d D, options: Options) -> Self {
-        let view = View::new(disk.lower(), disk.upper(), options);
-        Self { model: Model::new(disk.redirects()), disk, io: options.io, options, view, held: Vec::new() }
+        Self::over(disk, options, |disk, options| View::new(disk.lower(), disk.upper(), options))
+    }
+}
+
+impl<'d, D: Disk, F: Counted> Run<'d, D, F> {
+    /// Over a view that `start` begins, now and at each remount.
+    pub fn over(disk: &'d D, options: Options, start: impl Fn(&'d D, Options) -> View<F> + 'd) -> Self {
+        let (model, view, start) = (Model::new(disk.redirects()), start(disk, options), Box::new(start));
+        Self { model, disk, io: options.io, options, view, held: Vec::new(), start, readers: false }
     }
 
     /// Does one operation on both sides; false if they answer differently.
@@ -439,7 +453,7 @@ impl<'d, D: Disk> Run<'d, D> {
     fn change<T>(
         &mut self,
         path: &str,
-        change: impl Fn(&nixview::union::UnionFs<D::L, D::U>, Ino) -> nixview::vfs::Result<T>,
+        change: impl Fn(&F, Ino) -> nixview::vfs::Result<T>,
     ) -> Result<T, Errno> {
         let ino = self.view.walk(path)?.ino;
         match plain(change(&self.view.fs, ino)) {
@@ -658,14 +672,17 @@ impl<'d, D: Disk> Run<'d, D> {
             Op::Hold { of, writes } => {
                 let Some(path) = self.an_object(of, FILE) else { return nothing };
                 // With passthrough an open reader keeps old bytes: another model, tested by itself.
-                if self.held.len() > 3 || self.io == Io::Passthrough {
+                if self.held.len() > 3 || (self.io == Io::Passthrough && !self.readers) {
                     return nothing;
                 }
                 let flags = OpenFlags(if *writes { libc::O_RDWR } else { libc::O_RDONLY });
-                let ino = self.view.ino(&path);
-                let got = plain(self.view.fs.open(ino, flags));
+                let got = self.change(&path, |fs, ino| Ok((ino, fs.open(ino, flags)?.handle)));
                 let at = self.model.at(&path).unwrap();
-                let got = got.map(|o| self.held.push(Held { at, ino, handle: o.handle, writes: *writes }));
+                let got = got.map(|(ino, handle)| {
+                    let lower = self.io == Io::Passthrough && self.view.fs.reads_lower(handle);
+                    let frozen = lower.then(|| self.model.inodes[at].content.clone());
+                    self.held.push(Held { at, ino, handle, writes: *writes, frozen });
+                });
                 (Ok(()), got)
             }
             Op::WriteHeld { held, offset, data } => {
@@ -709,10 +726,23 @@ impl<'d, D: Disk> Run<'d, D> {
             }
             Op::Remount => {
                 self.held.clear();
-                self.view = View::new(self.disk.lower(), self.disk.upper(), self.options);
+                self.view = (self.start)(self.disk, self.options);
                 nothing
             }
         }
+    }
+
+    /// Closes what is open and forgets what was looked up: nothing is left then.
+    pub fn close_all(&mut self) {
+        for held in self.held.drain(..) {
+            self.view.fs.release(held.ino, held.handle);
+        }
+        self.view.forget_all();
+        assert_eq!(
+            (self.view.fs.known_inodes(), self.view.fs.open_handles()),
+            (1, 0),
+            "only the root is left"
+        );
     }
 
     fn model_write(&mut self, path: &str, offset: u8, data: &[u8]) {
@@ -809,7 +839,9 @@ impl<'d, D: Disk> Run<'d, D> {
         for held in &self.held {
             let inode = &self.model.inodes[held.at];
             let attr = self.view.fs.getattr(held.ino, Some(held.handle)).map_err(|e| e.to_string())?;
-            if self.view.read_handle(held.ino, held.handle) != inode.content || attr.nlink != inode.nlink {
+            let content = held.frozen.as_ref().unwrap_or(&inode.content);
+            let links = held.frozen.is_some() || attr.nlink == inode.nlink;
+            if self.view.read_handle(held.ino, held.handle) != *content || !links {
                 return Err(format!("an open file: expected {inode:?}, got {attr:?}"));
             }
         }

@@ -13,6 +13,7 @@ pub mod completions;
 pub mod daemon;
 pub mod diff;
 pub mod doctor;
+pub mod du;
 pub mod export;
 pub mod gc;
 pub mod import;
@@ -33,6 +34,8 @@ pub enum Command {
     Lock(lock::Args),
     /// Show which store paths an environment consists of, why, and how two differ
     Closure(closure::Args),
+    /// Measure what environments cost on disk, and what they share
+    Du(du::Args),
     /// Remove what the caches have not used for a while
     Gc(gc::Args),
     /// Mount a view of an environment on a directory
@@ -76,6 +79,7 @@ impl Command {
         match self {
             Self::Lock(args) => lock::run(args, context),
             Self::Closure(args) => closure::run(args, context),
+            Self::Du(args) => du::run(args, context),
             Self::Gc(args) => gc::run(args, context),
             Self::Mount(args) => mount::run(args, context),
             Self::Umount(args) => umount::run(args, context),

@@ -13,7 +13,7 @@
 //! [`Order`] says what more is promised.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 
@@ -296,6 +296,11 @@ impl MemObject {
     fn stand_in(&self) -> Self {
         let mut body = self.0.body.lock().clone();
         body.nlink = 0;
-        Self(Arc::new(Inode { ino: self.0.ino, kind: self.0.kind, body: Mutex::new(body) }))
+        Self(Arc::new(Inode {
+            ino: self.0.ino,
+            kind: self.0.kind,
+            body: Mutex::new(body),
+            descriptor: OnceLock::new(),
+        }))
     }
 }

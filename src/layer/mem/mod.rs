@@ -6,8 +6,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
-use std::sync::Arc;
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
@@ -39,6 +40,8 @@ struct Tree {
     names: Mutex<()>,
     /// Drafts that are not published.
     work: Mutex<HashMap<u64, MemObject>>,
+    /// Objects that have a descriptor, by the number of that.
+    described: Mutex<HashMap<u64, MemObject>>,
     journal: journal::Journal,
 }
 
@@ -51,6 +54,7 @@ struct Inode {
     ino: u64,
     kind: FileKind,
     body: Mutex<Body>,
+    descriptor: OnceLock<OwnedFd>,
 }
 
 #[derive(Clone, Debug)]
@@ -122,7 +126,7 @@ impl MemObject {
             origin: None,
             content,
         };
-        Self(Arc::new(Inode { ino, kind, body: Mutex::new(body) }))
+        Self(Arc::new(Inode { ino, kind, body: Mutex::new(body), descriptor: OnceLock::new() }))
     }
 
     fn is_whiteout(&self) -> bool {
@@ -219,6 +223,7 @@ impl MemLayer {
                 refuses_lists: AtomicBool::new(false),
                 names: Mutex::new(()),
                 work: Mutex::new(HashMap::new()),
+                described: Mutex::new(HashMap::new()),
                 journal: journal::Journal::default(),
             }),
         }

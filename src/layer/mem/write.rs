@@ -2,12 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use rustix::fs::MemfdFlags;
+
 use super::{Content, MemLayer, MemObject, Tree, now};
 use crate::layer::{LayerFile, NewObject, Presence, Redirect, Restore, Upper};
+use crate::sys;
 use crate::vfs::{Errno, FileKind, Name, SetAttr, XattrMode};
 
 /// An object without a name; removed when dropped.
@@ -88,12 +91,21 @@ impl MemLayer {
 impl Upper for MemLayer {
     type Draft = MemDraft;
 
-    fn descriptor<'a>(&self, _: &'a MemObject) -> Option<BorrowedFd<'a>> {
-        None
+    /// An empty file in memory, whose inode number stands for the object.
+    fn descriptor<'a>(&self, object: &'a MemObject) -> Option<BorrowedFd<'a>> {
+        let descriptor = &object.0.descriptor;
+        if descriptor.get().is_none() {
+            let file = rustix::fs::memfd_create("object", MemfdFlags::CLOEXEC).ok()?;
+            let number = sys::stat::stat(file.as_fd()).ok()?.stx_ino;
+            self.tree.described.lock().insert(number, object.clone());
+            drop(descriptor.set(file));
+        }
+        descriptor.get().map(AsFd::as_fd)
     }
 
-    fn adopt(&self, _: OwnedFd) -> io::Result<MemObject> {
-        Err(Errno::EOPNOTSUPP.into())
+    fn adopt(&self, descriptor: OwnedFd) -> io::Result<MemObject> {
+        let number = sys::stat::stat(descriptor.as_fd())?.stx_ino;
+        self.tree.described.lock().get(&number).cloned().ok_or_else(|| Errno::ESTALE.into())
     }
 
     /// Drafts are objects without a name, and go with the process.

@@ -1,0 +1,250 @@
+//! `nixview du`: what environments cost on disk.
+
+use std::collections::HashSet;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use crate::cli::costed::{self, Costed, Together};
+use crate::cli::du_answer::{Answer, Column, OfEnvironment, OfPath, OfUpper, Show};
+use crate::cli::{CliError, Context, ErrorContext};
+use crate::store::Location;
+use crate::usage::account::Accounts;
+use crate::usage::links;
+use crate::usage::measure::measure_tree;
+use crate::usage::scan::{Found, scan};
+
+/// Arguments of `nixview du`.
+#[derive(Debug, clap::Args)]
+#[command(disable_help_flag = true)]
+#[command(
+    after_help = "ENV is a lock file, the name of a view that is mounted, or anything that 'nixview lock' takes: a store path, a \
+    derivation, a result.\n\n\
+    Of each environment: all of it; UNIQUE, which no other of them has; SHARED, which others have too; MARGINAL, which would be \
+    freed without it. These three are space on the disk, where an inode counts once whatever names it has: equal files of an \
+    optimised store are one. APPARENT is the length of all files and links. Everything is in bytes.\n\n\
+    What was measured is remembered, as long as a path is registered and the store's hard links are as they were.\n\n\
+    Examples:\n  \
+    nixview du -h web.lock db.lock\n  \
+    nixview du --paths --sort allocated --top 20 web.lock\n  \
+    nixview du --matrix *.lock\n  \
+    nixview du --all --json *.lock"
+)]
+pub struct Args {
+    /// What is measured; all of the store with --all
+    #[arg(value_name = "ENV", required_unless_present = "all")]
+    pub environments: Vec<String>,
+    /// The store: a directory that ends in nix/store, or one that contains nix/store
+    #[arg(long, value_name = "DIR", default_value = "/nix/store")]
+    pub store: PathBuf,
+    /// Measure the whole store too, and say what no environment reaches
+    #[arg(long)]
+    pub all: bool,
+    /// Show the store paths instead of the environments, with the environments that have each
+    #[arg(long, conflicts_with = "matrix")]
+    pub paths: bool,
+    /// Show what each two environments have in common, and what the first 1, 2, … cost together
+    #[arg(long)]
+    pub matrix: bool,
+    /// Sort by this column, the largest first, names from a to z; with --json only the paths [default: environments as given,
+    /// paths by allocated]
+    #[arg(long, value_name = "COLUMN", value_enum)]
+    pub sort: Option<Column>,
+    /// Show only so many lines [default: all]
+    #[arg(long, value_name = "N")]
+    pub top: Option<usize>,
+    /// Sizes for people: 1.5 MiB [default: bytes]
+    #[arg(short = 'h', long)]
+    pub human: bool,
+    /// Measure again what is remembered
+    #[arg(long)]
+    pub rescan: bool,
+    /// Answer as JSON, with everything [default: as a table]
+    #[arg(long, conflicts_with = "csv")]
+    pub json: bool,
+    /// Answer as CSV, in bytes [default: as a table]
+    #[arg(long)]
+    pub csv: bool,
+    /// Print help
+    #[arg(long, action = clap::ArgAction::HelpLong)]
+    pub help: Option<bool>,
+}
+
+/// Measures and shows.
+///
+/// # Errors
+/// If an environment cannot be had, or something cannot be measured.
+pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
+    let location = Location::open(&args.store).context("cannot use the store")?;
+    let mut environments = Vec::new();
+    for given in &args.environments {
+        environments.push(costed::open(given, &args.store, &location, context)?);
+    }
+    tell_apart(&mut environments);
+    let together = costed::together(&environments, &location, args.all)?;
+    let found = {
+        let progress = context.output.progress("paths measured");
+        let told = |done, total| progress.count(done, total);
+        scan(&location, &together.paths, &together.rows, &context.state.state, args.rescan, &told)
+            .context("cannot measure the environments")?
+    };
+    let in_links = if is_linked(&found) {
+        links::inodes(&location.real)
+            .with_context(|| format!("cannot look at {}", location.real.join(".links").display()))?
+    } else {
+        HashSet::new()
+    };
+    let accounts = Accounts::new(&found, &together.sets, &in_links);
+    let answer = answer(args, &location, &environments, &together, &accounts)?;
+    let show = if args.matrix {
+        Show::Matrix
+    } else if args.paths {
+        Show::Paths
+    } else {
+        Show::Environments
+    };
+    if args.json {
+        context.output.json(&answer)?;
+    } else if args.csv {
+        answer.csv(show, &context.output)?;
+    } else {
+        answer.table(show, args.human, &context.output)?;
+    }
+    let missing: Vec<&str> = together
+        .paths
+        .iter()
+        .zip(&found)
+        .filter(|(_, found)| **found == Found::Missing)
+        .map(|(path, _)| path.as_str())
+        .collect();
+    if let Some(first) = missing.first() {
+        let count = crate::cli::output::count(missing.len() as u64, "path is", "paths are");
+        context.output.note(&format!(
+            "nixview: warning: {count} recorded and not in {}: {first}{}",
+            location.real.display(),
+            if missing.len() > 1 { ", …" } else { "" }
+        ));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// True if something has several names: then `.links` may be one of them.
+fn is_linked(found: &[Found]) -> bool {
+    found.iter().any(|found| matches!(found, Found::Measured(measure) if !measure.linked.is_empty()))
+}
+
+/// Gives environments of the same name what was given for them, and of the same again a number.
+fn tell_apart(environments: &mut [Costed]) {
+    let mut seen = HashSet::new();
+    for at in 0..environments.len() {
+        let Some(env) = environments.get(at) else { continue };
+        let taken = |name: &str| environments.iter().filter(|other| other.name == name).count() > 1;
+        let mut name = if taken(&env.name) { env.given.clone() } else { env.name.clone() };
+        let mut number = 1;
+        while !seen.insert(name.clone()) {
+            number += 1;
+            name = format!("{} ({number})", env.given);
+        }
+        if let Some(env) = environments.get_mut(at) {
+            env.name = name;
+        }
+    }
+}
+
+fn answer(
+    args: &Args,
+    location: &Location,
+    environments: &[Costed],
+    together: &Together,
+    accounts: &Accounts<'_>,
+) -> Result<Answer, CliError> {
+    let account = accounts.account();
+    let matrix = accounts.matrix();
+    let mut rows = Vec::new();
+    for (at, (env, cost)) in environments.iter().zip(&account.environments).enumerate() {
+        let upper = match &env.upper {
+            Some(path) => {
+                // One with a limit is an image.
+                let data = Some(path.join("data")).filter(|data| data.is_dir());
+                let measure = measure_tree(data.as_ref().unwrap_or(path))
+                    .with_context(|| format!("cannot measure the upper of '{}'", env.name))?;
+                Some(OfUpper::new(path.clone(), &measure))
+            }
+            None => None,
+        };
+        let others = environments.iter().zip(matrix.get(at).into_iter().flatten()).enumerate();
+        let shared_with = others
+            .filter(|(other, (_, common))| *other != at && common.sizes.paths + common.sizes.missing > 0)
+            .map(|(_, (other, common))| (other.name.clone(), common.sizes))
+            .collect();
+        rows.push(OfEnvironment {
+            name: env.name.clone(),
+            given: env.given.clone(),
+            cost: cost.clone(),
+            shared_with,
+            upper,
+        });
+    }
+    let unreached = args.all.then(|| {
+        let reached: HashSet<usize> = together.sets.iter().flatten().copied().collect();
+        accounts.sizes((0..together.paths.len()).filter(|path| !reached.contains(path)))
+    });
+    let store = args.all.then(|| accounts.sizes(0..together.paths.len()));
+    let paths = (args.paths || args.json).then(|| {
+        let mut users: Vec<Vec<String>> = vec![Vec::new(); together.paths.len()];
+        for (env, set) in environments.iter().zip(&together.sets) {
+            for path in set {
+                if let Some(users) = users.get_mut(*path) {
+                    users.push(env.name.clone());
+                }
+            }
+        }
+        let each = together.paths.iter().zip(users).enumerate();
+        each.map(|(at, (path, environments))| OfPath {
+            path: format!("{}/{path}", location.dir),
+            sizes: accounts.sizes(std::iter::once(at)),
+            environments,
+        })
+        .collect()
+    });
+    let mut answer = Answer {
+        store: location.real.clone(),
+        environments: rows,
+        together: account.all,
+        shared: account.shared,
+        whole_store: store,
+        unreached,
+        paths,
+        matrix: matrix.clone(),
+        cumulative: accounts.cumulative(),
+    };
+    answer.sort_paths(args.sort);
+    if let Some(top) = args.top {
+        answer.cut_paths(top);
+    }
+    if !args.json && !args.matrix {
+        answer.sort_environments(args.sort);
+        answer.environments.truncate(args.top.unwrap_or(usize::MAX));
+    }
+    Ok(answer)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "test code")]
+
+    use super::*;
+
+    #[test]
+    fn environments_of_one_name_are_told_apart() {
+        let env = |name: &str, given: &str| Costed {
+            name: name.to_owned(),
+            given: given.to_owned(),
+            paths: Vec::new(),
+            upper: None,
+        };
+        let mut all = [env("web", "a.lock"), env("web", "b.lock"), env("db", "c.lock"), env("web", "a.lock")];
+        tell_apart(&mut all);
+        let names: Vec<&str> = all.iter().map(|env| env.name.as_str()).collect();
+        assert_eq!(names, ["a.lock", "b.lock", "db", "a.lock (2)"]);
+    }
+}

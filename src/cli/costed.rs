@@ -1,0 +1,134 @@
+//! Environments that are to be measured: locks, views, and whatever has a closure.
+
+use std::collections::{BTreeSet, HashMap};
+use std::path::{Path, PathBuf};
+
+use super::source::SourceArgs;
+use super::{CliError, Context, ErrorContext};
+use crate::closure::Mode;
+use crate::daemon::record::{Record, UpperRecord};
+use crate::daemon::registry::{Registry, State};
+use crate::lock::{EnvLock, verify_store};
+use crate::store::{Database, Location, StorePath};
+use crate::view::ViewName;
+
+/// An environment, and the store paths that it has.
+#[derive(Debug)]
+pub struct Costed {
+    /// What to call it.
+    pub name: String,
+    /// What was given for it.
+    pub given: String,
+    /// Sorted, each once.
+    pub paths: Vec<StorePath>,
+    /// Where its view keeps changes, if it is one that does.
+    pub upper: Option<PathBuf>,
+}
+
+/// Opens what was given: a lock file, the name of a view that is mounted, or anything that 'nixview lock' takes.
+///
+/// # Errors
+/// If it is none of these, or its closure cannot be had.
+pub fn open(text: &str, store: &Path, location: &Location, context: &Context) -> Result<Costed, CliError> {
+    let file = Path::new(text);
+    if EnvLock::is_one(file) {
+        return of_lock(text, file, None, location, context);
+    }
+    if let Some(record) = view(text, context)? {
+        let upper = match &record.upper {
+            UpperRecord::Directory { path, .. } | UpperRecord::Temporary { path, .. } => Some(path.clone()),
+            UpperRecord::ReadOnly => None,
+        };
+        let costed = of_lock(text, &record.lock_file, Some(&record), location, context)?;
+        return Ok(Costed { name: text.to_owned(), upper, ..costed });
+    }
+    let how = SourceArgs { store: store.to_owned(), ..SourceArgs::default() };
+    let made = how.make("cannot find the closure", &[text.to_owned()], None, None, Mode::Runtime, context)?;
+    let paths = made.closure.paths().to_vec();
+    Ok(Costed { name: made.lock.name.clone(), given: text.to_owned(), paths, upper: None })
+}
+
+fn of_lock(
+    text: &str,
+    file: &Path,
+    view: Option<&Record>,
+    location: &Location,
+    context: &Context,
+) -> Result<Costed, CliError> {
+    let lock = EnvLock::read(file).context("cannot use the environment")?;
+    verify_store(&lock, &location.dir).with_context(|| format!("cannot use {text} here"))?;
+    let (closure, _) = lock
+        .closure_in(location, &context.state.state)
+        .with_context(|| format!("cannot find the closure of {text}"))?;
+    if view.is_some_and(|record| record.closure.digest != closure.digest()) {
+        return Err(CliError::new(format!(
+            "the view '{text}' shows another closure than {} names now",
+            file.display()
+        ))
+        .hint("the lock was changed since it was mounted; give the lock, or mount it again"));
+    }
+    let paths = closure.paths().to_vec();
+    Ok(Costed { name: lock.name.clone(), given: text.to_owned(), paths, upper: None })
+}
+
+/// The record of a view that is served, if that is the name of one.
+fn view(text: &str, context: &Context) -> Result<Option<Record>, CliError> {
+    let Ok(name) = text.parse::<ViewName>() else { return Ok(None) };
+    if !context.state.runtime.is_dir() {
+        return Ok(None);
+    }
+    let registry = Registry::open(&context.state.runtime).context("cannot open the registry of views")?;
+    match registry.state(&name).context("cannot read the registry of views")? {
+        Some(State::Served(record)) => Ok(Some(*record)),
+        _ => Ok(None),
+    }
+}
+
+/// All paths of some environments, and which of these each environment has.
+#[derive(Debug, Default)]
+pub struct Together {
+    /// Sorted, each once.
+    pub paths: Vec<StorePath>,
+    /// Of each environment, as indexes into `paths`.
+    pub sets: Vec<Vec<usize>>,
+    /// Rows of Nix's database, of those that are registered.
+    pub rows: HashMap<StorePath, i64>,
+}
+
+/// Puts environments together, with `whole` also everything else that the store's database registers.
+///
+/// # Errors
+/// If the database cannot be read; without one `whole` is an error.
+pub fn together(environments: &[Costed], location: &Location, whole: bool) -> Result<Together, CliError> {
+    let mut all: BTreeSet<&StorePath> = environments.iter().flat_map(|env| &env.paths).collect();
+    let database = match (&location.state, whole) {
+        (None, false) => None,
+        _ => match Database::open(location) {
+            Ok(database) => Some(database),
+            Err(error) if whole => {
+                return Err(Err::<(), _>(error)
+                    .context("cannot list the whole store")
+                    .err()
+                    .unwrap_or_else(|| CliError::new("cannot list the whole store")));
+            }
+            // What is in no database is measured by what it is on the disk.
+            Err(_) => None,
+        },
+    };
+    let valid = match (&database, whole) {
+        (Some(database), true) => database.valid_paths().context("cannot read Nix's database")?,
+        _ => Vec::new(),
+    };
+    all.extend(&valid);
+    let paths: Vec<StorePath> = all.into_iter().cloned().collect();
+    let rows = match &database {
+        Some(database) => {
+            let rows = database.registered(&paths).context("cannot read Nix's database")?;
+            rows.into_iter().map(|row| (row.path, row.id)).collect()
+        }
+        None => HashMap::new(),
+    };
+    let set = |env: &Costed| env.paths.iter().filter_map(|path| paths.binary_search(path).ok()).collect();
+    let sets = environments.iter().map(set).collect();
+    Ok(Together { paths, sets, rows })
+}

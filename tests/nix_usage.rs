@@ -1,0 +1,217 @@
+//! `nixview du` against du(1), Nix's database, Nix's optimiser, and what a disk really gets back.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    reason = "test code"
+)]
+
+mod scene;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use scene::Scene;
+use serde_json::Value;
+
+fn du(scene: &Scene, store: &Path, more: &[&str]) -> Value {
+    let mut arguments = vec!["du", "--json", "--store", store.to_str().unwrap()];
+    arguments.extend(more);
+    serde_json::from_str(&scene.nixview(&arguments).ok().out).unwrap()
+}
+
+fn number(value: &Value, keys: &[&str]) -> u64 {
+    keys.iter()
+        .fold(value, |value, key| &value[*key])
+        .as_u64()
+        .unwrap_or_else(|| panic!("{keys:?} in {value}"))
+}
+
+/// The total of du(1) in bytes, each inode once.
+fn real_du(paths: &[PathBuf], apparent: bool) -> u64 {
+    let mut command = Command::new("du");
+    command.args(["-sc", "--block-size=1"]).args(apparent.then_some("--apparent-size")).args(paths);
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    text.lines().last().unwrap().split_whitespace().next().unwrap().parse().unwrap()
+}
+
+/// True if this du(1) adds the lengths of directories to the apparent size (coreutils before 9.2).
+fn counts_directories() -> bool {
+    let dir = tempfile::tempdir().unwrap();
+    real_du(&[dir.path().to_owned()], true) > 0
+}
+
+fn paths_of(answer: &Value, store: &Path) -> Vec<PathBuf> {
+    let paths = answer["paths"].as_array().unwrap();
+    let name = |path: &Value| Path::new(path["path"].as_str().unwrap()).file_name().unwrap().to_owned();
+    paths.iter().map(|path| store.join("nix/store").join(name(path))).collect()
+}
+
+fn nix_store(store: &Path, arguments: &[&str]) -> bool {
+    let remote = format!("local?root={}", store.display());
+    match Command::new("nix-store").args(arguments).env("NIX_REMOTE", remote).output() {
+        Ok(output) => {
+            assert!(output.status.success(), "nix-store {arguments:?}: {}", output.stderr.escape_ascii());
+            true
+        }
+        Err(error) => {
+            eprintln!("skipped: nix-store: {error}");
+            false
+        }
+    }
+}
+
+/// Totals are those of du(1) on the same paths; the parts add up.
+fn assert_right(scene: &Scene, store: &Path, environments: &[&str]) -> Value {
+    let answer = du(scene, store, environments);
+    let paths = paths_of(&answer, store);
+    let together = &answer["together"];
+    assert_eq!(number(together, &["allocated"]), real_du(&paths, false));
+    let directories = if counts_directories() { number(together, &["directoryLengths"]) } else { 0 };
+    // du(1) counts an inode with several names once here too.
+    let once: BTreeMap<(u64, u64), u64> = files_of(&paths);
+    assert_eq!(once.values().sum::<u64>() + directories, real_du(&paths, true));
+    for key in ["paths", "files", "directories", "symlinks", "apparent", "allocated", "nar"] {
+        let unique: u64 =
+            answer["environments"].as_array().unwrap().iter().map(|e| number(e, &["unique", key])).sum();
+        assert_eq!(unique + number(&answer, &["shared", key]), number(together, &[key]), "{key}");
+    }
+    answer
+}
+
+/// The lengths of all files and links, by inode.
+fn files_of(paths: &[PathBuf]) -> BTreeMap<(u64, u64), u64> {
+    let mut found = BTreeMap::new();
+    let mut open = paths.to_vec();
+    while let Some(path) = open.pop() {
+        let metadata = path.symlink_metadata().unwrap();
+        if metadata.is_dir() {
+            open.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+        } else {
+            found.insert((metadata.dev(), metadata.ino()), metadata.len());
+        }
+    }
+    found
+}
+
+fn copy_of_store(scene: &Scene, name: &str) -> PathBuf {
+    let copy = scene.path(name);
+    let from = scene.store.root();
+    scene.shell(&format!("cp -a {} {}", from.display(), copy.display())).ok();
+    copy
+}
+
+#[test]
+#[ignore = "needs Nix"]
+fn totals_are_those_of_du_before_and_after_the_store_is_optimised() {
+    let scene = Scene::new();
+    let store = copy_of_store(&scene, "c");
+    let locks = ["env-a", "env-b"].map(|label| scene.path(&format!("{label}.lock")));
+    let locks = locks.each_ref().map(|lock| lock.to_str().unwrap());
+    // The same bytes again in both environments, so that there is something to be linked.
+    let data = store.join("nix/store").join(scene.store.path("data"));
+    let copies = format!(
+        "cd {0} && chmod u+w . && head -c 90000 /dev/urandom >one && chmod a-w one && cp -p one two && chmod u-w .",
+        data.display()
+    );
+    scene.shell(&copies).ok();
+    let before = assert_right(&scene, &store, &locks);
+    if !nix_store(&store, &["--optimise"]) {
+        return;
+    }
+    let after = assert_right(&scene, &store, &locks);
+    assert!(number(&after, &["together", "allocated"]) < number(&before, &["together", "allocated"]));
+    for key in ["paths", "files", "symlinks", "apparent", "nar"] {
+        assert_eq!(number(&after, &["together", key]), number(&before, &["together", key]), "{key}");
+    }
+    let again = assert_right(&scene, &store, &locks);
+    assert_eq!(again, after, "what is remembered is the same");
+    assert_eq!(du(&scene, &store, &[&locks[..], &["--rescan"]].concat()), after);
+}
+
+#[test]
+#[ignore = "needs Nix"]
+fn lengths_of_archives_are_those_that_nix_recorded() {
+    let scene = Scene::new();
+    let store = scene.store.root();
+    let answer = du(&scene, store, &["--all"]);
+    let database = rusqlite::Connection::open(scene.store.database()).unwrap();
+    let mut compared = 0;
+    for path in answer["paths"].as_array().unwrap() {
+        let name = path["path"].as_str().unwrap();
+        let recorded: u64 = database
+            .query_row("SELECT narSize FROM ValidPaths WHERE path = ?1", [name], |row| row.get::<_, i64>(0))
+            .unwrap()
+            .try_into()
+            .unwrap();
+        if number(path, &["missing"]) == 0 {
+            assert_eq!(number(path, &["nar"]), recorded, "{name}");
+            compared += 1;
+        }
+    }
+    assert!(compared > 20, "{compared}");
+}
+
+/// What is unique to an environment is deleted from a copy of the store; what the disk gets back is what was said.
+#[test]
+#[ignore = "needs Nix"]
+fn what_an_environment_would_free_is_what_its_paths_free() {
+    let scene = Scene::new();
+    let locks = ["env-a", "env-b"].map(|label| scene.path(&format!("{label}.lock")));
+    let locks = locks.each_ref().map(|lock| lock.to_str().unwrap());
+    for optimised in [false, true] {
+        for (at, label) in ["env-a", "env-b"].into_iter().enumerate() {
+            let store = copy_of_store(&scene, &format!("c{at}{optimised}"));
+            if optimised && !nix_store(&store, &["--optimise"]) {
+                return;
+            }
+            let answer = du(&scene, &store, &locks);
+            let env = answer["environments"].as_array().unwrap().iter().find(|e| e["name"] == label).unwrap();
+            let said = number(env, &["marginal", "allocated"]);
+            assert!(said > 0, "{label} has nothing of its own");
+            // Whatever is not of the two is in the way of nothing.
+            let all = store.join("nix/store");
+            let before = real_du(std::slice::from_ref(&all), false);
+            let own: BTreeSet<&str> = answer["paths"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .filter(|path| path["environments"] == serde_json::json!([label]))
+                .map(|path| path["path"].as_str().unwrap())
+                .collect();
+            for path in own {
+                let real = all.join(Path::new(path).file_name().unwrap());
+                scene.shell(&format!("chmod -R u+w {0} 2>/dev/null; rm -rf {0}", real.display())).ok();
+            }
+            // As Nix's collector does afterwards.
+            scene.shell(&format!("find {}/.links -type f,l -links 1 -delete", all.display()));
+            let freed = before - real_du(std::slice::from_ref(&all), false);
+            assert_eq!(freed, said, "{label}, optimised: {optimised}");
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs Nix"]
+fn what_is_recorded_and_not_there_is_said() {
+    let scene = Scene::new();
+    let store = copy_of_store(&scene, "c");
+    let lock = scene.path("env-a.lock");
+    let answer = du(&scene, &store, &[lock.to_str().unwrap()]);
+    let paths = paths_of(&answer, &store);
+    scene.shell(&format!("chmod -R u+w {0}; rm -rf {0}", paths[0].display())).ok();
+    let arguments = ["du", "--rescan", "--store", store.to_str().unwrap(), lock.to_str().unwrap()];
+    let said = scene.nixview(&arguments).ok();
+    assert!(said.err.contains("1 path is recorded and not in"), "{said:?}");
+    assert!(said.out.contains("(1 missing)"), "{said:?}");
+    let answer = du(&scene, &store, &["--rescan", lock.to_str().unwrap()]);
+    assert_eq!(number(&answer, &["together", "missing"]), 1);
+    assert_eq!(number(&answer, &["together", "paths"]) + 1, paths.len() as u64);
+}
