@@ -8,8 +8,8 @@
 //! | nix2container | nix2container of 2026-03 | `nix2container` |
 //! | per-path, per-image | none; the two ends | `single` |
 //!
-//! [`Graph`] is a closure, [`Strategy::layers`] cuts it, `tar_size` and `archive` tell how large a layer is, and [`Images`] what
-//! several images store and pull. The strategies are functions of plain data; where their tools leave an order open, the files say
+//! [`Graph`] is a closure, `recorded` makes it of Nix's records, [`Strategy::layers`] cuts it, `tar_size` and `archive` tell how large a
+//! layer is, and [`Images`] what several images store and pull; `run` does all of that. The strategies are functions of plain data; where their tools leave an order open, the files say
 //! which one is taken here.
 //!
 //! Layers are those of store paths: what tools add for links, `/etc` and the like is left out, as is what of the graph is there for
@@ -22,6 +22,8 @@ pub mod graph;
 pub mod nix2container;
 pub mod nixery;
 pub mod popularity;
+pub mod recorded;
+pub mod run;
 pub mod simulate;
 pub mod single;
 pub mod tar_size;
