@@ -4,6 +4,7 @@
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
+    clippy::print_stderr,
     reason = "test code"
 )]
 
@@ -191,7 +192,7 @@ fn an_archive_is_as_long_as_pythons() {
         let output = match command.output() {
             Ok(output) => output,
             Err(error) => {
-                println!("skipped: no python3: {error}");
+                eprintln!("skipped: no python3: {error}");
                 return;
             }
         };
@@ -205,7 +206,7 @@ fn an_archive_is_as_long_as_pythons() {
         file.set_len(8 << 30).unwrap();
         assert_eq!(tar_size::of_path(&location, &huge).unwrap(), least + 1024, "a record with its size");
     } else {
-        println!("skipped: no file of 8 GiB can be made here");
+        eprintln!("skipped: no file of 8 GiB can be made here");
     }
 }
 

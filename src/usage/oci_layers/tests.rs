@@ -244,7 +244,7 @@ fn any_graph() -> impl proptest::strategy::Strategy<Value = Graph> {
             let count = order.len();
             // Few sizes and names, so that there are ties.
             let name = |at: usize| ["x", "y", "nss-cacert-1"][at % 3];
-            let size = |at: usize| if at % 2 == 0 { 7 * MB } else { sizes[at] };
+            let size = |at: usize| if at.is_multiple_of(2) { 7 * MB } else { sizes[at] };
             let members = (0..count).map(|at| (path(at, name(at)), size(at))).collect();
             let pairs = (0..count * count).map(|at| (at / count, at % count));
             let references: Vec<(usize, usize)> = pairs
@@ -385,7 +385,7 @@ proptest! {
     ) {
         let images = Images::new(chosen.iter().map(|layers| {
             let distinct: Vec<usize> = layers.iter().copied().collect::<BTreeSet<_>>().into_iter().collect();
-            let by: Vec<usize> = if layers.len() % 2 == 0 { distinct } else { distinct.into_iter().rev().collect() };
+            let by: Vec<usize> = if layers.len().is_multiple_of(2) { distinct } else { distinct.into_iter().rev().collect() };
             by.into_iter().map(|layer| vec![path(layer, "x")]).collect::<Vec<_>>()
         }));
         let digits = |layer: &Vec<StorePath>| (0..6).find(|at| path(*at, "x") == layer[0]).unwrap();
