@@ -497,11 +497,41 @@ fn popularity_is_counted_in_the_database_or_given() {
         .map(|layer| layer["paths"].as_array().unwrap().len())
         .collect();
     // left is popular; so libc is reached over left, and over right, which env-a dominates.
-    assert_eq!(layers, [1, 1, 6], "left, libc and all else by their ratings");
+    assert_eq!(layers, [1, 6, 1], "left; all else, for its large closures; libc");
     fs::write(&file, "[1]").unwrap();
     scene
         .run("layers", &[&asked[..], &["env-a.lock"]].concat())
         .fails_with(1, &["cannot use the popularity in popular.json", "hint: it must be a JSON object"]);
+}
+
+#[test]
+fn closures_of_all_kinds_are_cut_whole() {
+    let scene = Scene::new();
+    let drv = scene.store.logical("env-a.drv");
+    let extra = format!("more={}", scene.store.logical("secret"));
+    scene.run("lock", &["-m", "build", "-o", "build.lock", &drv]).ok();
+    scene.run("lock", &["-m", "dev", "-o", "dev.lock", &drv]).ok();
+    scene.run("lock", &["--extra-root", &extra, "-o", "extra.lock", scene.store.path("env-a")]).ok();
+    let path = scene.store.logical("top");
+    for (given, least) in [("build.lock", 18), ("dev.lock", 8), ("extra.lock", 9), (path.as_str(), 4)] {
+        let closure = scene.run("closure", &[given]).ok();
+        let expected: BTreeSet<&str> = closure.lines().collect();
+        assert!(expected.len() >= least, "{given} has {}", expected.len());
+        let answer = scene.run("layers", &["--json", "--max-layers", "3", given]).json();
+        let simulations = answer["simulations"].as_array().unwrap();
+        assert_eq!(simulations.len(), 6);
+        for one in simulations {
+            let layers = one["layers"].as_array().unwrap();
+            let paths: Vec<&str> = layers
+                .iter()
+                .flat_map(|layer| layer["paths"].as_array().unwrap())
+                .map(|path| path.as_str().unwrap())
+                .collect();
+            assert_eq!(paths.len(), expected.len(), "{given} {}", one["strategy"]);
+            assert_eq!(paths.into_iter().collect::<BTreeSet<_>>(), expected);
+            assert!(one["maxLayers"].is_null() || layers.len() <= 3);
+        }
+    }
 }
 
 #[test]
@@ -568,5 +598,5 @@ fn errors_say_what_is_missing_and_what_to_do() {
     fs::remove_file(scene.store.real("tool")).unwrap();
     scene
         .layers(&[])
-        .fails_with(1, &["cannot simulate the images", scene.store.path("tool"), "No such file"]);
+        .fails_with(1, &["cannot simulate the images", scene.store.path("tool"), "No such file", "hint: "]);
 }

@@ -11,7 +11,7 @@ use crate::store::{Database, Location};
 use crate::usage::oci_layers::archive::Compression;
 use crate::usage::oci_layers::nixery::{Popularity, popularity};
 use crate::usage::oci_layers::recorded::{self, RecordedError};
-use crate::usage::oci_layers::run::{Asked, Step, run as simulate};
+use crate::usage::oci_layers::run::{Asked, RunError, Step, run as simulate};
 use crate::usage::oci_layers::{Graph, Strategy};
 
 /// Arguments of `nixview layers`.
@@ -186,7 +186,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
             }
             shown.1.count(done, total);
         };
-        simulate(&location, &asked, &told).context("cannot simulate the images")?
+        simulate(&location, &asked, &told).map_err(explain)?
     };
     let environments = environments.into_iter().zip(&graphs).map(|(env, graph)| OfEnvironment {
         name: env.name,
@@ -241,6 +241,18 @@ fn graphs(environments: &[Costed], database: &Database) -> Result<Vec<Graph>, Cl
         })
     };
     environments.iter().map(of).collect()
+}
+
+fn explain(error: RunError) -> CliError {
+    const WHAT: &str = "cannot simulate the images";
+    let gone = matches!(&error, RunError::Store(error) if error.kind() == std::io::ErrorKind::NotFound);
+    let told = Err::<(), _>(error).context(WHAT).err().unwrap_or_else(|| CliError::new(WHAT));
+    if gone {
+        return told.hint(
+            "Nix's database has a path that the store has not: 'nix-store --verify --repair' mends that",
+        );
+    }
+    told
 }
 
 fn read_popularity(file: &Path) -> Result<Popularity, CliError> {
