@@ -12,7 +12,7 @@ use crate::usage::oci_layers::archive::Compression;
 use crate::usage::oci_layers::nixery::{Popularity, popularity};
 use crate::usage::oci_layers::recorded::{self, RecordedError};
 use crate::usage::oci_layers::run::{Asked, RunError, Step, run as simulate};
-use crate::usage::oci_layers::{Graph, Strategy};
+use crate::usage::oci_layers::{Graph, LayoutError, Strategy};
 
 /// Arguments of `nixview layers`.
 #[derive(Debug, clap::Args)]
@@ -245,14 +245,20 @@ fn graphs(environments: &[Costed], database: &Database) -> Result<Vec<Graph>, Cl
 
 fn explain(error: RunError) -> CliError {
     const WHAT: &str = "cannot simulate the images";
-    let gone = matches!(&error, RunError::Store(error) if error.kind() == std::io::ErrorKind::NotFound);
+    let hint = match &error {
+        RunError::Store(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            Some("Nix's database has a path that the store has not: 'nix-store --verify --repair' mends that")
+        }
+        RunError::Layout(LayoutError::Popularity(_)) => {
+            Some("the strategy popularity counts with 128 bits; --strategy chooses others")
+        }
+        RunError::Store(_) | RunError::Layout(_) => None,
+    };
     let told = Err::<(), _>(error).context(WHAT).err().unwrap_or_else(|| CliError::new(WHAT));
-    if gone {
-        return told.hint(
-            "Nix's database has a path that the store has not: 'nix-store --verify --repair' mends that",
-        );
+    match hint {
+        Some(hint) => told.hint(hint),
+        None => told,
     }
-    told
 }
 
 fn read_popularity(file: &Path) -> Result<Popularity, CliError> {

@@ -25,6 +25,11 @@ struct Sets {
 pub fn layers(graph: &Graph, available: usize) -> Vec<Layer> {
     let mut sets = Sets { distinct: vec![Vec::new()], of: vec![0; graph.count()] };
     let mut candidates: Vec<usize> = (0..graph.count()).collect();
+    if available >= graph.count() {
+        // A primary carries itself, and nothing is added to it any more: in the end each path is alone.
+        sets = Sets { distinct: candidates.iter().map(|node| vec![*node]).collect(), of: candidates };
+        candidates = Vec::new();
+    }
     candidates.sort_by_key(|node| Reverse((graph.nar_size(*node), *node)));
     for primary in candidates {
         match with_primary(graph, &sets, primary, available) {
