@@ -89,18 +89,17 @@ fn view(text: &str, context: &Context) -> Result<Option<Record>, CliError> {
 /// Gives environments of the same name what was given for them, and of the same again a number.
 pub fn tell_apart(environments: &mut [Costed]) {
     let mut seen = HashSet::new();
-    for at in 0..environments.len() {
-        let Some(env) = environments.get(at) else { continue };
-        let taken = |name: &str| environments.iter().filter(|other| other.name == name).count() > 1;
-        let mut name = if taken(&env.name) { env.given.clone() } else { env.name.clone() };
+    // As they were: the last of a name is to be told apart too, though the others have other names by then.
+    let names: Vec<String> = environments.iter().map(|env| env.name.clone()).collect();
+    for env in environments {
+        let taken = names.iter().filter(|other| **other == env.name).count() > 1;
+        let mut name = if taken { env.given.clone() } else { env.name.clone() };
         let mut number = 1;
         while !seen.insert(name.clone()) {
             number += 1;
             name = format!("{} ({number})", env.given);
         }
-        if let Some(env) = environments.get_mut(at) {
-            env.name = name;
-        }
+        env.name = name;
     }
 }
 
