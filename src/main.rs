@@ -2,6 +2,11 @@
 
 use std::process::ExitCode;
 
+use nixview::sys::memory::Allocator;
+
+#[global_allocator]
+static ALLOCATOR: Allocator = Allocator;
+
 fn main() -> ExitCode {
     nixview::cli::main()
 }

@@ -15,13 +15,12 @@ mod endurance;
 mod scene;
 
 use std::fs;
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use endurance::{LOWER_FILES, LOWER_TREES, Worker, lower_content};
+use endurance::{Worker, fill_store};
 use scene::Scene;
 
 const THREADS: usize = 48;
@@ -32,27 +31,6 @@ enum End {
     Rest,
     Unmount,
     Kill,
-}
-
-/// What the workers change, in a member of the store. (Contents are not compared with the database's hash.)
-fn fill_store(dir: &Path) {
-    for worker in 0..THREADS {
-        let dir = dir.join(format!("w{worker}"));
-        fs::create_dir(&dir).unwrap();
-        for at in 0..LOWER_FILES {
-            let path = dir.join(format!("f{at}"));
-            fs::write(&path, lower_content(worker, at)).unwrap();
-            let mut permissions = fs::metadata(&path).unwrap().permissions();
-            permissions.set_readonly(true);
-            fs::set_permissions(&path, permissions).unwrap();
-        }
-        for at in 0..LOWER_TREES {
-            fs::create_dir(dir.join(format!("t{at}"))).unwrap();
-            for name in ["one", "two"] {
-                fs::write(dir.join(format!("t{at}/{name}")), name).unwrap();
-            }
-        }
-    }
 }
 
 /// What a server holds when nobody uses it.
@@ -112,7 +90,7 @@ fn load(workers: &mut Vec<Worker>, time: Duration, end: impl FnOnce(&AtomicBool)
 fn endure(io: &str, time: Duration) {
     scene::alone();
     let scene = Scene::new();
-    fill_store(&scene.store.real("data"));
+    fill_store(&scene.store.real("data"), THREADS);
     let before = scene.store_digest();
     let options = ["--name", "long", "--io", io];
     let view = scene.path("a");

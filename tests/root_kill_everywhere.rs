@@ -14,19 +14,19 @@
 
 mod history;
 mod scene;
+mod strace;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use history::{HISTORY, Tree, expected, fill, tree};
-use rustix::process::{Pid, Signal, kill_process};
 use scene::Scene;
+use strace::{has_ended, kill_at, wait_until};
 
 /// What changes something, and what a server may do without on some file systems.
 const CHANGES: [&str; 16] = [
@@ -63,35 +63,6 @@ fn run_history(dir: PathBuf) -> (usize, Option<io::Error>) {
     ended.recv_timeout(Duration::from_secs(60)).expect("an operation hangs")
 }
 
-fn wait_until(what: &str, mut is: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(30);
-    while !is() {
-        assert!(Instant::now() < deadline, "{what}");
-        thread::sleep(Duration::from_millis(2));
-    }
-}
-
-/// Lets strace(1) kill a server before its `n`-th `call`; comes back when it watches all threads.
-fn kill_at(call: &str, n: usize, server: i32) -> Child {
-    let strace = Command::new("strace")
-        .args(["-f", "-q", "-o", "/dev/null", "-e", &format!("trace={call}")])
-        .args(["-e", &format!("inject={call}:signal=KILL:when={n}"), "-p", &server.to_string()])
-        .stdin(Stdio::null())
-        .spawn()
-        .expect("strace is needed");
-    wait_until("strace does not attach", || {
-        fs::read_dir(format!("/proc/{server}/task")).unwrap().all(|task| {
-            let status = fs::read_to_string(task.unwrap().path().join("status")).unwrap();
-            status.contains(&format!("TracerPid:\t{}\n", strace.id()))
-        })
-    });
-    strace
-}
-
-fn has_ended(child: &mut Child) -> bool {
-    child.try_wait().unwrap().is_some()
-}
-
 /// A view of the scene whose upper begins empty each time.
 struct Target<'s> {
     scene: &'s Scene,
@@ -125,8 +96,7 @@ impl Target<'_> {
         let mut strace = kill_at(call, n, self.scene.server("k"));
         let (answered, error) = run_history(self.dir.clone());
         if error.is_none() {
-            kill_process(Pid::from_child(&strace), Signal::TERM).unwrap();
-            wait_until("strace does not end", || has_ended(&mut strace));
+            strace::end(strace);
             assert_eq!(self.shown(), self.allowed[answered], "without a kill");
         } else {
             wait_until("strace does not end with what it traces", || has_ended(&mut strace));

@@ -22,7 +22,7 @@ use nixview::union::{Io, Options};
 use nixview::vfs::{
     Errno, FileKind, Handle, Ino, OpenFlags, RenameMode, SetAttr, SetTime, Timespec, Vfs, XattrMode,
 };
-use union_support::client::{Client, Kill, Tally, again, errno, moments};
+use union_support::client::{Client, Kill, Tally, again, errno, moments, some_of};
 use union_support::dir::DirDisk;
 use union_support::notes::{Loss, Notes};
 use union_support::{Counted, Disk, EPOCH, MemDisk, View, caller, name, options};
@@ -485,10 +485,10 @@ fn everywhere<D: Disk + Sync>(
     for at in moments(whole.changes, whole.answers) {
         let first = go(&[Kill { at, known: 0 }], expected)?;
         assert_eq!(first.tally.resumes, 1, "{title}: {at:?} was a kill");
-        for known in 1..=first.tally.unsecured {
+        for known in some_of(1..=first.tally.unsecured) {
             go(&[Kill { at, known }], expected)?;
         }
-        for kills in again(at) {
+        for kills in some_of(again(at)) {
             go(&kills, expected)?;
         }
     }
@@ -536,7 +536,13 @@ fn every_operation_cached() {
 
 #[test]
 fn every_operation_passed_through() {
-    hold(&MemDisk::new, durable(Io::Passthrough), |_| true);
+    // Every other one, unless all are asked for: most do not know the difference.
+    let count = std::cell::Cell::new(0);
+    let all = std::env::var_os("NIXVIEW_KILLS").is_some();
+    hold(&MemDisk::new, durable(Io::Passthrough), |_| {
+        count.set(count.get() + 1);
+        all || count.get() % 2 == 0
+    });
 }
 
 /// Those that go on with what has no name: here a process that follows has real descriptors of it.
@@ -572,11 +578,11 @@ fn what_a_recorder_loses_is_missed() {
             let wrong = all.iter().enumerate().filter_map(|(n, deed)| {
                 everywhere(&MemDisk::new, options(io), n, deed.0, Some(loss), &mut sum).err()
             });
-            let count = wrong.take(5).count();
+            let count = wrong.take(2).count();
             (count, sum.runs)
         };
         let found = [Io::Cached, Io::Passthrough].map(found);
-        println!("{loss:?}: operations that find it, at most 5, and runs: {found:?}");
+        println!("{loss:?}: operations that find it, at most 2, and runs: {found:?}");
         assert!(found.iter().all(|(count, _)| *count > 0), "{loss:?} was not found");
     }
 }

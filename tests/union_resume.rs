@@ -19,7 +19,7 @@ use nixview::union::{Io, Options};
 use nixview::vfs::Vfs;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
-use union_support::client::{Client, Kill, Tally, again, moments};
+use union_support::client::{Client, Kill, Tally, again, moments, some_of};
 use union_support::dir::DirDisk;
 use union_support::model::{Op, Run, op};
 use union_support::notes::{Loss, Notes};
@@ -187,10 +187,10 @@ fn killed_everywhere<D: Disk + Sync>(
     let whole = go(&[])?;
     for at in moments(0..whole.changes, whole.answers) {
         let unsecured = go(&[Kill { at, known: 0 }])?.tally.unsecured;
-        for known in 1..=unsecured {
+        for known in some_of(1..=unsecured) {
             go(&[Kill { at, known }])?;
         }
-        for kills in again(at) {
+        for kills in some_of(again(at)) {
             go(&kills)?;
         }
     }

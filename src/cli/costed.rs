@@ -1,6 +1,6 @@
 //! Environments that are to be measured: locks, views, and whatever has a closure.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use super::source::SourceArgs;
@@ -110,8 +110,8 @@ pub struct Together {
     pub paths: Vec<StorePath>,
     /// Of each environment, as indexes into `paths`.
     pub sets: Vec<Vec<usize>>,
-    /// Rows of Nix's database, of those that are registered.
-    pub rows: HashMap<StorePath, i64>,
+    /// Their rows in Nix's database, of those that are registered, in the same order.
+    pub rows: Vec<Option<i64>>,
 }
 
 /// Puts environments together, with `whole` also everything else that the store's database registers.
@@ -119,34 +119,34 @@ pub struct Together {
 /// # Errors
 /// If the database cannot be read; without one `whole` is an error.
 pub fn together(environments: &[Costed], location: &Location, whole: bool) -> Result<Together, CliError> {
-    let mut all: BTreeSet<&StorePath> = environments.iter().flat_map(|env| &env.paths).collect();
-    let database = match (&location.state, whole) {
-        (None, false) => None,
-        _ => match Database::open(location) {
-            Ok(database) => Some(database),
-            Err(error) if whole => {
-                return Err(Err::<(), _>(error)
-                    .context("cannot list the whole store")
-                    .err()
-                    .unwrap_or_else(|| CliError::new("cannot list the whole store")));
-            }
-            // What is in no database is measured by what it is on the disk.
-            Err(_) => None,
-        },
+    let mut named: Vec<StorePath> = environments.iter().flat_map(|env| &env.paths).cloned().collect();
+    named.sort_unstable();
+    named.dedup();
+    let attempt = "cannot read Nix's database";
+    let valid = match (Database::open(location), whole) {
+        (Ok(database), true) => database.all_registered().context(attempt)?,
+        (Ok(database), false) => database.registered(&named).context(attempt)?,
+        (Err(error), true) => return Err(error).context("cannot list the whole store"),
+        // What is in no database is measured by what it is on the disk.
+        (Err(_), false) => Vec::new(),
     };
-    let valid = match (&database, whole) {
-        (Some(database), true) => database.valid_paths().context("cannot read Nix's database")?,
-        _ => Vec::new(),
-    };
-    all.extend(&valid);
-    let paths: Vec<StorePath> = all.into_iter().cloned().collect();
-    let rows = match &database {
-        Some(database) => {
-            let rows = database.registered(&paths).context("cannot read Nix's database")?;
-            rows.into_iter().map(|row| (row.path, row.id)).collect()
+    // Both are sorted: one way through.
+    let mut paths = Vec::with_capacity(named.len().max(valid.len()));
+    let mut rows = Vec::with_capacity(paths.capacity());
+    let mut named = named.into_iter().peekable();
+    for row in valid {
+        while let Some(path) = named.next_if(|path| *path < row.path) {
+            paths.push(path);
+            rows.push(None);
         }
-        None => HashMap::new(),
-    };
+        drop(named.next_if(|path| *path == row.path));
+        paths.push(row.path);
+        rows.push(Some(row.id));
+    }
+    for path in named {
+        paths.push(path);
+        rows.push(None);
+    }
     let set = |env: &Costed| env.paths.iter().filter_map(|path| paths.binary_search(path).ok()).collect();
     let sets = environments.iter().map(set).collect();
     Ok(Together { paths, sets, rows })

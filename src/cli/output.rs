@@ -100,8 +100,10 @@ pub struct Progress(ProgressBar);
 impl Progress {
     /// So much of so much is done. May be called by several threads.
     pub fn count(&self, done: usize, total: usize) {
-        // Told often; drawn at the pace of the spinner.
-        self.0.set_prefix(format!("{done} of {total} "));
+        // Told often, shown now and then.
+        if !self.0.is_hidden() && (done.is_multiple_of(64) || done == total) {
+            self.0.set_prefix(format!("{done} of {total} "));
+        }
     }
 }
 

@@ -9,8 +9,7 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
 use fuser::{
@@ -20,184 +19,24 @@ use fuser::{
     ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
-use crate::telemetry::metrics::{Metrics, Operation};
+use crate::telemetry::metrics::Operation;
 use crate::vfs::access_list::ACCESS_LIST;
 use crate::vfs::{self, OpenFlags, Vfs};
 
 use super::answer::{attributes, empty, entry, xattr};
 use super::convert::{self, FOREVER, NO_HANDLE};
-use super::invalidate::Invalidator;
-use super::observe::Observer;
-use super::opens::Opens;
 use super::passthrough::{self, Mode};
-use super::recorder::{Recorder, Turn};
+use super::requests::Adapter;
 use super::{Io, directory, rights};
 
-/// The most that one request reads or writes, in bytes. Each thread keeps as much memory for good once a request of
-/// this size has come: 256 KiB, not the 1 MiB that the kernel would send.
-const MAX_TRANSFER: u32 = 256 << 10;
+/// The most that one request reads or writes, as the protocol has it.
+const MAX_TRANSFER: u32 = super::LONGEST_WRITE as u32;
 
 /// Buffers for reading up to this are kept by each thread; it is the kernel's usual readahead.
 const KEPT_BUFFER: usize = 128 << 10;
 
 thread_local! {
     static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-}
-
-/// Serves a file system to `fuser`.
-pub(super) struct Adapter<V> {
-    vfs: Arc<V>,
-    io: Io,
-    /// True if the kernel can go without opening directories.
-    opens_no_directories: bool,
-    /// True if the kernel leaves the umask to the file system.
-    masks: bool,
-    opens: Opens,
-    recorder: Option<Arc<dyn Recorder>>,
-    /// True once the kernel is found to ask again what a server that is dead did not answer.
-    asks_again: Arc<AtomicBool>,
-    observer: Observer,
-    invalidator: Arc<Invalidator>,
-}
-
-/// What an adapter shares with its session.
-#[derive(Clone, Default)]
-pub(super) struct Shared {
-    pub(super) metrics: Arc<Metrics>,
-    pub(super) invalidator: Arc<Invalidator>,
-    pub(super) asks_again: Arc<AtomicBool>,
-}
-
-impl<V: Vfs> Adapter<V> {
-    /// `opens` are those of the connection; `asks_again` becomes true if the kernel can ask again.
-    pub(super) fn new(
-        vfs: Arc<V>,
-        io: Io,
-        opens: Opens,
-        recorder: Option<Arc<dyn Recorder>>,
-        shared: Shared,
-    ) -> Self {
-        Self {
-            vfs,
-            io,
-            opens_no_directories: false,
-            masks: false,
-            opens,
-            recorder,
-            asks_again: shared.asks_again,
-            observer: Observer::new(shared.metrics),
-            invalidator: shared.invalidator,
-        }
-    }
-
-    /// Ends an open, and with the last one of an inode its backing file.
-    fn close(&self, ino: vfs::Ino, handle: vfs::Handle) {
-        if self.vfs.is_open(handle) {
-            self.opens.leave(ino);
-            self.vfs.release(ino, handle);
-        }
-    }
-
-    /// Runs the logic of a request about `ino`; what it has noted is secure before it is answered.
-    fn run<T>(
-        &self,
-        operation: Operation,
-        request: &Request,
-        ino: INodeNo,
-        logic: impl FnOnce(&Turn) -> vfs::Result<T>,
-    ) -> Result<T, fuser::Errno> {
-        self.observer.run(operation, convert::ino(ino), || {
-            let close = |ino, handle| self.close(ino, handle);
-            let turn = Turn::begin(self.recorder.as_ref(), request, &*self.vfs, close);
-            let answer = logic(&turn);
-            // Nobody waits for the answer to a forget, and one that is lost costs memory alone.
-            if let Some(recorder) = self.recorder.as_ref().filter(|_| operation != Operation::Forget) {
-                recorder.secure();
-            }
-            answer
-        })
-    }
-
-    /// Runs the logic of a request about the name `name` in `parent`.
-    fn run_named<T>(
-        &self,
-        operation: Operation,
-        request: &Request,
-        (parent, name): (INodeNo, &OsStr),
-        logic: impl FnOnce(&Turn, vfs::Ino, &vfs::Name) -> vfs::Result<T>,
-    ) -> Result<T, fuser::Errno> {
-        self.run(operation, request, parent, |turn| {
-            let name = convert::name(operation.name(), parent, name)?;
-            logic(turn, convert::ino(parent), &name)
-        })
-    }
-
-    /// Runs the logic of a request that makes an entry; one that has made it already is answered with that.
-    fn run_making(
-        &self,
-        operation: Operation,
-        request: &Request,
-        place: (INodeNo, &OsStr),
-        logic: impl FnOnce(vfs::Ino, &vfs::Name) -> vfs::Result<vfs::Entry>,
-    ) -> Result<vfs::Entry, fuser::Errno> {
-        self.run_named(operation, request, place, |turn, parent, name| {
-            turn.made(&*self.vfs).unwrap_or_else(|| logic(parent, name))
-        })
-    }
-
-    /// Runs the logic of a request that removes or moves a name; one that has done so already is answered with that.
-    fn run_changing(
-        &self,
-        operation: Operation,
-        request: &Request,
-        place: (INodeNo, &OsStr),
-        logic: impl FnOnce(vfs::Ino, &vfs::Name) -> vfs::Result<()>,
-    ) -> Result<(), fuser::Errno> {
-        self.run_named(
-            operation,
-            request,
-            place,
-            |turn, parent, name| {
-                if turn.done { Ok(()) } else { logic(parent, name) }
-            },
-        )
-    }
-
-    /// Opens what a server that is dead has made, and perhaps opened.
-    fn reopen(&self, entry: vfs::Entry, flags: OpenFlags) -> vfs::Result<(vfs::Entry, vfs::Opened)> {
-        match self.vfs.open(entry.attr.ino, OpenFlags(flags.0 & !(libc::O_CREAT | libc::O_EXCL))) {
-            Ok(opened) => Ok((entry, opened)),
-            Err(error) => {
-                self.vfs.forget(entry.attr.ino, 1);
-                Err(error)
-            }
-        }
-    }
-
-    /// Notes that the request of this thread is about to be carried out, and must not be twice.
-    fn start(&self) {
-        if let Some(recorder) = &self.recorder {
-            recorder.start();
-            recorder.secure();
-        }
-    }
-
-    /// Who makes something in `parent`.
-    ///
-    /// Ids that a mount has no place for make nothing: the kernel sees to that, and an owner that it did not tell would be
-    /// the server's own.
-    fn maker(
-        &self,
-        operation: &'static str,
-        request: &Request,
-        parent: vfs::Ino,
-        umask: u32,
-    ) -> vfs::Result<vfs::Caller> {
-        if request.uid() == rights::UNTOLD || request.gid() == rights::UNTOLD {
-            return Err(vfs::Error::new(operation, parent, vfs::Errno::EOVERFLOW));
-        }
-        Ok(convert::maker(request, if self.masks { umask } else { 0 }))
-    }
 }
 
 impl<V: Vfs + 'static> fuser::Filesystem for Adapter<V> {

@@ -17,6 +17,7 @@ mod observe;
 mod opens;
 mod passthrough;
 mod recorder;
+mod requests;
 mod rights;
 
 use std::collections::HashSet;
@@ -27,17 +28,21 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crate::sys::{fuse_device, socket};
+use crate::sys::{fuse_device, memory, socket};
 use crate::telemetry::metrics::Metrics;
 use crate::vfs::Vfs;
 
-use adapter::{Adapter, Shared};
 use opens::Opens;
 pub use passthrough::probe as probe_passthrough;
 pub use recorder::{OpenFiles, Past, Recorder};
+use requests::{Adapter, Shared};
 
 /// How long the kernel may take to ask its first question, which it does when the file system is made.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The most that one request reads or writes, in bytes. Each thread keeps as much memory for good where writes are requests:
+/// 256 KiB, not the 1 MiB that the kernel would send.
+const LONGEST_WRITE: usize = 256 << 10;
 
 /// The longest answer to INIT.
 const LONGEST_ANSWER: usize = 4096;
@@ -181,6 +186,9 @@ impl<V: Vfs + 'static> Session<V> {
         recorder: Option<Arc<dyn Recorder>>,
         files: Option<&OpenFiles>,
     ) -> io::Result<Self> {
+        if options.io == Io::Cached {
+            memory::expect_requests(LONGEST_WRITE);
+        }
         let shared = Shared::default();
         let device = Arc::new(device);
         let mut opens = Opens::new(Arc::clone(&device), recorder.clone());

@@ -4,8 +4,10 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::sys::memory;
 use crate::vfs::Ino;
 
+use super::LONGEST_WRITE;
 use super::backing::Backing;
 use super::passthrough::{Mode, OpenInodes};
 use super::recorder::{OpenFiles, Recorder};
@@ -36,6 +38,7 @@ impl Opens {
             Ok(backing) => Some(backing),
             Err(error) => {
                 if !self.refusal_was_told.swap(true, Ordering::Relaxed) {
+                    memory::expect_requests(LONGEST_WRITE);
                     tracing::warn!(%error, "the kernel refuses passthrough for a file; such files are served by requests");
                 }
                 None

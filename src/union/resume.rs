@@ -63,6 +63,10 @@ impl<L: Lower, U: Upper> UnionFs<L, U> {
                 fs.note(&[Event::Settled { id: *id, done }]);
             }
         }
+        // Kept for a removal that did not happen, or by a process that was killed before it could let go.
+        for ino in held.into_keys() {
+            fs.recorder.iter().for_each(|recorder| recorder.let_go(ino));
+        }
         Ok(fs)
     }
 

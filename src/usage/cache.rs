@@ -44,6 +44,14 @@ impl Which {
         Ok(Self::Inode(stamp(path)?))
     }
 
+    /// True if that is its text.
+    fn is(&self, text: &str) -> bool {
+        match self {
+            Self::Registered(id) => text.strip_prefix("row ").and_then(|id| id.parse().ok()) == Some(*id),
+            Self::Inode(stamp) => text.strip_prefix("inode ") == Some(stamp),
+        }
+    }
+
     fn text(&self) -> String {
         match self {
             Self::Registered(id) => format!("row {id}"),
@@ -112,7 +120,7 @@ impl Cache {
         Self { file, store: store.display().to_string(), connection }
     }
 
-    /// What is known of `paths` (base name, and which path it is), in their order.
+    /// What is known of `paths` (base name, and which path it is), which are sorted by name, in their order.
     pub fn get(&mut self, paths: &[(&str, &Which)], links: &LinksStamp) -> Vec<Option<Measure>> {
         let nothing = vec![None; paths.len()];
         let Some(connection) = &self.connection else { return nothing };
@@ -172,26 +180,53 @@ fn connect(file: &Path) -> Result<Connection, CannotUse> {
     Ok(connection)
 }
 
+/// So many paths are looked for one by one; of more, all rows of the store are read.
+const FEW: usize = 10_000;
+
+/// What a row says, if it is of the path that is asked for. One that cannot be read is measured again.
+fn measure(row: &rusqlite::Row<'_>, which: &Which) -> rusqlite::Result<Option<Measure>> {
+    if !which.is(row.get_ref(0)?.as_str()?) {
+        return Ok(None);
+    }
+    Ok(postcard::from_bytes(row.get_ref(1)?.as_blob()?).ok())
+}
+
 fn read(
     connection: &Connection,
     store: &str,
     paths: &[(&str, &Which)],
     links: &LinksStamp,
 ) -> rusqlite::Result<Vec<Option<Measure>>> {
-    let mut found = Vec::with_capacity(paths.len());
     let transaction = connection.unchecked_transaction()?;
-    let mut statement = transaction
-        .prepare_cached("SELECT which, measure FROM paths WHERE store = ?1 AND name = ?2 AND links = ?3")?;
-    for (name, which) in paths {
-        let mut rows = statement.query(params![store, name, links.0])?;
-        let mut measure = None;
-        if let Some(row) = rows.next()?
-            && row.get_ref(0)?.as_str()? == which.text()
-        {
-            // One that cannot be read is measured again.
-            measure = postcard::from_bytes(row.get_ref(1)?.as_blob()?).ok();
+    let mut found = vec![None; paths.len()];
+    if paths.len() <= FEW {
+        let mut statement = transaction.prepare_cached(
+            "SELECT which, measure FROM paths WHERE store = ?1 AND name = ?2 AND links = ?3",
+        )?;
+        for ((name, which), slot) in paths.iter().zip(&mut found) {
+            let mut rows = statement.query(params![store, name, links.0])?;
+            if let Some(row) = rows.next()? {
+                *slot = measure(row, which)?;
+            }
         }
-        found.push(measure);
+        return Ok(found);
+    }
+    // Both are in the order of names: one way through.
+    let mut statement = transaction.prepare_cached(
+        "SELECT which, measure, name FROM paths WHERE store = ?1 AND links = ?2 ORDER BY name",
+    )?;
+    let mut rows = statement.query(params![store, links.0])?;
+    let mut at = 0;
+    while let Some(row) = rows.next()? {
+        let name = row.get_ref(2)?.as_str()?;
+        while paths.get(at).is_some_and(|(wanted, _)| *wanted < name) {
+            at += 1;
+        }
+        match (paths.get(at), found.get_mut(at)) {
+            (Some((wanted, which)), Some(slot)) if *wanted == name => *slot = measure(row, which)?,
+            (None, _) => break,
+            _ => {}
+        }
     }
     Ok(found)
 }
@@ -248,6 +283,31 @@ mod tests {
         again.put(&[("a", &one, &example())], &some);
         std::fs::write(store.join(".links/x"), "").unwrap();
         assert_ne!(LinksStamp::of(&store).unwrap(), some);
+    }
+
+    #[test]
+    fn of_many_paths_the_same_is_found_as_of_few() {
+        let dir = tempfile::tempdir().unwrap();
+        let links = LinksStamp::of(dir.path()).unwrap();
+        let names: Vec<String> = (0..2 * FEW).map(|n| format!("{n:06}")).collect();
+        let which = Which::Registered(1);
+        let of = |n: usize| Measure { files: n as u64, ..Measure::default() };
+        let measures: Vec<Measure> = (0..names.len()).map(of).collect();
+        // Every third is not known.
+        let known: Vec<_> =
+            names.iter().zip(&measures).enumerate().filter(|(n, _)| !n.is_multiple_of(3)).collect();
+        let rows: Vec<_> = known.iter().map(|(_, (name, m))| (name.as_str(), &which, *m)).collect();
+        let mut cache = Cache::open(dir.path(), dir.path());
+        cache.put(&rows, &links);
+        // And every second is asked for.
+        let asked: Vec<_> = names.iter().step_by(2).map(|name| (name.as_str(), &which)).collect();
+        assert_eq!(asked.len(), FEW);
+        let few = cache.get(&asked, &links);
+        let all: Vec<_> = names.iter().map(|name| (name.as_str(), &which)).collect();
+        let many = cache.get(&all, &links);
+        assert_eq!(few, many.iter().step_by(2).cloned().collect::<Vec<_>>());
+        let expected = |n: usize| if n.is_multiple_of(3) { None } else { Some(of(n)) };
+        assert!(many.iter().enumerate().all(|(n, found)| *found == expected(n)));
     }
 
     #[test]

@@ -112,7 +112,11 @@ pub fn measure_tree(path: &Path) -> io::Result<Measure> {
 }
 
 fn all(path: &Path, holds: Holds) -> io::Result<Measure> {
-    let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+    let named = |error: io::Error| match error.kind() {
+        // Whoever asks knows what is not there.
+        io::ErrorKind::NotFound => error,
+        kind => io::Error::new(kind, format!("{}: {error}", path.display())),
+    };
     let mut measure = Measure { nar: ARCHIVE, ..Measure::default() };
     let found = look(CWD, path).map_err(named)?;
     measure.add(&found, holds).map_err(named)?;

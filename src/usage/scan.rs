@@ -1,6 +1,5 @@
 //! Measuring many store paths: in parallel, with what was measured before left out.
 
-use std::collections::HashMap;
 use std::io;
 use std::path::Path;
 
@@ -39,7 +38,7 @@ pub enum ScanError {
     Path(io::Error),
 }
 
-/// Measures `paths` of a store, each once; `rows` has the rows of those that Nix's database registers. What is found is
+/// Measures `paths` of a store, sorted and each once; `rows` has the rows of those that Nix's database registers. What is found is
 /// remembered below `state`; with `afresh` nothing that was remembered is used.
 ///
 /// `progress` is told of how many paths of how many are done, from several threads.
@@ -49,7 +48,7 @@ pub enum ScanError {
 pub fn scan(
     location: &Location,
     paths: &[StorePath],
-    rows: &HashMap<StorePath, i64>,
+    rows: &[Option<i64>],
     state: &Path,
     afresh: bool,
     progress: &(dyn Fn(usize, usize) + Sync),
@@ -58,9 +57,9 @@ pub fn scan(
     // Before anything is measured: what changes meanwhile is measured again the next time.
     let links = LinksStamp::of(&location.real).map_err(failed)?;
     let mut cache = Cache::open(state, &location.real);
-    let which = paths.iter().map(|path| match rows.get(path) {
-        Some(row) => Ok(Some(Which::Registered(*row))),
-        None => match Which::at(&location.real_path(path)) {
+    let which = paths.iter().enumerate().map(|(at, path)| match rows.get(at) {
+        Some(Some(row)) => Ok(Some(Which::Registered(*row))),
+        _ => match Which::at(&location.real_path(path)) {
             Ok(which) => Ok(Some(which)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(ScanError::Path(error)),

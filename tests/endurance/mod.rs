@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{FallocateFlags, XattrFlags};
 
 /// Files and trees of the store that each worker changes.
-pub(crate) const LOWER_FILES: usize = 4;
-pub(crate) const LOWER_TREES: usize = 2;
+const LOWER_FILES: usize = 4;
+const LOWER_TREES: usize = 2;
 /// The longest file.
 const LONGEST: usize = 200_000;
 const NAMES: usize = 12;
@@ -32,8 +32,29 @@ impl Numbers {
 }
 
 /// What a file of the store holds.
-pub(crate) fn lower_content(worker: usize, at: usize) -> Vec<u8> {
+fn lower_content(worker: usize, at: usize) -> Vec<u8> {
     Numbers((worker * LOWER_FILES + at) as u64).bytes(100_000)
+}
+
+/// What so many workers change, in a member of the store. (Contents are not compared with the database's hash.)
+pub(crate) fn fill_store(dir: &Path, workers: usize) {
+    for worker in 0..workers {
+        let dir = dir.join(format!("w{worker}"));
+        fs::create_dir(&dir).unwrap();
+        for at in 0..LOWER_FILES {
+            let path = dir.join(format!("f{at}"));
+            fs::write(&path, lower_content(worker, at)).unwrap();
+            let mut permissions = fs::metadata(&path).unwrap().permissions();
+            permissions.set_readonly(true);
+            fs::set_permissions(&path, permissions).unwrap();
+        }
+        for at in 0..LOWER_TREES {
+            fs::create_dir(dir.join(format!("t{at}"))).unwrap();
+            for name in ["one", "two"] {
+                fs::write(dir.join(format!("t{at}/{name}")), name).unwrap();
+            }
+        }
+    }
 }
 
 /// What a worker knows of a file.

@@ -4,7 +4,7 @@
 //! more than are still true, they are written anew. If there is no memory for them, nothing is noted any more, and the
 //! keeper is told that this server cannot be followed; the view goes on.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -23,9 +23,16 @@ use crate::vfs::Ino;
 /// Bytes of notes up to which nothing is written anew.
 const SMALL: u64 = 1 << 20;
 
+/// Bytes of notes that wait for an answer that depends on them: none does on what the kernel has forgotten, of which there
+/// can be much.
+const UNWRITTEN: usize = 4096;
+
 thread_local! {
     /// The request that this thread works on, for the ledger of the process.
     static REQUEST: RefCell<Option<Arc<AtomicU64>>> = const { RefCell::new(None) };
+
+    /// Something was noted of it.
+    static NOTED: Cell<bool> = const { Cell::new(false) };
 }
 
 /// The notes of one server.
@@ -105,6 +112,7 @@ impl Ledger {
     /// Adds notes to what will be written, as one frame.
     fn add<'a>(&self, notes: impl Iterator<Item = Note<'a>>) {
         let request = Self::request();
+        NOTED.set(true);
         let mut written = self.written.lock();
         if written.log.is_none() {
             return;
@@ -117,10 +125,12 @@ impl Ledger {
             }
         }
         end_frame(&mut written.buffer, start);
+        if written.buffer.len() > UNWRITTEN {
+            self.write(&mut written);
+        }
     }
 
-    fn write(&self) {
-        let mut written = self.written.lock();
+    fn write(&self, written: &mut Written) {
         let Written { log: Some(log), buffer, limit: most } = &mut *written else { return };
         if buffer.is_empty() {
             return;
@@ -132,7 +142,7 @@ impl Ledger {
             *most = limit(log);
         }
         if let Err(error) = done {
-            self.lose(&mut written, &error);
+            self.lose(written, &error);
         }
     }
 
@@ -176,7 +186,7 @@ impl record::Recorder for Ledger {
     }
 
     fn secure(&self) {
-        self.write();
+        self.write(&mut self.written.lock());
     }
 
     fn next_intent(&self) -> u64 {
@@ -200,14 +210,19 @@ impl record::Recorder for Ledger {
 
 impl fuse::Recorder for Ledger {
     fn begin(&self, request: u64) {
-        REQUEST.with_borrow_mut(|slot| {
+        let last = REQUEST.with_borrow_mut(|slot| {
             let slot = slot.get_or_insert_with(|| {
                 let slot = Arc::new(AtomicU64::new(0));
                 self.working.lock().push(Arc::clone(&slot));
                 slot
             });
-            slot.store(request, Ordering::Relaxed);
+            slot.swap(request, Ordering::Relaxed)
         });
+        // A thread answers one request before it takes the next.
+        if NOTED.get() && last != 0 {
+            self.add(std::iter::once(Note::Answered { request: last }));
+        }
+        NOTED.set(false);
     }
 
     fn past(&self, request: u64) -> fuse::Past {
@@ -233,7 +248,7 @@ impl fuse::Recorder for Ledger {
     }
 
     fn secure(&self) {
-        self.write();
+        self.write(&mut self.written.lock());
     }
 }
 

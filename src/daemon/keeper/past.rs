@@ -23,6 +23,8 @@ pub(super) enum Note<'a> {
     Unbacked { ino: u64 },
     /// What this request had got and the kernel does not know of is taken back.
     TakenBack { request: u64 },
+    /// This request was answered: it is not asked again.
+    Answered { request: u64 },
     /// The highest numbers that were given.
     Highest { generation: u64, handle: u64, backing: u32, intent: u64 },
 }
@@ -129,6 +131,7 @@ impl<'a> Past<'a> {
                     drop(got.take(&BTreeMap::new()));
                 }
             }
+            Note::Answered { request } => drop(self.got.remove(&request)),
             Note::Highest { generation, handle, backing, intent } => {
                 self.generation = self.generation.max(generation);
                 self.handle = self.handle.max(handle);

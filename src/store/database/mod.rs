@@ -123,6 +123,14 @@ impl Database {
         self.read(|c| query::registered(c, &self.location.dir, paths))
     }
 
+    /// The rows of all valid paths, sorted by path.
+    ///
+    /// # Errors
+    /// If the database cannot be read.
+    pub fn all_registered(&self) -> Result<Vec<Registered>, ReferenceError> {
+        self.read(|c| query::all_registered(c, &self.location.dir))
+    }
+
     /// True if each row `ids` is still there with the path that stands at the same place in `paths`, in one query.
     ///
     /// # Errors

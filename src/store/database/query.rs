@@ -116,6 +116,11 @@ pub(super) fn registered(
     collect(&mut statement.query([json(&list)?])?, dir)
 }
 
+pub(super) fn all_registered(c: &Connection, dir: &StoreDir) -> Result<Vec<Registered>, QueryError> {
+    let mut statement = c.prepare_cached("SELECT id, path, narSize FROM ValidPaths")?;
+    collect(&mut statement.query([])?, dir)
+}
+
 pub(super) fn still_registered(
     c: &Connection,
     dir: &StoreDir,
