@@ -1,5 +1,6 @@
 //! Environments that are to be measured: locks, views, and whatever has a closure.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use super::source::SourceArgs;
@@ -20,6 +21,8 @@ pub struct Costed {
     pub given: String,
     /// Sorted, each once.
     pub paths: Vec<StorePath>,
+    /// What the closure starts from; of a derivation that is developed not one of `paths`.
+    pub starts: Vec<StorePath>,
     /// Where its view keeps changes, if it is one that does.
     pub upper: Option<PathBuf>,
 }
@@ -43,8 +46,8 @@ pub fn open(text: &str, store: &Path, location: &Location, context: &Context) ->
     }
     let how = SourceArgs { store: store.to_owned(), ..SourceArgs::default() };
     let made = how.make("cannot find the closure", &[text.to_owned()], None, None, Mode::Runtime, context)?;
-    let paths = made.closure.paths().to_vec();
-    Ok(Costed { name: made.lock.name.clone(), given: text.to_owned(), paths, upper: None })
+    let (paths, starts) = (made.closure.paths().to_vec(), made.lock.starts().paths());
+    Ok(Costed { name: made.lock.name.clone(), given: text.to_owned(), paths, starts, upper: None })
 }
 
 fn of_lock(
@@ -66,8 +69,8 @@ fn of_lock(
         ))
         .hint("the lock was changed since it was mounted; give the lock, or mount it again"));
     }
-    let paths = closure.paths().to_vec();
-    Ok(Costed { name: lock.name.clone(), given: text.to_owned(), paths, upper: None })
+    let (paths, starts) = (closure.paths().to_vec(), lock.starts().paths());
+    Ok(Costed { name: lock.name.clone(), given: text.to_owned(), paths, starts, upper: None })
 }
 
 /// The record of a view that is served, if that is the name of one.
@@ -80,6 +83,23 @@ fn view(text: &str, context: &Context) -> Result<Option<Record>, CliError> {
     match registry.state(&name).context("cannot read the registry of views")? {
         Some(State::Served(record)) => Ok(Some(*record)),
         _ => Ok(None),
+    }
+}
+
+/// Gives environments of the same name what was given for them, and of the same again a number.
+pub fn tell_apart(environments: &mut [Costed]) {
+    let mut seen = HashSet::new();
+    // As they were: the last of a name is to be told apart too, though the others have other names by then.
+    let names: Vec<String> = environments.iter().map(|env| env.name.clone()).collect();
+    for env in environments {
+        let taken = names.iter().filter(|other| **other == env.name).count() > 1;
+        let mut name = if taken { env.given.clone() } else { env.name.clone() };
+        let mut number = 1;
+        while !seen.insert(name.clone()) {
+            number += 1;
+            name = format!("{} ({number})", env.given);
+        }
+        env.name = name;
     }
 }
 
@@ -130,4 +150,26 @@ pub fn together(environments: &[Costed], location: &Location, whole: bool) -> Re
     let set = |env: &Costed| env.paths.iter().filter_map(|path| paths.binary_search(path).ok()).collect();
     let sets = environments.iter().map(set).collect();
     Ok(Together { paths, sets, rows })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "test code")]
+
+    use super::*;
+
+    #[test]
+    fn environments_of_one_name_are_told_apart() {
+        let env = |name: &str, given: &str| Costed {
+            name: name.to_owned(),
+            given: given.to_owned(),
+            paths: Vec::new(),
+            starts: Vec::new(),
+            upper: None,
+        };
+        let mut all = [env("web", "a.lock"), env("web", "b.lock"), env("db", "c.lock"), env("web", "a.lock")];
+        tell_apart(&mut all);
+        let names: Vec<&str> = all.iter().map(|env| env.name.as_str()).collect();
+        assert_eq!(names, ["a.lock", "b.lock", "db", "a.lock (2)"]);
+    }
 }

@@ -335,7 +335,8 @@ fn with_missing(sizes: &Sizes) -> String {
     }
 }
 
-fn table_csv<const N: usize>(header: [&str; N], rows: &[[String; N]]) -> io::Result<Vec<u8>> {
+/// A table as CSV, with lower-case names of columns.
+pub(super) fn table_csv<const N: usize>(header: [&str; N], rows: &[[String; N]]) -> io::Result<Vec<u8>> {
     let mut writer = csv::Writer::from_writer(Vec::new());
     writer.write_record(header.map(str::to_lowercase))?;
     for row in rows {

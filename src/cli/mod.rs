@@ -19,6 +19,7 @@ pub mod costed;
 pub mod du_answer;
 pub mod environment;
 pub mod error;
+pub mod layers_answer;
 mod log;
 pub mod output;
 pub mod shown_change;

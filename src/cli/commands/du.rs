@@ -79,7 +79,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     for given in &args.environments {
         environments.push(costed::open(given, &args.store, &location, context)?);
     }
-    tell_apart(&mut environments);
+    costed::tell_apart(&mut environments);
     let together = costed::together(&environments, &location, args.all)?;
     let found = {
         let progress = context.output.progress("paths measured");
@@ -130,24 +130,6 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
 /// True if something has several names: then `.links` may be one of them.
 fn is_linked(found: &[Found]) -> bool {
     found.iter().any(|found| matches!(found, Found::Measured(measure) if !measure.linked.is_empty()))
-}
-
-/// Gives environments of the same name what was given for them, and of the same again a number.
-fn tell_apart(environments: &mut [Costed]) {
-    let mut seen = HashSet::new();
-    for at in 0..environments.len() {
-        let Some(env) = environments.get(at) else { continue };
-        let taken = |name: &str| environments.iter().filter(|other| other.name == name).count() > 1;
-        let mut name = if taken(&env.name) { env.given.clone() } else { env.name.clone() };
-        let mut number = 1;
-        while !seen.insert(name.clone()) {
-            number += 1;
-            name = format!("{} ({number})", env.given);
-        }
-        if let Some(env) = environments.get_mut(at) {
-            env.name = name;
-        }
-    }
 }
 
 fn answer(
@@ -226,25 +208,4 @@ fn answer(
         answer.environments.truncate(args.top.unwrap_or(usize::MAX));
     }
     Ok(answer)
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, reason = "test code")]
-
-    use super::*;
-
-    #[test]
-    fn environments_of_one_name_are_told_apart() {
-        let env = |name: &str, given: &str| Costed {
-            name: name.to_owned(),
-            given: given.to_owned(),
-            paths: Vec::new(),
-            upper: None,
-        };
-        let mut all = [env("web", "a.lock"), env("web", "b.lock"), env("db", "c.lock"), env("web", "a.lock")];
-        tell_apart(&mut all);
-        let names: Vec<&str> = all.iter().map(|env| env.name.as_str()).collect();
-        assert_eq!(names, ["a.lock", "b.lock", "db", "a.lock (2)"]);
-    }
 }

@@ -17,6 +17,7 @@ pub mod du;
 pub mod export;
 pub mod gc;
 pub mod import;
+pub mod layers;
 pub mod lock;
 pub mod man;
 pub mod mount;
@@ -36,6 +37,8 @@ pub enum Command {
     Closure(closure::Args),
     /// Measure what environments cost on disk, and what they share
     Du(du::Args),
+    /// Simulate environments as OCI images: their layers, and what these store, share and pull
+    Layers(layers::Args),
     /// Remove what the caches have not used for a while
     Gc(gc::Args),
     /// Mount a view of an environment on a directory
@@ -80,6 +83,7 @@ impl Command {
             Self::Lock(args) => lock::run(args, context),
             Self::Closure(args) => closure::run(args, context),
             Self::Du(args) => du::run(args, context),
+            Self::Layers(args) => layers::run(args, context),
             Self::Gc(args) => gc::run(args, context),
             Self::Mount(args) => mount::run(args, context),
             Self::Umount(args) => umount::run(args, context),

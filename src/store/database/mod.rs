@@ -169,6 +169,14 @@ impl Database {
         self.read(|c| records::records(c, &self.location.dir, paths, links))
     }
 
+    /// How many valid paths refer to each path that is referred to, sorted by path; a path that refers to itself counts as any other.
+    ///
+    /// # Errors
+    /// If the database cannot be read.
+    pub fn referrer_counts(&self) -> Result<Vec<(StorePath, u64)>, ReferenceError> {
+        self.read(|c| query::referrer_counts(c, &self.location.dir))
+    }
+
     /// All valid paths, sorted.
     ///
     /// # Errors

@@ -265,6 +265,21 @@ pub(super) fn has_outputs(c: &Connection, derivation: i64) -> Result<bool, Query
     Ok(statement.query_row([derivation], |row| row.get(0))?)
 }
 
+/// How many valid paths refer to each path that is referred to; itself counts as any other.
+pub(super) fn referrer_counts(c: &Connection, dir: &StoreDir) -> Result<Vec<(StorePath, u64)>, QueryError> {
+    let mut statement = c.prepare(
+        "SELECT path, count(*) FROM Refs CROSS JOIN ValidPaths ON ValidPaths.id = Refs.reference
+         GROUP BY Refs.reference ORDER BY path",
+    )?;
+    let mut rows = statement.query([])?;
+    let mut all = Vec::new();
+    while let Some(row) = rows.next()? {
+        let count: i64 = row.get(1)?;
+        all.push((path_at(row, 0, dir)?, count.unsigned_abs()));
+    }
+    Ok(all)
+}
+
 pub(super) fn valid_paths(c: &Connection, dir: &StoreDir) -> Result<Vec<StorePath>, QueryError> {
     let mut statement = c.prepare("SELECT path FROM ValidPaths ORDER BY path")?;
     let mut rows = statement.query([])?;
