@@ -288,7 +288,7 @@ fn with_duplicates(scene: &Scene, store: &Path) {
         chmod 444 one empty small length same-length; chmod 555 x empty-program; chmod u-w {a} {b}",
         a = at("left").display(),
         b = at("data").display(),
-        outside = store.join("outside").display(),
+        outside = store.join("nix/store/rubbish").display(),
     );
     scene.shell(&script).ok();
 }

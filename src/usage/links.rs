@@ -63,7 +63,7 @@ pub fn others(store: &Path, known: &HashSet<u64>) -> io::Result<Vec<(Sha, Inode)
 /// # Errors
 /// As statx(2).
 pub fn allocated(store: &Path) -> io::Result<u64> {
-    match look(CWD, &store.join(".links")) {
+    match look(CWD, store.join(".links")) {
         Ok(stat) => Ok(stat.stx_blocks * super::measure::BLOCK),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
         Err(error) => Err(error),

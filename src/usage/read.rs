@@ -309,9 +309,14 @@ impl Reader<'_> {
                     all.add(one.digests.content, chunks).map_err(ScanError::Content)?;
                 }
             }
-            // The chunks of what is no longer than one follow from the digest.
-            let new = found.iter().filter_map(|one| Some((&one.digests.content, one.chunks.as_ref()?)));
-            self.cache.put_chunks(new.filter(|(_, chunks)| chunks.len() > 1));
+            // Those of what is not longer than the shortest follow from the digest.
+            let longer = |one: &&Done| {
+                let inode = self.listed.inodes.get(one.inode);
+                inode.is_some_and(|inode| inode.size > u64::from(SHORTEST))
+            };
+            let new = found.iter().filter(longer);
+            let new = new.filter_map(|one| Some((&one.digests.content, one.chunks.as_ref()?)));
+            self.cache.put_chunks(new);
             self.write(batch.iter().map(|(path, _)| *path));
         }
         Ok(())
@@ -638,25 +643,26 @@ mod tests {
             };
             (0..length).map(|_| next()).collect()
         };
-        let (large, small) = (noise(1 << 20), noise(3000));
+        let (large, small, one_chunk) = (noise(1 << 20), noise(3000), noise(SHORTEST as usize + 1));
         let longer = [&large[..], &small].concat();
         scene.file(0, "large", &large, 0o444);
         scene.file(0, "small", &small, 0o444);
+        scene.file(0, "one chunk", &one_chunk, 0o444);
         scene.file(1, "longer", &longer, 0o444);
         scene.file(1, "same", &large, 0o555);
         scene.file(1, "empty", b"", 0o444);
         // Digests alone first: then what is short need not be read for its chunks.
         assert_eq!(scene.read(PLAIN).0.reading.files, 2);
         let (contents, all) = scene.read(CHUNKS);
-        assert_eq!(contents.reading.files, 3, "small, longer and one of the equal ones");
+        assert_eq!(contents.reading.files, 4, "small, one chunk, longer and one of the equal ones");
         let chunks = all.chunks.clone().unwrap();
-        let distinct = (large.len() + longer.len() + small.len()) as u64;
+        let distinct = (large.len() + longer.len() + small.len() + one_chunk.len()) as u64;
         assert_eq!(chunks.distinct + chunks.saved, distinct);
         assert!(chunks.saved > 512 << 10, "{chunks:?}");
         let (contents, again) = scene.read(CHUNKS);
         assert_eq!((contents.reading, again), (Reading::default(), all.clone()));
         let (contents, afresh) = scene.read(Options { afresh: true, ..CHUNKS });
-        assert_eq!((contents.reading.files, afresh), (4, all), "each inode once");
+        assert_eq!((contents.reading.files, afresh), (5, all), "each inode once");
     }
 
     #[test]
