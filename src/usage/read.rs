@@ -591,8 +591,9 @@ mod tests {
         scene.link(0, "other", false, b"54321");
         let (contents, all) = scene.read(PLAIN);
         assert_eq!((contents.reading.files, all.contents, all.optimise.files), (0, 2, 0));
-        // One with the bit might be equal to either.
+        // One with the bit might be equal to either, and its name in `.links` does not say.
         scene.file(0, "program", b"54321", 0o555);
+        scene.link(0, "program", true, b"54321");
         let (contents, all) = scene.read(PLAIN);
         assert_eq!((contents.reading.files, all.contents, all.optimise.files), (3, 2, 0));
     }
