@@ -215,3 +215,169 @@ fn what_is_recorded_and_not_there_is_said() {
     assert_eq!(number(&answer, &["together", "missing"]), 1);
     assert_eq!(number(&answer, &["together", "paths"]) + 1, paths.len() as u64);
 }
+
+/// Inode, length and blocks of each name of a file or link in a store, without `.links`.
+fn names_of(store: &Path) -> BTreeMap<PathBuf, (u64, u64, u64)> {
+    let mut found = BTreeMap::new();
+    let mut open = vec![store.join("nix/store")];
+    while let Some(path) = open.pop() {
+        let metadata = path.symlink_metadata().unwrap();
+        if metadata.is_dir() {
+            let entries = fs::read_dir(&path).unwrap().map(|entry| entry.unwrap());
+            open.extend(entries.filter(|entry| entry.file_name() != ".links").map(|entry| entry.path()));
+        } else {
+            found.insert(path, (metadata.ino(), metadata.len(), metadata.blocks()));
+        }
+    }
+    found
+}
+
+/// Space on the disk of the directory `.links`.
+fn links_directory(store: &Path) -> u64 {
+    fs::metadata(store.join("nix/store/.links")).map_or(0, |metadata| metadata.blocks() * 512)
+}
+
+/// Optimises a store and compares what Nix says and does with what was said before; false where there is no Nix.
+fn assert_optimised(store: &Path, said: &Value) -> bool {
+    let said = |key| number(said, &["optimise", key]);
+    let (before, links) = (names_of(store), links_directory(store));
+    let all = [store.join("nix/store")];
+    let taken = real_du(&all, false);
+    let remote = format!("local?root={}", store.display());
+    let output = match Command::new("nix-store").arg("--optimise").env("NIX_REMOTE", remote).output() {
+        Ok(output) => output,
+        Err(error) => {
+            eprintln!("skipped: nix-store: {error}");
+            return false;
+        }
+    };
+    assert!(output.status.success(), "{}", output.stderr.escape_ascii());
+    let text = String::from_utf8(output.stderr).unwrap();
+    let mib = said("nixBytes") as f64 / f64::from(1 << 20);
+    let words = format!("{mib:.2} MiB freed by hard-linking {} files", said("files"));
+    assert!(text.contains(&words), "{words:?} is not what Nix says: {text}");
+    let skipped = text.matches("skipping suspicious writable file").count() as u64;
+    assert_eq!(skipped, said("writable"));
+    let after = names_of(store);
+    let linked: Vec<u64> =
+        before.iter().filter(|(name, was)| after[*name].0 != was.0).map(|(_, was)| was.1).collect();
+    assert_eq!((linked.len() as u64, linked.iter().sum::<u64>()), (said("files"), said("nixBytes")));
+    let inodes = |names: &BTreeMap<PathBuf, (u64, u64, u64)>| -> BTreeMap<u64, u64> {
+        names.values().map(|(inode, _, blocks)| (*inode, *blocks)).collect()
+    };
+    let (old, new) = (inodes(&before), inodes(&after));
+    let gone: Vec<u64> = old.iter().filter(|(inode, _)| !new.contains_key(*inode)).map(|(_, b)| *b).collect();
+    // Of what has a name elsewhere the inode stays.
+    assert!(gone.len() as u64 >= said("inodes"));
+    let grown = links_directory(store) - links;
+    assert_eq!(taken + grown - real_du(&all, false), said("diskBytes"), "what the disk got back");
+    true
+}
+
+/// Puts equal and nearly equal files into paths of both environments, and some that have names elsewhere.
+fn with_duplicates(scene: &Scene, store: &Path) {
+    let at = |label: &str| store.join("nix/store").join(scene.store.path(label));
+    let script = format!(
+        "set -e; umask 022; chmod u+w {a} {b}; cd {a}
+        head -c 90000 /dev/urandom >one; cp one x; cp one again; : >empty; ln -s nowhere link
+        head -c 5000 /dev/urandom >small; cp one elsewhere; cp one twice; cp one may-be-written
+        chmod 444 one again empty small elsewhere twice; chmod 555 x; chmod 644 may-be-written
+        cd {b}; cp {a}/one one; cp {a}/x x; : >empty; : >empty-program; ln -s nowhere link; ln -s somewhere other
+        cp {a}/small small; ln {a}/twice twice; ln {a}/elsewhere {outside}
+        printf 12345 >length; printf 54321 >same-length
+        chmod 444 one empty small length same-length; chmod 555 x empty-program; chmod u-w {a} {b}",
+        a = at("left").display(),
+        b = at("data").display(),
+        outside = store.join("nix/store/rubbish").display(),
+    );
+    scene.shell(&script).ok();
+}
+
+fn locks(scene: &Scene) -> [String; 2] {
+    ["env-a", "env-b"].map(|label| scene.path(&format!("{label}.lock")).to_str().unwrap().to_owned())
+}
+
+fn duplicates(scene: &Scene, store: &Path, more: &[&str]) -> Value {
+    let locks = locks(scene);
+    let arguments = [&["--duplicates", &locks[0], &locks[1]], more].concat();
+    du(scene, store, &arguments)["duplicates"].clone()
+}
+
+#[test]
+#[ignore = "needs Nix"]
+fn the_optimiser_does_what_was_said() {
+    let scene = Scene::new();
+    let store = copy_of_store(&scene, "c");
+    with_duplicates(&scene, &store);
+    let answer = duplicates(&scene, &store, &["--all"]);
+    let whole = &answer["wholeStore"];
+    // 90,000 bytes: two of `one`, `again`, `elsewhere`, `twice` and the other, less one that is kept; `x`.
+    assert!(number(whole, &["optimise", "nixBytes"]) > 5 * 90_000, "{answer}");
+    assert!(
+        number(whole, &["optimise", "nixBytes"]) > number(whole, &["optimise", "diskBytes"]),
+        "one is held"
+    );
+    assert_eq!(number(&answer, &["linksDirectory"]), links_directory(&store));
+    if !assert_optimised(&store, whole) {
+        return;
+    }
+    let again = duplicates(&scene, &store, &["--all"]);
+    assert_eq!(
+        number(&again, &["read", "files"]),
+        1,
+        "of all that was read before, what may be written: {again}"
+    );
+    assert_eq!(number(&again, &["wholeStore", "optimise", "files"]), 0);
+    assert_eq!(number(&again, &["linksDirectory"]), links_directory(&store));
+    for key in ["files", "symlinks", "contents", "apparent", "distinct", "duplicate"] {
+        assert_eq!(number(&again, &["wholeStore", key]), number(whole, &[key]), "{key}");
+    }
+    assert!(assert_optimised(&store, &again["wholeStore"]));
+    // More of what has its name in `.links`, and of what has not; new files of a registered path, so `--rescan`.
+    let data = store.join("nix/store").join(scene.store.path("data"));
+    let more = format!(
+        "cd {0} && chmod u+w . && cp one more && cp x program && head -c 70000 /dev/zero >new && cp new newer \
+        && chmod 444 more new newer && chmod u-w .",
+        data.display()
+    );
+    scene.shell(&more).ok();
+    let third = duplicates(&scene, &store, &["--all", "--rescan"]);
+    assert_eq!(number(&third, &["wholeStore", "optimise", "files"]), 3, "{third}");
+    assert!(assert_optimised(&store, &third["wholeStore"]));
+}
+
+/// A store in which nothing else is registered is optimised; that is what was said of the environment.
+#[test]
+#[ignore = "needs Nix"]
+fn of_an_environment_it_is_what_the_optimiser_does_to_its_paths() {
+    let scene = Scene::new();
+    for (at, label) in ["env-a", "env-b"].into_iter().enumerate() {
+        for optimised in [false, true] {
+            let store = copy_of_store(&scene, &format!("c{at}{optimised}"));
+            let database = rusqlite::Connection::open(store.join("nix/var/nix/db/db.sqlite")).unwrap();
+            if optimised && !nix_store(&store, &["--optimise"]) {
+                return;
+            }
+            with_duplicates(&scene, &store);
+            let answer = duplicates(&scene, &store, &[]);
+            let own = answer["environments"].as_array().unwrap().iter().find(|e| e["name"] == label).unwrap();
+            assert!(number(own, &["optimise", "files"]) > 0, "{own}");
+            assert!(
+                number(own, &["optimise", "files"]) < number(&answer, &["together", "optimise", "files"])
+            );
+            let lock = scene.path(&format!("{label}.lock"));
+            let paths = du(&scene, &store, &[lock.to_str().unwrap()])["paths"].clone();
+            let names: Vec<&str> =
+                paths.as_array().unwrap().iter().map(|path| path["path"].as_str().unwrap()).collect();
+            database.execute_batch("DELETE FROM Refs; DELETE FROM DerivationOutputs").unwrap();
+            let kept = serde_json::to_string(&names).unwrap();
+            database
+                .execute("DELETE FROM ValidPaths WHERE path NOT IN (SELECT value FROM json_each(?1))", [kept])
+                .unwrap();
+            drop(database);
+            if !assert_optimised(&store, own) {
+                return;
+            }
+        }
+    }
+}

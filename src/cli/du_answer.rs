@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
+use super::du_duplicates::DuplicatesAnswer;
 use super::output::{Output, size};
 use super::{CliError, ErrorContext};
 use crate::usage::account::{Common, Cost, Cumulative, Sizes};
@@ -35,6 +36,8 @@ pub enum Show {
     Paths,
     /// What each two have in common.
     Matrix,
+    /// What is there more than once.
+    Duplicates,
 }
 
 /// Everything.
@@ -62,6 +65,9 @@ pub struct Answer {
     pub matrix: Vec<Vec<Common>>,
     /// What the first 1, 2, … cost together, in the order given.
     pub cumulative: Vec<Cumulative>,
+    /// What is there more than once, if that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub duplicates: Option<DuplicatesAnswer>,
 }
 
 /// Of an environment.
@@ -300,6 +306,7 @@ impl Answer {
                 }
                 output.table(CURVE, &self.curve_rows(&names, &bytes))
             }
+            Show::Duplicates => self.duplicates.as_ref().map_or(Ok(()), |all| all.table(&bytes, output)),
         }
     }
 
@@ -317,6 +324,7 @@ impl Answer {
                 let curve = table_csv(CURVE, &self.curve_rows(&names, &bytes))?;
                 Ok([pairs, vec![b'\n'], curve].concat())
             }),
+            Show::Duplicates => self.duplicates.as_ref().map_or(Ok(Vec::new()), |all| all.csv(&bytes)),
         };
         let text = text.context("cannot write the answer as CSV")?;
         output.write(|out| out.write_all(&text))
@@ -336,6 +344,9 @@ fn with_missing(sizes: &Sizes) -> String {
 }
 
 /// A table as CSV, with lower-case names of columns.
+///
+/// # Errors
+/// If it cannot be written.
 pub(super) fn table_csv<const N: usize>(header: [&str; N], rows: &[[String; N]]) -> io::Result<Vec<u8>> {
     let mut writer = csv::Writer::from_writer(Vec::new());
     writer.write_record(header.map(str::to_lowercase))?;

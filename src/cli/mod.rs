@@ -17,6 +17,7 @@ pub mod changes;
 pub mod commands;
 pub mod costed;
 pub mod du_answer;
+pub mod du_duplicates;
 pub mod environment;
 pub mod error;
 pub mod layers_answer;

@@ -13,11 +13,8 @@ use std::collections::{HashMap, HashSet};
 
 use serde::Serialize;
 
-use super::measure::{Linked, Measure};
+use super::measure::{BLOCK, Linked, Measure};
 use super::scan::Found;
-
-/// Bytes of a block of st_blocks.
-const BLOCK: u64 = 512;
 
 /// Counts and sizes, in bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]

@@ -1,4 +1,5 @@
-//! What store paths take, measured before, in `usage.sqlite` of the state directory.
+//! What store paths take, measured before, in `usage.sqlite` of the state directory. What was read of their contents is there
+//! too (`content_cache`).
 //!
 //! A row is an answer while the path is the one that was measured: registered in Nix's database under the same row, or, where
 //! nothing registers it, the same inode with the same ctime. How it is laid out on the disk can change under a
@@ -14,11 +15,12 @@ use std::time::Duration;
 use rusqlite::{Connection, params};
 use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 
+use super::content_cache;
 use super::measure::Measure;
 use crate::store::cache_file::{self, is_corrupt};
 
 /// Of this layout; a file of another one is begun anew.
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
 
 /// The file's name in a state directory.
 const FILE: &str = "usage.sqlite";
@@ -52,7 +54,7 @@ impl Which {
         }
     }
 
-    fn text(&self) -> String {
+    pub(super) fn text(&self) -> String {
         match self {
             Self::Registered(id) => format!("row {id}"),
             Self::Inode(stamp) => format!("inode {stamp}"),
@@ -141,6 +143,15 @@ impl Cache {
         }
     }
 
+    /// Does what needs the file, given it and the store; `None`, and said, if there is none or it fails.
+    pub(super) fn with<T>(
+        &mut self,
+        work: impl FnOnce(&mut Connection, &str) -> rusqlite::Result<T>,
+    ) -> Option<T> {
+        let done = work(self.connection.as_mut()?, &self.store);
+        done.inspect_err(|error| self.failed(error)).ok()
+    }
+
     fn failed(&mut self, error: &rusqlite::Error) {
         tracing::warn!(file = %self.file.display(), %error, "the cache of what paths take is not used");
         self.connection = None;
@@ -174,6 +185,7 @@ fn connect(file: &Path) -> Result<Connection, CannotUse> {
                 PRIMARY KEY (store, name)
              ) WITHOUT ROWID",
         )?;
+        transaction.execute_batch(content_cache::TABLES)?;
         transaction.pragma_update(None, "user_version", VERSION)?;
     }
     transaction.commit()?;

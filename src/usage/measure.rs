@@ -13,7 +13,7 @@ use rustix::fs::{
 use serde::{Deserialize, Serialize};
 
 /// Bytes of a block of st_blocks.
-const BLOCK: u64 = 512;
+pub(super) const BLOCK: u64 = 512;
 
 /// What a store path takes on its disk.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -79,9 +79,9 @@ const DIRECTORY: u64 = 72;
 const ENTRY: u64 = 80;
 
 /// A directory that is being gone through.
-struct Level {
-    directory: OwnedFd,
-    entries: Dir,
+pub(super) struct Level {
+    pub(super) directory: OwnedFd,
+    pub(super) entries: Dir,
 }
 
 /// What may be in a tree.
@@ -151,12 +151,16 @@ fn tree(top: &Path, measure: &mut Measure, holds: Holds) -> io::Result<()> {
     Ok(())
 }
 
-fn look<P: rustix::path::Arg>(at: BorrowedFd<'_>, name: P) -> io::Result<Statx> {
+pub(super) fn look<P: rustix::path::Arg>(at: BorrowedFd<'_>, name: P) -> io::Result<Statx> {
     let wanted = StatxFlags::BASIC_STATS;
     Ok(statx(at, name, AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT, wanted)?)
 }
 
-fn enter<P: rustix::path::Arg>(at: BorrowedFd<'_>, name: P, how: ResolveFlags) -> io::Result<Level> {
+pub(super) fn enter<P: rustix::path::Arg>(
+    at: BorrowedFd<'_>,
+    name: P,
+    how: ResolveFlags,
+) -> io::Result<Level> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let directory = openat2(at, name, flags, Mode::empty(), how)?;
     let entries = Dir::read_from(&directory)?;

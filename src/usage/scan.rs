@@ -36,6 +36,29 @@ pub enum ScanError {
     /// A path of it could not be.
     #[error("cannot measure {0}")]
     Path(io::Error),
+    /// What is in a path of it could not be read.
+    #[error("cannot read {0}")]
+    Content(io::Error),
+}
+
+/// What each of `paths` is; `None` if it is registered nowhere and not there.
+///
+/// # Errors
+/// [`ScanError::Path`].
+pub(super) fn which_of(
+    location: &Location,
+    paths: &[StorePath],
+    rows: &[Option<i64>],
+) -> Result<Vec<Option<Which>>, ScanError> {
+    let which = paths.iter().enumerate().map(|(at, path)| match rows.get(at) {
+        Some(Some(row)) => Ok(Some(Which::Registered(*row))),
+        _ => match Which::at(&location.real_path(path)) {
+            Ok(which) => Ok(Some(which)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(ScanError::Path(error)),
+        },
+    });
+    which.collect()
 }
 
 /// Measures `paths` of a store, sorted and each once; `rows` has the rows of those that Nix's database registers. What is found is
@@ -57,15 +80,7 @@ pub fn scan(
     // Before anything is measured: what changes meanwhile is measured again the next time.
     let links = LinksStamp::of(&location.real).map_err(failed)?;
     let mut cache = Cache::open(state, &location.real);
-    let which = paths.iter().enumerate().map(|(at, path)| match rows.get(at) {
-        Some(Some(row)) => Ok(Some(Which::Registered(*row))),
-        _ => match Which::at(&location.real_path(path)) {
-            Ok(which) => Ok(Some(which)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(ScanError::Path(error)),
-        },
-    });
-    let which: Vec<Option<Which>> = which.collect::<Result<_, _>>()?;
+    let which = which_of(location, paths, rows)?;
     let mut found: Vec<Option<Found>> = vec![None; paths.len()];
     let known: Vec<usize> =
         (0..paths.len()).filter(|at| which.get(*at).is_some_and(Option::is_some)).collect();

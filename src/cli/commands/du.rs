@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use crate::cli::costed::{self, Costed, Together};
 use crate::cli::du_answer::{Answer, Column, OfEnvironment, OfPath, OfUpper, Show};
+use crate::cli::du_duplicates::{Asked, DuplicatesAnswer};
 use crate::cli::{CliError, Context, ErrorContext};
 use crate::store::Location;
 use crate::usage::account::Accounts;
@@ -27,6 +28,7 @@ use crate::usage::scan::{Found, scan};
     nixview du -h web.lock db.lock\n  \
     nixview du --paths --sort allocated --top 20 web.lock\n  \
     nixview du --matrix *.lock\n  \
+    nixview du -h --duplicates --top 10 *.lock\n  \
     nixview du --all --json *.lock"
 )]
 pub struct Args {
@@ -45,6 +47,13 @@ pub struct Args {
     /// Show what each two environments have in common, and what the first 1, 2, … cost together
     #[arg(long)]
     pub matrix: bool,
+    /// Show what is there more than once, what 'nix-store --optimise' would save, and with --top the largest groups of equal files;
+    /// reads what could be equal
+    #[arg(long, conflicts_with_all = ["paths", "matrix", "sort"])]
+    pub duplicates: bool,
+    /// With --duplicates: what storing equal chunks of files once would save too; reads everything
+    #[arg(long, requires = "duplicates")]
+    pub chunks: bool,
     /// Sort by this column, the largest first, names from a to z; with --json only the paths [default: environments as given,
     /// paths by allocated]
     #[arg(long, value_name = "COLUMN", value_enum)]
@@ -94,8 +103,15 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
         HashSet::new()
     };
     let accounts = Accounts::new(&found, &together.sets, &in_links);
-    let answer = answer(args, &location, &environments, &together, &accounts)?;
-    let show = if args.matrix {
+    let mut answer = answer(args, &location, &environments, &together, &accounts)?;
+    if args.duplicates {
+        let asked = Asked { chunks: args.chunks, afresh: args.rescan, top: args.top, whole_store: args.all };
+        answer.duplicates =
+            Some(DuplicatesAnswer::find(asked, &location, &environments, &together, context)?);
+    }
+    let show = if args.duplicates {
+        Show::Duplicates
+    } else if args.matrix {
         Show::Matrix
     } else if args.paths {
         Show::Paths
@@ -198,6 +214,7 @@ fn answer(
         paths,
         matrix: matrix.clone(),
         cumulative: accounts.cumulative(),
+        duplicates: None,
     };
     answer.sort_paths(args.sort);
     if let Some(top) = args.top {
