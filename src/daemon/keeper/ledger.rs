@@ -36,6 +36,8 @@ thread_local! {
 }
 
 /// The notes of one server.
+///
+/// The locks of `working` and `before` may be taken under that of `written`, never the other way round.
 pub(super) struct Ledger {
     written: Mutex<Written>,
     next_intent: AtomicU64,
@@ -226,10 +228,12 @@ impl fuse::Recorder for Ledger {
     }
 
     fn past(&self, request: u64) -> fuse::Past {
-        let mut before = self.before.lock();
-        let Before { got, handles, .. } = &mut *before;
-        let Some(got) = got.get_mut(&request) else { return fuse::Past::default() };
-        let past = got.take(handles);
+        let past = {
+            let mut before = self.before.lock();
+            let Before { got, handles, .. } = &mut *before;
+            got.get_mut(&request).map(|got| got.take(handles))
+        };
+        let Some(past) = past else { return fuse::Past::default() };
         // First this, then the taking back: a kill in between costs memory, the other way round a lookup.
         self.add(std::iter::once(Note::TakenBack { request }));
         past
