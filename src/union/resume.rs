@@ -64,7 +64,15 @@ impl<L: Lower, U: Upper> UnionFs<L, U> {
             }
         }
         // Kept for a removal that did not happen, or by a process that was killed before it could let go.
-        for ino in held.into_keys() {
+        // What an intent was completed with is kept anew, under the same number.
+        let unused: Vec<Ino> = {
+            let table = fs.table.lock();
+            let holds = |ino: &Ino| {
+                table.get(*ino).is_ok_and(|node| node.held.as_ref().is_some_and(|held| held.upper.is_some()))
+            };
+            held.into_keys().filter(|ino| !holds(ino)).collect()
+        };
+        for ino in unused {
             fs.recorder.iter().for_each(|recorder| recorder.let_go(ino));
         }
         Ok(fs)
