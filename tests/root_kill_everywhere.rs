@@ -132,7 +132,9 @@ fn a_kill_before_any_change_leaves_the_tree_before_or_after() {
     let target = Target { scene: &scene, upper: scene.path("u"), dir, allowed };
     let mut kills = BTreeMap::new();
     for call in CHANGES {
-        let count = (1..).take_while(|n| target.kill_at(call, *n)).count();
+        // Most of these are what the server notes in memory, which changes no disk.
+        let step = if call == "pwrite64" { 8 } else { 1 };
+        let count = (1..).step_by(step).take_while(|n| target.kill_at(call, *n)).count();
         assert!(count > 0, "the history needs no {call}");
         kills.insert(call, count);
     }
