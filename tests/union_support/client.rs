@@ -43,7 +43,7 @@ pub fn moments(changes: Range<u64>, answers: u64) -> impl Iterator<Item = At> {
     changes.map(At::Change).chain((0..answers).flat_map(|n| [At::Answer(n), At::Secured(n)]))
 }
 
-/// The last of several kills; all of them if NIXVIEW_KILLS is set, which takes ten times as long.
+/// The last of several kills; all of them if NIXVIEW_KILLS is set, which takes about twice as long.
 pub(crate) fn some_of<T>(all: impl IntoIterator<Item = T>) -> Vec<T> {
     let mut all: Vec<T> = all.into_iter().collect();
     if std::env::var_os("NIXVIEW_KILLS").is_none() {
