@@ -86,7 +86,7 @@ impl<L: Lower, U: Upper> UnionFs<L, U> {
             let mut node = Node::restored(record)?;
             let reads = record.reads.as_deref().map(names).transpose()?;
             let object = match &reads {
-                Some(path) => self.lower.resolve(path).ok(),
+                Some(path) => self.found_again(path),
                 None => None,
             };
             let upper = if record.held { self.taken(held, Ino(*ino)) } else { None };
@@ -105,6 +105,12 @@ impl<L: Lower, U: Upper> UnionFs<L, U> {
         let handles = past.handles.iter().map(|(handle, ino, lower)| (*handle, *ino, side(*lower)));
         self.handles = Handles::restored(past.last_handle, handles);
         Ok(())
+    }
+
+    /// What the lower has at a path whose name in the view is gone. Without it the inode answers `ESTALE`, and no other does.
+    fn found_again(&self, path: &[Name]) -> Option<L::Object> {
+        let found = self.lower.resolve(path);
+        found.inspect_err(|error| tracing::warn!(?path, %error, "an inode without a name is lost")).ok()
     }
 
     /// The upper's inode that was kept open for an inode of the view.
@@ -223,7 +229,7 @@ impl<L: Lower, U: Upper> UnionFs<L, U> {
             node.source.has_lower().then(|| table.lower_path(ino)).flatten()
         };
         let lower = match path {
-            Some(path) => self.lower.resolve(&path).ok(),
+            Some(path) => self.found_again(&path),
             None => None,
         };
         let held = Held { lower, lower_at: None, upper: self.taken(held, ino) };
