@@ -200,6 +200,17 @@ fn what_an_environment_would_free_is_what_its_paths_free() {
 
 #[test]
 #[ignore = "needs Nix"]
+fn a_lock_that_the_store_does_not_fit_is_refused() {
+    let scene = Scene::new();
+    let lock = scene.lock("env-a", |lock| lock.closure.count += 1);
+    let (lock, store) = (lock.to_str().unwrap(), scene.store.root().to_str().unwrap());
+    for command in ["du", "layers"] {
+        scene.nixview(&[command, "--store", store, lock]).failed(1, &[lock, "lock it again"]);
+    }
+}
+
+#[test]
+#[ignore = "needs Nix"]
 fn what_is_recorded_and_not_there_is_said() {
     let scene = Scene::new();
     let store = copy_of_store(&scene, "c");

@@ -8,7 +8,7 @@ use super::{CliError, Context, ErrorContext};
 use crate::closure::Mode;
 use crate::daemon::record::{Record, UpperRecord};
 use crate::daemon::registry::{Registry, State};
-use crate::lock::{EnvLock, verify_store};
+use crate::lock::{EnvLock, verify, verify_store};
 use crate::store::{Database, Location, StorePath};
 use crate::view::ViewName;
 
@@ -62,6 +62,12 @@ fn of_lock(
     let (closure, _) = lock
         .closure_in(location, &context.state.state)
         .with_context(|| format!("cannot find the closure of {text}"))?;
+    if view.is_none()
+        && let Err(error) = verify(&lock, &closure)
+    {
+        let what = format!("the store does not have what {text} says: {error}");
+        return Err(CliError::new(what).hint("lock it again; 'nixview closure --diff' names the paths"));
+    }
     if view.is_some_and(|record| record.closure.digest != closure.digest()) {
         return Err(CliError::new(format!(
             "the view '{text}' shows another closure than {} names now",
@@ -128,7 +134,12 @@ pub fn together(environments: &[Costed], location: &Location, whole: bool) -> Re
         (Ok(database), false) => database.registered(&named).context(attempt)?,
         (Err(error), true) => return Err(error).context("cannot list the whole store"),
         // What is in no database is measured by what it is on the disk.
-        (Err(_), false) => Vec::new(),
+        (Err(error), false) => {
+            if location.state.is_some() {
+                tracing::warn!(%error, "Nix's database is not asked: paths are told apart by their inodes");
+            }
+            Vec::new()
+        }
     };
     // Both are sorted: one way through.
     let mut paths = Vec::with_capacity(named.len().max(valid.len()));
