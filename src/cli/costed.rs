@@ -131,7 +131,10 @@ pub fn together(environments: &[Costed], location: &Location, whole: bool) -> Re
     let attempt = "cannot read Nix's database";
     let valid = match (Database::open(location), whole) {
         (Ok(database), true) => database.all_registered().context(attempt)?,
-        (Ok(database), false) => database.registered(&named).context(attempt)?,
+        (Ok(database), false) => {
+            let rows = database.registered(&named).context(attempt)?;
+            rows.into_iter().map(|row| (row.path, row.id)).collect()
+        }
         (Err(error), true) => return Err(error).context("cannot list the whole store"),
         // What is in no database is measured by what it is on the disk.
         (Err(error), false) => {
@@ -145,14 +148,14 @@ pub fn together(environments: &[Costed], location: &Location, whole: bool) -> Re
     let mut paths = Vec::with_capacity(named.len().max(valid.len()));
     let mut rows = Vec::with_capacity(paths.capacity());
     let mut named = named.into_iter().peekable();
-    for row in valid {
-        while let Some(path) = named.next_if(|path| *path < row.path) {
+    for (valid, id) in valid {
+        while let Some(path) = named.next_if(|path| *path < valid) {
             paths.push(path);
             rows.push(None);
         }
-        drop(named.next_if(|path| *path == row.path));
-        paths.push(row.path);
-        rows.push(Some(row.id));
+        drop(named.next_if(|path| *path == valid));
+        paths.push(valid);
+        rows.push(Some(id));
     }
     for path in named {
         paths.push(path);

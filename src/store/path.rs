@@ -98,10 +98,14 @@ fn check(base: &[u8]) -> Result<(), &'static str> {
     if name.starts_with(b".") {
         return Err("its name starts with a dot");
     }
-    if !name.iter().all(|b| b.is_ascii_alphanumeric() || b"+-._?=".contains(b)) {
+    if !name.iter().all(|b| is_of_names(*b)) {
         return Err("its name has a character other than letters, digits and +-._?=");
     }
     Ok(())
+}
+
+fn is_of_names(byte: u8) -> bool {
+    matches!(byte, b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' | b'+' | b'-' | b'.' | b'_' | b'?' | b'=')
 }
 
 fn is_base32(byte: u8) -> bool {

@@ -12,12 +12,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rusqlite::{Connection, params};
+use rayon::prelude::*;
+use rusqlite::{Connection, OpenFlags, params};
 use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 
 use super::content_cache;
 use super::measure::Measure;
 use crate::store::cache_file::{self, is_corrupt};
+use crate::store::parallel::with_threads;
 
 /// Of this layout; a file of another one is begun anew.
 const VERSION: i64 = 2;
@@ -122,11 +124,16 @@ impl Cache {
         Self { file, store: store.display().to_string(), connection }
     }
 
-    /// What is known of `paths` (base name, and which path it is), which are sorted by name, in their order.
-    pub fn get(&mut self, paths: &[(&str, &Which)], links: &LinksStamp) -> Vec<Option<Measure>> {
+    /// What is known of `paths` (base name, and which path it is, if it is there), which are sorted by name, in their order.
+    pub fn get(&mut self, paths: &[(&str, Option<&Which>)], links: &LinksStamp) -> Vec<Option<Measure>> {
         let nothing = vec![None; paths.len()];
         let Some(connection) = &self.connection else { return nothing };
-        match read(connection, &self.store, paths, links) {
+        let found = if paths.len() <= FEW {
+            read_few(connection, &self.store, paths, links)
+        } else {
+            read_many(&self.file, &self.store, paths, links)
+        };
+        match found {
             Ok(found) => found,
             Err(error) => {
                 self.failed(&error);
@@ -196,51 +203,79 @@ fn connect(file: &Path) -> Result<Connection, CannotUse> {
 const FEW: usize = 10_000;
 
 /// What a row says, if it is of the path that is asked for. One that cannot be read is measured again.
-fn measure(row: &rusqlite::Row<'_>, which: &Which) -> rusqlite::Result<Option<Measure>> {
-    if !which.is(row.get_ref(0)?.as_str()?) {
+fn measure(row: &rusqlite::Row<'_>, which: Option<&Which>) -> rusqlite::Result<Option<Measure>> {
+    let text = row.get_ref(0)?.as_str()?;
+    if !which.is_some_and(|which| which.is(text)) {
         return Ok(None);
     }
     Ok(postcard::from_bytes(row.get_ref(1)?.as_blob()?).ok())
 }
 
-fn read(
+fn read_few(
     connection: &Connection,
     store: &str,
-    paths: &[(&str, &Which)],
+    paths: &[(&str, Option<&Which>)],
     links: &LinksStamp,
 ) -> rusqlite::Result<Vec<Option<Measure>>> {
     let transaction = connection.unchecked_transaction()?;
     let mut found = vec![None; paths.len()];
-    if paths.len() <= FEW {
-        let mut statement = transaction.prepare_cached(
-            "SELECT which, measure FROM paths WHERE store = ?1 AND name = ?2 AND links = ?3",
-        )?;
-        for ((name, which), slot) in paths.iter().zip(&mut found) {
-            let mut rows = statement.query(params![store, name, links.0])?;
-            if let Some(row) = rows.next()? {
-                *slot = measure(row, which)?;
-            }
-        }
-        return Ok(found);
-    }
-    // Both are in the order of names: one way through.
-    let mut statement = transaction.prepare_cached(
-        "SELECT which, measure, name FROM paths WHERE store = ?1 AND links = ?2 ORDER BY name",
-    )?;
-    let mut rows = statement.query(params![store, links.0])?;
-    let mut at = 0;
-    while let Some(row) = rows.next()? {
-        let name = row.get_ref(2)?.as_str()?;
-        while paths.get(at).is_some_and(|(wanted, _)| *wanted < name) {
-            at += 1;
-        }
-        match (paths.get(at), found.get_mut(at)) {
-            (Some((wanted, which)), Some(slot)) if *wanted == name => *slot = measure(row, which)?,
-            (None, _) => break,
-            _ => {}
+    let mut statement = transaction
+        .prepare_cached("SELECT which, measure FROM paths WHERE store = ?1 AND name = ?2 AND links = ?3")?;
+    for ((name, which), slot) in paths.iter().zip(&mut found) {
+        let mut rows = statement.query(params![store, name, links.0])?;
+        if let Some(row) = rows.next()? {
+            *slot = measure(row, *which)?;
         }
     }
     Ok(found)
+}
+
+/// As many at once as there are processors, each over a connection of its own: a row is an answer for itself.
+fn read_many(
+    file: &Path,
+    store: &str,
+    paths: &[(&str, Option<&Which>)],
+    links: &LinksStamp,
+) -> rusqlite::Result<Vec<Option<Measure>>> {
+    let mut found = vec![None; paths.len()];
+    let work = || {
+        let part = paths.len().div_ceil(rayon::current_num_threads());
+        let parts = paths.par_chunks(part).zip(found.par_chunks_mut(part));
+        parts.try_for_each(|(paths, found)| read_range(file, store, paths, links, found))
+    };
+    match with_threads(work) {
+        Ok(read) => read?,
+        // Without threads it takes longer.
+        Err(_) => read_range(file, store, paths, links, &mut found)?,
+    }
+    Ok(found)
+}
+
+/// All rows of the store from the first to the last of `paths`: both are in the order of names, so that it is one way through.
+fn read_range(
+    file: &Path,
+    store: &str,
+    paths: &[(&str, Option<&Which>)],
+    links: &LinksStamp,
+    found: &mut [Option<Measure>],
+) -> rusqlite::Result<()> {
+    let (Some((first, _)), Some((last, _))) = (paths.first(), paths.last()) else { return Ok(()) };
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(file, flags)?;
+    connection.busy_timeout(BUSY)?;
+    let mut statement = connection.prepare(
+        "SELECT which, measure, name FROM paths WHERE store = ?1 AND links = ?2 AND name BETWEEN ?3 AND ?4 ORDER BY name",
+    )?;
+    let mut rows = statement.query(params![store, links.0, first, last])?;
+    let mut wanted = paths.iter().zip(found).peekable();
+    while let Some(row) = rows.next()? {
+        let name = row.get_ref(2)?.as_str()?;
+        while wanted.next_if(|((path, _), _)| *path < name).is_some() {}
+        if let Some(((_, which), slot)) = wanted.next_if(|((path, _), _)| *path == name) {
+            *slot = measure(row, *which)?;
+        }
+    }
+    Ok(())
 }
 
 fn write(
@@ -285,13 +320,17 @@ mod tests {
         cache.put(&[("a", &one, &example())], &none);
         let mut again = Cache::open(dir.path(), &store);
         assert_eq!(
-            again.get(&[("a", &one), ("b", &one), ("a", &other)], &none),
-            [Some(example()), None, None]
+            again.get(&[("a", Some(&one)), ("b", Some(&one)), ("c", None), ("a", Some(&other))], &none),
+            [Some(example()), None, None, None]
         );
-        assert_eq!(Cache::open(dir.path(), dir.path()).get(&[("a", &one)], &none), [None], "another store");
+        assert_eq!(
+            Cache::open(dir.path(), dir.path()).get(&[("a", Some(&one))], &none),
+            [None],
+            "another store"
+        );
         std::fs::create_dir(store.join(".links")).unwrap();
         let some = LinksStamp::of(&store).unwrap();
-        assert_eq!(again.get(&[("a", &one)], &some), [None], "the store was optimised");
+        assert_eq!(again.get(&[("a", Some(&one))], &some), [None], "the store was optimised");
         again.put(&[("a", &one, &example())], &some);
         std::fs::write(store.join(".links/x"), "").unwrap();
         assert_ne!(LinksStamp::of(&store).unwrap(), some);
@@ -312,10 +351,10 @@ mod tests {
         let mut cache = Cache::open(dir.path(), dir.path());
         cache.put(&rows, &links);
         // And every second is asked for.
-        let asked: Vec<_> = names.iter().step_by(2).map(|name| (name.as_str(), &which)).collect();
+        let asked: Vec<_> = names.iter().step_by(2).map(|name| (name.as_str(), Some(&which))).collect();
         assert_eq!(asked.len(), FEW);
         let few = cache.get(&asked, &links);
-        let all: Vec<_> = names.iter().map(|name| (name.as_str(), &which)).collect();
+        let all: Vec<_> = names.iter().map(|name| (name.as_str(), Some(&which))).collect();
         let many = cache.get(&all, &links);
         assert_eq!(few, many.iter().step_by(2).cloned().collect::<Vec<_>>());
         let expected = |n: usize| if n.is_multiple_of(3) { None } else { Some(of(n)) };
@@ -330,7 +369,7 @@ mod tests {
         let links = LinksStamp::of(dir.path()).unwrap();
         let mut cache = Cache::open(dir.path(), dir.path());
         cache.put(&[("a", &which, &example())], &links);
-        assert_eq!(cache.get(&[("a", &which)], &links), [Some(example())]);
+        assert_eq!(cache.get(&[("a", Some(&which))], &links), [Some(example())]);
         assert!(dir.path().join("usage.sqlite.corrupt").exists());
     }
 }

@@ -81,22 +81,16 @@ pub fn scan(
     let links = LinksStamp::of(&location.real).map_err(failed)?;
     let mut cache = Cache::open(state, &location.real);
     let which = which_of(location, paths, rows)?;
-    let mut found: Vec<Option<Found>> = vec![None; paths.len()];
-    let known: Vec<usize> =
-        (0..paths.len()).filter(|at| which.get(*at).is_some_and(Option::is_some)).collect();
-    if !afresh {
-        let asked: Vec<_> = known
-            .iter()
-            .filter_map(|at| Some((paths.get(*at)?.as_str(), which.get(*at)?.as_ref()?)))
-            .collect();
-        for (at, measure) in known.iter().zip(cache.get(&asked, &links)) {
-            if let (Some(slot), Some(measure)) = (found.get_mut(*at), measure) {
-                *slot = Some(Found::Measured(measure));
-            }
-        }
-    }
-    let left: Vec<usize> =
-        known.into_iter().filter(|at| found.get(*at).is_some_and(Option::is_none)).collect();
+    let asked: Vec<_> =
+        paths.iter().zip(&which).map(|(path, which)| (path.as_str(), which.as_ref())).collect();
+    let mut found = if afresh { vec![None; paths.len()] } else { cache.get(&asked, &links) };
+    let left: Vec<usize> = asked
+        .iter()
+        .zip(&found)
+        .enumerate()
+        .filter(|(_, ((_, which), found))| which.is_some() && found.is_none())
+        .map(|(at, _)| at)
+        .collect();
     let before = paths.len() - left.len();
     let done = std::sync::atomic::AtomicUsize::new(before);
     progress(before, paths.len());
@@ -127,9 +121,9 @@ pub fn scan(
         cache.put(&rows, &links);
         for (at, measure) in new {
             if let Some(slot) = found.get_mut(at) {
-                *slot = Some(Found::Measured(measure));
+                *slot = Some(measure);
             }
         }
     }
-    Ok(found.into_iter().map(|found| found.unwrap_or(Found::Missing)).collect())
+    Ok(found.into_iter().map(|found| found.map_or(Found::Missing, Found::Measured)).collect())
 }

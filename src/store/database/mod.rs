@@ -123,11 +123,11 @@ impl Database {
         self.read(|c| query::registered(c, &self.location.dir, paths))
     }
 
-    /// The rows of all valid paths, sorted by path.
+    /// All valid paths, sorted, and the row of each.
     ///
     /// # Errors
     /// If the database cannot be read.
-    pub fn all_registered(&self) -> Result<Vec<Registered>, ReferenceError> {
+    pub fn all_registered(&self) -> Result<Vec<(StorePath, i64)>, ReferenceError> {
         self.read(|c| query::all_registered(c, &self.location.dir))
     }
 

@@ -116,9 +116,19 @@ pub(super) fn registered(
     collect(&mut statement.query([json(&list)?])?, dir)
 }
 
-pub(super) fn all_registered(c: &Connection, dir: &StoreDir) -> Result<Vec<Registered>, QueryError> {
-    let mut statement = c.prepare_cached("SELECT id, path, narSize FROM ValidPaths")?;
-    collect(&mut statement.query([])?, dir)
+/// Out of the index alone, which has them in order: a million paths lie in memory as they are walked through later.
+pub(super) fn all_registered(c: &Connection, dir: &StoreDir) -> Result<Vec<(StorePath, i64)>, QueryError> {
+    let mut statement = c.prepare_cached("SELECT path, id FROM ValidPaths ORDER BY path")?;
+    let mut rows = statement.query([])?;
+    let mut all: Vec<(StorePath, i64)> = Vec::new();
+    while let Some(row) = rows.next()? {
+        let path = path_at(row, 0, dir)?;
+        if let Some((last, _)) = all.last().filter(|(last, _)| *last >= path) {
+            return Err(QueryError::Malformed(format!("its index of paths has {path} after {last}")));
+        }
+        all.push((path, row.get(1)?));
+    }
+    Ok(all)
 }
 
 pub(super) fn still_registered(
