@@ -1,5 +1,5 @@
 # Sourced by `test`: runs phases, counts what they tell, and cleans up. Logs go to target/test-logs.
-passed=0 failed=0 skipped=0 broken=() running=
+passed=0 failed=0 skipped=0 broken=() running= building=
 logs=target/test-logs; rm -rf "$logs"; mkdir -p "$logs"
 
 # phase NAME SECONDS COMMAND...: runs a command, shows its progress, adds up its results.
@@ -29,8 +29,8 @@ phase() {
 # Ends what still runs. Mounts below the work directory end their servers; what lies there goes, whoever made it.
 clean_up() {
   trap - EXIT
-  local mountpoint
-  [[ -z $running ]] || { kill "$running"; wait "$running"; }
+  local mountpoint process
+  for process in $running $building; do kill "$process"; wait "$process"; done
   awk -v work="$work/" 'index($5, work) == 1 { print $5 }' /proc/self/mountinfo | sort -r | while read -r mountpoint; do
     "${sudo[@]}" umount "$mountpoint" || "${sudo[@]}" umount -l "$mountpoint"
   done
