@@ -11,6 +11,7 @@ use super::output::{Output, size};
 use super::{CliError, ErrorContext};
 use crate::usage::account::{Common, Cost, Cumulative, Sizes};
 use crate::usage::measure::Measure;
+use crate::view::upper_dir::Usage;
 
 /// A column to sort by.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
@@ -106,12 +107,15 @@ pub struct OfUpper {
     pub apparent: u64,
     /// Space on the disk.
     pub allocated: u64,
+    /// Of one with a limit, which is an image: how much of the limit is used. The other numbers are those of the image.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<Usage>,
 }
 
 impl OfUpper {
-    /// What was measured at `path`.
+    /// What was measured at `path`, and what it holds of its limit, if it has one and that can be told.
     #[must_use]
-    pub fn new(path: PathBuf, measure: &Measure) -> Self {
+    pub fn new(path: PathBuf, measure: &Measure, limit: Option<Usage>) -> Self {
         Self {
             path,
             files: measure.files,
@@ -120,7 +124,14 @@ impl OfUpper {
             others: measure.others,
             apparent: measure.apparent,
             allocated: measure.allocated(),
+            limit,
         }
+    }
+
+    /// What was changed, in bytes: of an image what is used in it, not what it has on the disk.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.limit.map_or(self.allocated, |limit| limit.used)
     }
 }
 
@@ -221,7 +232,7 @@ impl Answer {
                     bytes(env.cost.unique.allocated),
                     bytes(env.cost.shared.allocated),
                     bytes(env.cost.marginal.allocated),
-                    env.upper.as_ref().map_or_else(String::new, |upper| bytes(upper.allocated)),
+                    env.upper.as_ref().map_or_else(String::new, |upper| bytes(upper.bytes())),
                 ];
                 for (cell, text) in row.iter_mut().skip(6).zip(more) {
                     *cell = text;

@@ -13,6 +13,7 @@ use crate::usage::account::Accounts;
 use crate::usage::links;
 use crate::usage::measure::measure_tree;
 use crate::usage::scan::{Found, scan};
+use crate::view::upper_dir::UpperInfo;
 
 /// Arguments of `nixview du`.
 #[derive(Debug, clap::Args)]
@@ -165,7 +166,10 @@ fn answer(
                 let data = Some(path.join("data")).filter(|data| data.is_dir());
                 let measure = measure_tree(data.as_ref().unwrap_or(path))
                     .with_context(|| format!("cannot measure the upper of '{}'", env.name))?;
-                Some(OfUpper::new(path.clone(), &measure))
+                let info = UpperInfo::read(path)
+                    .with_context(|| format!("cannot look at the upper of '{}'", env.name))?;
+                let holds = info.and_then(|info| info.usage);
+                Some(OfUpper::new(path.clone(), &measure, holds))
             }
             None => None,
         };
