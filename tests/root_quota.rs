@@ -279,7 +279,10 @@ fn views_share_no_limit_and_their_use_is_told() {
     assert!(table.contains("8.0 MiB of 8.0 MiB, 2 of 50 inodes"), "{table}");
     let store = scene.store.root().to_str().unwrap();
     let du = json(&["du", "--json", "--store", store, "one", "two"]);
-    assert_eq!(du["environments"][1]["upper"]["limit"], two, "what is used of the limit, not the size of an image");
+    assert_eq!(
+        du["environments"][1]["upper"]["limit"], two,
+        "what is used of the limit, not the size of an image"
+    );
     let csv = scene.nixview(&["du", "--csv", "--store", store, "two"]).ok().out;
     assert!(csv.trim_end().ends_with(&format!(",{}", used("b"))), "{csv}");
     let mounted = json(&["upper", "list", "--json"]);
