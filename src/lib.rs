@@ -28,6 +28,7 @@ pub mod lock;
 pub mod store;
 pub mod sys;
 pub mod telemetry;
+pub mod trace;
 pub mod union;
 pub mod usage;
 pub mod vfs;

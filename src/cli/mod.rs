@@ -27,6 +27,7 @@ pub mod shown_change;
 pub mod size;
 pub mod source;
 pub mod state;
+pub mod trace_answer;
 pub mod view;
 
 pub use commands::Command;

@@ -25,7 +25,7 @@ use names::Names;
 
 pub use cache::Cache;
 pub use resolve::{outputs, resolve};
-pub use why::why;
+pub use why::{Ways, why};
 
 /// What a closure is to be good for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

@@ -31,5 +31,5 @@ pub use known::Known;
 pub use make::{Evaluation, Made, Request, make};
 pub use memory::Memory;
 pub use source::Source;
-pub use starts::{Chain, Starts};
+pub use starts::{Chain, Chains, Starts};
 pub use verify::{verify, verify_store};

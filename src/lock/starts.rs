@@ -3,12 +3,13 @@
 //! The closure of a lock is that of its roots in its mode, and the runtime closure of its extra roots. Whoever needs it
 //! asks here, so that nobody forgets the second.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::error::LockError;
 use super::format::{EnvLock, ExtraRoot, Root};
 use super::known::Known;
-use crate::closure::{Cache, Closure, Mode, why};
+use crate::closure::{Cache, Closure, Mode, Ways, why};
 use crate::store::{Location, References, StorePath};
 
 /// What a closure starts from.
@@ -97,13 +98,78 @@ impl Starts {
         let mut best = why(source, &self.roots, self.mode, target)?.map(|chain| (chain, None));
         for extra in &self.extra {
             let root = std::slice::from_ref(&extra.path);
-            if let Some(chain) = why(source, root, Mode::Runtime, target)?
-                && best.as_ref().is_none_or(|(b, _): &Chain| chain.len() < b.len())
-            {
-                best = Some((chain, Some(extra.name.clone())));
+            if let Some(chain) = why(source, root, Mode::Runtime, target)? {
+                best = shorter(best, chain, &extra.name);
             }
         }
         Ok(best)
+    }
+
+    /// What each member of `closure` refers to of it, sorted, without itself; in mode `build` a derivation also to its outputs.
+    ///
+    /// # Errors
+    /// If it is not recorded.
+    pub fn below(
+        &self,
+        source: &dyn References,
+        closure: &Closure,
+    ) -> Result<BTreeMap<StorePath, Vec<StorePath>>, LockError> {
+        let mut below = BTreeMap::new();
+        for path in closure.paths() {
+            let mut next = source.references(path)?;
+            if self.mode == Mode::Build && path.is_derivation() {
+                next.extend(source.outputs(path)?.into_iter().filter_map(|output| output.path));
+            }
+            next.retain(|other| other != path && closure.contains(other));
+            next.sort_unstable();
+            next.dedup();
+            below.insert(path.clone(), next);
+        }
+        Ok(below)
+    }
+
+    /// The shortest chains to everything, each as [`Starts::why`] has it.
+    ///
+    /// # Errors
+    /// As [`why`].
+    pub fn chains(&self, source: &dyn References) -> Result<Chains, LockError> {
+        let extra = self.extra.iter().map(|extra| {
+            let ways = Ways::new(source, std::slice::from_ref(&extra.path), Mode::Runtime)?;
+            Ok((extra.name.clone(), ways))
+        });
+        Ok(Chains {
+            roots: Ways::new(source, &self.roots, self.mode)?,
+            extra: extra.collect::<Result<_, LockError>>()?,
+        })
+    }
+}
+
+/// The better of two chains, the second from an extra root.
+fn shorter(best: Option<Chain>, chain: Vec<StorePath>, name: &str) -> Option<Chain> {
+    match best {
+        Some(best) if best.0.len() <= chain.len() => Some(best),
+        _ => Some((chain, Some(name.to_owned()))),
+    }
+}
+
+/// The shortest chains to everything in a closure.
+#[derive(Clone, Debug)]
+pub struct Chains {
+    roots: Ways,
+    extra: Vec<(String, Ways)>,
+}
+
+impl Chains {
+    /// The chain to `target`; `None` if it is not in the closure.
+    #[must_use]
+    pub fn to(&self, target: &StorePath) -> Option<Chain> {
+        let mut best = self.roots.to(target).map(|chain| (chain, None));
+        for (name, ways) in &self.extra {
+            if let Some(chain) = ways.to(target) {
+                best = shorter(best, chain, name);
+            }
+        }
+        best
     }
 }
 

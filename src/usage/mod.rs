@@ -5,7 +5,7 @@
 //!
 //! `contents` lists what a store path consists of, `read` reads it (`digest`, `chunks`) with what `content_cache` remembers left out;
 //! `duplicates` says what is there more than once, and what it would save to have it once. `oci_layers` says how environments
-//! would look as OCI images.
+//! would look as OCI images. `traced` says what of a closure was used.
 
 pub mod account;
 pub mod cache;
@@ -19,3 +19,4 @@ pub mod measure;
 pub mod oci_layers;
 pub mod read;
 pub mod scan;
+pub mod traced;

@@ -244,22 +244,8 @@ fn diff(old: &Environment, new: &Environment, json: bool, context: &Context) -> 
 /// Draws members below what refers to them. Starts at the roots, or, where these are no members (mode `dev`), at the
 /// members that nothing refers to. Without recursion: chains can be long.
 fn tree(env: Environment, context: &Context) -> Result<(), CliError> {
-    let failed = "cannot follow the references";
     let known = env.references.open(context)?;
-    let references = known.references();
-    let mut below = std::collections::BTreeMap::new();
-    for path in env.closure.paths() {
-        let mut next = references.references(path).context(failed)?;
-        if env.starts.mode() == Mode::Build && path.is_derivation() {
-            next.extend(
-                references.outputs(path).context(failed)?.into_iter().filter_map(|output| output.path),
-            );
-        }
-        next.retain(|other| other != path && env.closure.contains(other));
-        next.sort_unstable();
-        next.dedup();
-        below.insert(path.clone(), next);
-    }
+    let below = env.starts.below(known.references(), &env.closure).context("cannot follow the references")?;
     let mut tops: Vec<StorePath> =
         env.starts.roots().iter().filter(|root| env.closure.contains(root)).cloned().collect();
     if tops.is_empty() {
