@@ -85,6 +85,7 @@ pub struct Options {
     no_restart: bool,
     private: bool,
     threads: Option<u8>,
+    trace: Option<PathBuf>,
 }
 
 impl Options {
@@ -141,6 +142,7 @@ impl Options {
                 let number = text(value)?.parse().ok().filter(|n| (1..=64).contains(n));
                 self.threads = Some(number.ok_or(bad("it must be a number from 1 to 64"))?);
             }
+            "trace" => self.trace = Some(path(value)?),
             "acl" => self.acl = true,
             "noacl" => self.acl = false,
             "require-gc-roots" => self.require_gc_roots = true,
@@ -194,6 +196,7 @@ impl Options {
         request.allow_other = !self.private;
         request.no_exec = self.no_exec == Some(true);
         request.threads = self.threads;
+        request.trace.clone_from(&self.trace);
         request.state_dir.clone_from(&self.dirs.state);
         Ok(())
     }
@@ -287,7 +290,8 @@ mod tests {
     #[test]
     fn everything_that_can_be_said_of_a_view_arrives() {
         let all = "rw,upper=/u,owner=1000:100,name=web,store=/s,io=cached,acl,noexec,upper-size=2G,upper-inodes=9,\
-                   threads=2,require-gc-roots,no-restart,no_allow_other,state-dir=/st";
+                   threads=2,require-gc-roots,no-restart,no_allow_other,state-dir=/st,\
+                   trace=/t.trace";
         let got = request(all).unwrap();
         let place = Place::Directory { path: "/t".into() };
         let want = MountRequest {
@@ -300,6 +304,7 @@ mod tests {
             upper_size: Some(2 << 30),
             upper_inodes: Some(9),
             threads: Some(2),
+            trace: Some("/t.trace".into()),
             require_gc_roots: true,
             no_restart: true,
             allow_other: false,

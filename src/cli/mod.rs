@@ -28,6 +28,7 @@ pub mod size;
 pub mod source;
 pub mod state;
 pub mod trace_answer;
+pub mod trace_table;
 pub mod view;
 
 pub use commands::Command;

@@ -107,6 +107,13 @@ impl Progress {
     }
 }
 
+impl Progress {
+    /// What is being done now, in the place of what was said at the beginning.
+    pub fn tell(&self, what: &str) {
+        self.0.set_message(what.to_owned());
+    }
+}
+
 impl Drop for Progress {
     fn drop(&mut self) {
         self.0.finish_and_clear();

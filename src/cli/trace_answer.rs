@@ -56,6 +56,8 @@ pub struct TraceAnswer {
     pub touched: Sizes,
     /// What would be freed without the others: the closure without `touched`.
     pub untouched: Sizes,
+    /// How many store paths have a file that was opened.
+    pub paths_opened: u64,
     /// Files and links.
     pub files: OfFiles,
     /// Of each store path.
@@ -325,6 +327,7 @@ impl Measured<'_> {
             traces: asked.traces.iter().zip(traces).map(|(file, trace)| of_trace(file, trace)).collect(),
             exact: traces.iter().all(|trace| trace.head.exact),
             closure,
+            paths_opened: rows.iter().filter(|row| row.files_used > 0).count() as u64,
             touched: used_sizes,
             untouched: closure.without(used_sizes),
             files,

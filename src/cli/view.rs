@@ -42,6 +42,10 @@ pub struct ViewArgs {
     /// How many requests are worked on at once
     #[arg(long, value_name = "N", default_value = "4", value_parser = threads)]
     pub threads: u8,
+    /// Write into this file, when the view ends, which of its files and store paths were used; see 'nixview trace'
+    /// [default: nothing is recorded]
+    #[arg(long, value_name = "FILE")]
+    pub trace: Option<PathBuf>,
 }
 
 /// Where changes go.
@@ -158,6 +162,7 @@ impl ViewArgs {
             require_gc_roots: self.require_gc_roots,
             no_restart: self.no_restart,
             threads: Some(self.threads),
+            trace: self.trace.as_deref().map(absolute).transpose()?,
             ..MountRequest::new(absolute(&self.closure)?, place, upper)
         })
     }

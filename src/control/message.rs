@@ -82,6 +82,9 @@ pub struct MountRequest {
     /// How many requests are worked on at once, 1 to 64; without a number 4.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub threads: Option<u8>,
+    /// The file that is to say at the end what of it was used (absolute). For root alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<PathBuf>,
 }
 
 impl MountRequest {
@@ -105,6 +108,7 @@ impl MountRequest {
             no_restart: false,
             state_dir: None,
             threads: None,
+            trace: None,
         }
     }
 }

@@ -16,6 +16,7 @@ pub mod service;
 mod start;
 pub mod stop;
 mod target;
+pub mod trace;
 
 pub use error::Failure;
 pub use order::Order;

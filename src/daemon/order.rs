@@ -109,8 +109,10 @@ impl Order {
             requested_by: None,
         };
         let lock_file = lock_file.clone();
-        let spec =
-            ViewSpec { name, lock_file, lock, store, upper, limit, owner, io, access_lists: request.acl };
+        let trace =
+            request.trace.as_deref().map(|path| absolute(path, "trace").map(Path::to_owned)).transpose()?;
+        let access_lists = request.acl;
+        let spec = ViewSpec { name, lock_file, lock, store, upper, limit, owner, io, access_lists, trace };
         Ok(Self { spec, destination, options })
     }
 }

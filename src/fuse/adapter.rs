@@ -1,8 +1,8 @@
 //! Each request of the protocol: convert, ask the [`Vfs`], answer. No logic of the file system is here.
 //!
 //! Two modes ([`Io`]). With passthrough, files are opened by request and handles are the file system's. Cached, the
-//! first open is answered with `ENOSYS`, after which the kernel opens files without asking; requests then carry the
-//! handle 0, and the file system goes by inode alone. Directories are opened without asking in both.
+//! first open is answered with `ENOSYS`, after which the kernel opens files without asking (unless every open is to be known of);
+//! requests carry the handle 0, and the file system goes by inode alone. Directories are opened without asking in both.
 
 use std::cell::RefCell;
 use std::ffi::OsStr;
@@ -27,6 +27,7 @@ use super::answer::{attributes, empty, entry, xattr};
 use super::convert::{self, FOREVER, NO_HANDLE};
 use super::passthrough::{self, Mode};
 use super::requests::Adapter;
+use super::uses::Use;
 use super::{Io, directory, rights};
 
 /// The most that one request reads or writes, as the protocol has it.
@@ -75,7 +76,11 @@ impl<V: Vfs + 'static> fuser::Filesystem for Adapter<V> {
 
     fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let found = self.run_named(Operation::Lookup, request, (parent, name), |_, parent, name| {
-            self.vfs.lookup(parent, name)
+            let found = self.vfs.lookup(parent, name)?;
+            if let Some(entry) = &found {
+                self.used(Use::LookedUp, entry.attr.ino);
+            }
+            Ok(found)
         });
         match found {
             Ok(Some(found)) => entry(reply, Ok(found)),
@@ -128,7 +133,11 @@ impl<V: Vfs + 'static> fuser::Filesystem for Adapter<V> {
     }
 
     fn readlink(&self, request: &Request, ino: INodeNo, reply: ReplyData) {
-        match self.run(Operation::Readlink, request, ino, |_| self.vfs.readlink(convert::ino(ino))) {
+        let target = self.run(Operation::Readlink, request, ino, |_| {
+            let ino = convert::ino(ino);
+            self.using(Use::LinkRead, ino, || self.vfs.readlink(ino))
+        });
+        match target {
             Ok(target) => reply.data(&target),
             Err(errno) => reply.error(errno),
         }
@@ -234,7 +243,9 @@ impl<V: Vfs + 'static> fuser::Filesystem for Adapter<V> {
                 return self.reopen(made?, OpenFlags(flags));
             }
             let caller = self.maker("create", request, parent, umask)?;
-            self.vfs.create(caller, parent, name, convert::permissions(mode), OpenFlags(flags))
+            let made = self.vfs.create(caller, parent, name, convert::permissions(mode), OpenFlags(flags))?;
+            self.used(Use::Opened, made.0.attr.ino);
+            Ok(made)
         });
         let (entry, opened) = match created {
             Ok(created) => created,
@@ -272,15 +283,28 @@ impl<V: Vfs + 'static> fuser::Filesystem for Adapter<V> {
     }
 
     fn open(&self, request: &Request, ino: INodeNo, flags: fuser::OpenFlags, reply: ReplyOpen) {
-        if self.io == Io::Cached {
+        if self.opens_unasked() {
             return reply.error(self.observer.refused(Operation::Open));
+        }
+        if self.io == Io::Cached {
+            // Asked for to be known of; as where it is not asked, the file system goes by inode alone.
+            let known = self.run(Operation::Open, request, ino, |_| {
+                self.used(Use::Opened, convert::ino(ino));
+                Ok(())
+            });
+            return match known {
+                Ok(()) => {
+                    reply.opened(NO_HANDLE, FopenFlags::FOPEN_NOFLUSH | FopenFlags::FOPEN_KEEP_CACHE);
+                }
+                Err(errno) => reply.error(errno),
+            };
         }
         let opened = self.run(Operation::Open, request, ino, |_| {
             let (ino, flags) = (convert::ino(ino), OpenFlags(flags.0));
             if flags.has(libc::O_TRUNC) {
                 rights::before_change(&*self.vfs, request, ino)?;
             }
-            self.vfs.open(ino, flags)
+            self.using(Use::Opened, ino, || self.vfs.open(ino, flags))
         });
         let opened = match opened {
             Ok(opened) => opened,
@@ -320,7 +344,11 @@ impl<V: Vfs + 'static> fuser::Filesystem for Adapter<V> {
             }
             let into = buffer.get_mut(..size).unwrap_or_default();
             let read = self.run(Operation::Read, request, ino, |_| {
-                self.vfs.read(convert::ino(ino), convert::handle(handle), offset, into)
+                let ino = convert::ino(ino);
+                if self.opens_unasked() {
+                    self.used(Use::Opened, ino);
+                }
+                self.vfs.read(ino, convert::handle(handle), offset, into)
             });
             match read {
                 Ok(length) => reply.data(buffer.get(..length.min(size)).unwrap_or_default()),
@@ -413,7 +441,8 @@ impl<V: Vfs + 'static> fuser::Filesystem for Adapter<V> {
         mut reply: ReplyDirectoryPlus,
     ) {
         let filled = self.run(Operation::Readdir, request, ino, |_| {
-            directory::fill(&*self.vfs, convert::ino(ino), offset, &mut reply)
+            let ino = convert::ino(ino);
+            self.using(Use::Listed, ino, || directory::fill(&*self.vfs, ino, offset, &mut reply))
         });
         match filled {
             Ok(()) => reply.ok(),

@@ -19,6 +19,7 @@ mod passthrough;
 mod recorder;
 mod requests;
 mod rights;
+mod uses;
 
 use std::collections::HashSet;
 use std::io;
@@ -36,6 +37,7 @@ use opens::Opens;
 pub use passthrough::probe as probe_passthrough;
 pub use recorder::{OpenFiles, Past, Recorder};
 use requests::{Adapter, Shared};
+pub use uses::{Use, Uses, Witness};
 
 /// How long the kernel may take to ask its first question, which it does when the file system is made.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -132,10 +134,11 @@ impl<V: Vfs + 'static> Session<V> {
     /// device, and `ENOTCONN` if its file system is gone.
     pub fn new(vfs: Arc<V>, device: OwnedFd, options: Options) -> io::Result<Self> {
         let greeting = Greeting::hear(device.as_fd())?;
-        Self::first(vfs, device, &greeting, options, None)
+        Self::first(vfs, device, &greeting, options, None, None)
     }
 
-    /// The first session of a connection: answers the INIT request. `recorder` is told what another session needs.
+    /// The first session of a connection: answers the INIT request. `recorder` is told what another session needs, `uses` what is
+    /// used.
     ///
     /// # Errors
     /// As [`new`](Self::new).
@@ -145,8 +148,9 @@ impl<V: Vfs + 'static> Session<V> {
         greeting: &Greeting,
         options: Options,
         recorder: Option<Arc<dyn Recorder>>,
+        uses: Option<Arc<Uses>>,
     ) -> io::Result<Self> {
-        let session = Self::negotiate(vfs, device, greeting, options, recorder, None)?;
+        let session = Self::negotiate(vfs, device, greeting, options, (recorder, uses), None)?;
         fuse_device::answer(session.session.as_fd(), &session.answer)?;
         Ok(session)
     }
@@ -163,9 +167,10 @@ impl<V: Vfs + 'static> Session<V> {
         greeting: &Greeting,
         options: Options,
         recorder: Arc<dyn Recorder>,
+        uses: Option<Arc<Uses>>,
         files: &OpenFiles,
     ) -> io::Result<Self> {
-        let session = Self::negotiate(vfs, device, greeting, options, Some(recorder), Some(files))?;
+        let session = Self::negotiate(vfs, device, greeting, options, (Some(recorder), uses), Some(files))?;
         if greeting.answer.as_deref() != Some(session.answer.as_slice()) {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,
@@ -183,7 +188,7 @@ impl<V: Vfs + 'static> Session<V> {
         device: OwnedFd,
         greeting: &Greeting,
         options: Options,
-        recorder: Option<Arc<dyn Recorder>>,
+        (recorder, uses): (Option<Arc<dyn Recorder>>, Option<Arc<Uses>>),
         files: Option<&OpenFiles>,
     ) -> io::Result<Self> {
         if options.io == Io::Cached {
@@ -195,7 +200,7 @@ impl<V: Vfs + 'static> Session<V> {
         if let Some(files) = files {
             opens.restore(files);
         }
-        let adapter = Adapter::new(vfs, options.io, opens, recorder, shared.clone());
+        let adapter = Adapter::new(vfs, options.io, opens, (recorder, uses), shared.clone());
         let mut config = fuser::Config::default();
         config.n_threads = Some(options.threads.get());
         let (here, there) = socket::pair()?;

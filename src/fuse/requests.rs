@@ -14,6 +14,7 @@ use super::invalidate::Invalidator;
 use super::observe::Observer;
 use super::opens::Opens;
 use super::recorder::{Recorder, Turn};
+use super::uses::{Intended, Use, Uses};
 use super::{Io, convert, rights};
 
 /// Serves a file system to `fuser`.
@@ -26,6 +27,7 @@ pub(super) struct Adapter<V> {
     pub(super) masks: bool,
     pub(super) opens: Opens,
     pub(super) recorder: Option<Arc<dyn Recorder>>,
+    pub(super) uses: Option<Arc<Uses>>,
     /// True once the kernel is found to ask again what a server that is dead did not answer.
     pub(super) asks_again: Arc<AtomicBool>,
     pub(super) observer: Observer,
@@ -46,7 +48,7 @@ impl<V: Vfs> Adapter<V> {
         vfs: Arc<V>,
         io: Io,
         opens: Opens,
-        recorder: Option<Arc<dyn Recorder>>,
+        (recorder, uses): (Option<Arc<dyn Recorder>>, Option<Arc<Uses>>),
         shared: Shared,
     ) -> Self {
         Self {
@@ -56,10 +58,39 @@ impl<V: Vfs> Adapter<V> {
             masks: false,
             opens,
             recorder,
+            uses,
             asks_again: shared.asks_again,
             observer: Observer::new(shared.metrics),
             invalidator: shared.invalidator,
         }
+    }
+
+    /// Notes that something was used.
+    pub(super) fn used(&self, how: Use, ino: vfs::Ino) {
+        if let Some(uses) = &self.uses {
+            uses.note(how, ino, || self.vfs.whereabouts(ino));
+        }
+    }
+
+    /// Uses something by `logic`, and notes where it was before.
+    pub(super) fn using<T>(
+        &self,
+        how: Use,
+        ino: vfs::Ino,
+        logic: impl FnOnce() -> vfs::Result<T>,
+    ) -> vfs::Result<T> {
+        let intended: Option<Intended> =
+            self.uses.as_ref().and_then(|uses| uses.intend(how, ino, || self.vfs.whereabouts(ino)));
+        let answer = logic()?;
+        if let (Some(uses), Some(intended)) = (&self.uses, intended) {
+            uses.made(intended);
+        }
+        Ok(answer)
+    }
+
+    /// True if the kernel is told to open files without asking.
+    pub(super) fn opens_unasked(&self) -> bool {
+        self.io == Io::Cached && !self.uses.as_ref().is_some_and(|uses| uses.every_open())
     }
 
     /// Ends an open, and with the last one of an inode its backing file.

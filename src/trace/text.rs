@@ -172,6 +172,22 @@ fn add(trace: &mut Trace, text: &[u8]) -> Result<(), String> {
     }
 }
 
+impl Trace {
+    /// Adds lines of uses, each whole.
+    ///
+    /// # Errors
+    /// What is wrong with the first that is none.
+    pub fn add_lines(&mut self, lines: &[u8]) -> Result<(), String> {
+        let end = self.end.take();
+        let answer = lines
+            .split(|byte| *byte == b'\n')
+            .filter(|line| !line.is_empty())
+            .try_for_each(|line| add(self, line));
+        self.end = end;
+        answer
+    }
+}
+
 /// Refuses what is no path in a view.
 fn check(path: &[u8]) -> Result<(), String> {
     let bad = |name: &[u8]| name.is_empty() || name == b"." || name == b".." || name.contains(&0);
@@ -270,7 +286,8 @@ mod tests {
             let answer = with(line);
             assert!(answer.contains(said), "{line}: {answer}");
         }
-        let newer = String::from_utf8_lossy(&text).replace("\"nixviewTrace\":1", "\"nixviewTrace\":2");
+        let newer =
+            String::from_utf8(text.clone()).unwrap().replace("\"nixviewTrace\":1", "\"nixviewTrace\":2");
         assert!(read_text(newer.as_bytes()).unwrap_err().contains("its version is 2"));
         assert!(read_text(b"{\"roots\":[]}\n").unwrap_err().contains("no \"nixviewTrace\""));
         assert!(read_text(&vec![b'x'; 1 << 20]).unwrap_err().contains("line 1: it is longer"));

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::node::{Held, Identity, LowerPath, Node, Source};
 use super::number;
 use super::record::{Done, Event, Recorder};
-use crate::vfs::{Errno, FileKind, Generation, Ino, Name};
+use crate::vfs::{Errno, FileKind, Generation, Ino, Name, Whereabouts};
 
 /// The nodes of a view.
 pub(super) struct Table<LO, UO> {
@@ -142,6 +142,14 @@ impl<LO, UO> Table<LO, UO> {
         }
         path.reverse();
         Some(path)
+    }
+
+    /// Where an inode is: in the lower, as long as that shows.
+    pub(super) fn whereabouts(&self, ino: Ino) -> Option<Whereabouts> {
+        let upper = !self.nodes.get(&ino.0)?.source.has_lower();
+        let names = if upper { self.path(ino) } else { self.lower_path(ino) }?;
+        let path = names.iter().map(Name::as_bytes).collect::<Vec<_>>().join(&b'/');
+        Some(Whereabouts { path, upper })
     }
 
     /// The directories above an inode, nearest first, the root last; ends where a name is gone.

@@ -24,7 +24,7 @@ use parking_lot::Mutex;
 use crate::layer::{Lower, Upper};
 use crate::vfs::{
     Attr, Caller, DirEntry, Entry, Errno, Error, Flow, Handle, Ino, Name, OpenFlags, Opened, RenameMode,
-    Result, SeekTarget, SetAttr, StatFs, Vfs, XattrMode,
+    Result, SeekTarget, SetAttr, StatFs, Vfs, Whereabouts, XattrMode,
 };
 
 mod attr;
@@ -292,6 +292,10 @@ impl<L: Lower, U: Upper> Vfs for UnionFs<L, U> {
 
     fn parent(&self, ino: Ino) -> Result<Ino> {
         self.parent_of(ino).map_err(of("parent", ino))
+    }
+
+    fn whereabouts(&self, ino: Ino) -> Option<Whereabouts> {
+        self.table.lock().whereabouts(ino)
     }
 
     fn statfs(&self) -> Result<StatFs> {

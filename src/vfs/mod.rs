@@ -13,7 +13,7 @@ pub use error::{Errno, Error, Result};
 pub use name::{NAME_MAX, Name};
 pub use types::{
     Attr, Caller, DirEntry, Entry, FileKind, Flow, Generation, Handle, Ino, OpenFlags, Opened, RenameMode,
-    SeekTarget, SetAttr, SetTime, StatFs, Timespec, XattrMode,
+    SeekTarget, SetAttr, SetTime, StatFs, Timespec, Whereabouts, XattrMode,
 };
 
 /// A file system: one method per operation of the FUSE protocol, without the protocol.
@@ -123,6 +123,12 @@ pub trait Vfs: Send + Sync {
 
     /// The directory that holds this one; the root's is the root.
     fn parent(&self, ino: Ino) -> Result<Ino>;
+
+    /// Where an inode is, for whoever wants to know what is used; `None` if that cannot be told. No I/O.
+    fn whereabouts(&self, ino: Ino) -> Option<Whereabouts> {
+        let _ = ino;
+        None
+    }
 
     /// Sizes of the file system.
     fn statfs(&self) -> Result<StatFs>;

@@ -254,6 +254,15 @@ pub enum Flow {
     Full,
 }
 
+/// Where an inode is.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Whereabouts {
+    /// Its path from the root, without a slash in front; that of the root is empty. Of what the lower layer has the path there.
+    pub path: Vec<u8>,
+    /// Only the upper layer has it: it is new, or was copied up.
+    pub upper: bool,
+}
+
 /// Sizes of the file system, as statfs(2) shows them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct StatFs {

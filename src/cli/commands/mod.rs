@@ -25,6 +25,8 @@ pub mod reset;
 pub mod run;
 pub mod shell;
 pub mod status;
+pub mod trace;
+pub mod trace_report;
 pub mod umount;
 pub mod upper;
 
@@ -39,6 +41,8 @@ pub enum Command {
     Du(du::Args),
     /// Simulate environments as OCI images: their layers, and what these store, share and pull
     Layers(layers::Args),
+    /// Record which files and store paths of a view are used, and say what never is
+    Trace(trace::Args),
     /// Remove what the caches have not used for a while
     Gc(gc::Args),
     /// Mount a view of an environment on a directory
@@ -84,6 +88,7 @@ impl Command {
             Self::Closure(args) => closure::run(args, context),
             Self::Du(args) => du::run(args, context),
             Self::Layers(args) => layers::run(args, context),
+            Self::Trace(args) => trace::run(args, context),
             Self::Gc(args) => gc::run(args, context),
             Self::Mount(args) => mount::run(args, context),
             Self::Umount(args) => umount::run(args, context),

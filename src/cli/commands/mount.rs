@@ -92,7 +92,9 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     request.no_exec = has(MountOption::Noexec);
     let lock = args.view.lock()?;
 
-    let own = args.foreground || args.fusermount || args.no_daemon;
+    // What the daemon writes is root's: a user's trace is written by the user's own keeper.
+    let own =
+        args.foreground || args.fusermount || args.no_daemon || (request.trace.is_some() && !privileged);
     if let Some(client) = if own { None } else { ask::daemon(context)? } {
         request.state_dir = privileged.then(|| context.state.state.clone());
         let directory = daemon::open_target(&target).map_err(failed)?;

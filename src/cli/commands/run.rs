@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use super::trace::Summary;
 use crate::cli::environment::{Files, enter_program};
 use crate::cli::view::{LimitArgs, UpperArgs, ViewArgs, absolute, dirs, failed, warn};
 use crate::cli::{CliError, Context, ErrorContext};
@@ -118,6 +119,10 @@ pub(super) fn execute(
     let usable = &mut |_: &_, warnings: &[String]| warn(context, warnings);
     let outcome = daemon::run(&spec, &dirs(context), &program, options, how.user_namespace, usable);
     drop(files);
+    if let (Some(file), Ok(_)) = (&how.view.trace, &outcome) {
+        let trace = crate::trace::read(file).context("the trace was not written")?;
+        context.output.note(&format!("nixview: {}", Summary::of(file, &trace).text()));
+    }
     match outcome.map_err(failed)? {
         Outcome::Ended { code, warnings } => {
             warn(context, &warnings);

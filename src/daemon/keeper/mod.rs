@@ -34,6 +34,7 @@ use super::pin::Pinned;
 use super::record::Record;
 use super::registry::{Claim, Registry};
 use super::target::Target;
+use super::trace::Traced;
 use crate::sys::mount::Unmount;
 use crate::sys::signals::Signals;
 use crate::sys::{memory as own_memory, process};
@@ -156,6 +157,7 @@ pub fn serve(
         claim: Some(claim),
         upper: None,
         pinned: None,
+        traced: None,
         target: None,
         mount: None,
         mounted: None,
@@ -172,6 +174,8 @@ struct Held {
     claim: Option<Claim>,
     upper: Option<UpperDir>,
     pinned: Option<Pinned>,
+    /// What can be traced of the view.
+    traced: Option<Traced>,
     /// Where it will be mounted, and the mount while it has no place. A server must not have them: it would use its own view.
     target: Option<Target>,
     mount: Option<OwnedFd>,
@@ -201,6 +205,9 @@ impl Held {
         };
         if let Some((target, connection)) = mounted {
             note(format!("cannot unmount {}", target.display()), take_away(&target, connection));
+        }
+        if let Some(traced) = self.traced.take() {
+            note("cannot write the trace of the view".to_owned(), traced.end(shown));
         }
         if let Some(upper) = upper {
             let path = upper.path().to_owned();

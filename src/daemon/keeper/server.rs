@@ -17,7 +17,8 @@ use super::{Caller, Held};
 use crate::daemon::error::{Attempt, Failure};
 use crate::daemon::record::{Place, Record};
 use crate::daemon::registry::State;
-use crate::fuse::{self, Greeting, Session};
+use crate::daemon::trace::Recording;
+use crate::fuse::{self, Greeting, Session, Uses};
 use crate::sys::process::{self, Fork};
 use crate::sys::signals::wait_readable;
 use crate::sys::{memory, socket};
@@ -38,6 +39,16 @@ pub(super) struct Part<'a> {
 
 /// What the keeper of a first server tells it before whoever asked for the view is told of it.
 pub(super) const KNOWN: &[u8] = b"known";
+
+/// Why a server does not wait any more.
+enum Heard {
+    /// The view is over.
+    End,
+    /// Its keeper says something, or is dead.
+    Keeper(Vec<u8>),
+    /// A tracer wants something, or may be dead.
+    Tracer,
+}
 
 /// Why a server could not serve.
 enum NotServing {
@@ -76,8 +87,8 @@ pub(super) fn start(
 impl Part<'_> {
     /// Serves; answers the exit code.
     fn be_it(&self, link: &Arc<Link>, held: &mut Held) -> u8 {
-        let session = match self.session(link, held) {
-            Ok(session) => session,
+        let (session, recording) = match self.recorded_session(link, held) {
+            Ok(serving) => serving,
             Err(NotServing::NoPassthrough(error)) => {
                 link.tell(&Word::NoPassthrough { why: error.to_string() }, None);
                 return 1;
@@ -99,14 +110,21 @@ impl Part<'_> {
         link.tell(&Word::Serving { answer, can_be_followed }, None);
         memory::give_back();
         let mut known = self.before.is_some();
+        let mut recording = recording;
         loop {
-            let heard = wait_readable(&[ended.as_fd(), link.as_fd()], None).and_then(|ready| {
-                if ready.first() == Some(&true) { Ok(None) } else { link.hear().map(Some) }
+            let watched = [ended.as_fd(), link.as_fd(), recording.woken()];
+            let heard = wait_readable(&watched, recording.patience()).and_then(|ready| {
+                Ok(match ready.as_slice() {
+                    [true, ..] => Heard::End,
+                    [_, true, _] => Heard::Keeper(link.hear()?),
+                    _ => Heard::Tracer,
+                })
             });
             match heard {
-                Ok(None) => return end_code(&ended),
-                Ok(Some(word)) if word == KNOWN => known = true,
-                Ok(Some(_)) => return self.go_on_alone(held, &ended, known),
+                Ok(Heard::End) => return end_code(&ended),
+                Ok(Heard::Tracer) => recording.heed(),
+                Ok(Heard::Keeper(word)) if word == KNOWN => known = true,
+                Ok(Heard::Keeper(_)) => return self.go_on_alone(held, &ended, known, &mut recording),
                 Err(error) => {
                     tracing::error!(%error, "the server cannot wait");
                     return 1;
@@ -115,8 +133,21 @@ impl Part<'_> {
         }
     }
 
+    /// A session, and what is recorded of it.
+    fn recorded_session(
+        &self,
+        link: &Arc<Link>,
+        held: &Held,
+    ) -> Result<(Session<Tree>, Recording), NotServing> {
+        let traced = held.traced.as_ref().ok_or_else(|| io::Error::from(io::ErrorKind::NotFound));
+        let recording = traced
+            .and_then(Recording::new)
+            .map_err(|error| NotServing::Failed(Failure::of("cannot record what is used", &error)))?;
+        Ok((self.session(link, held, recording.uses())?, recording))
+    }
+
     /// A session that has negotiated, with what a server before this one had.
-    fn session(&self, link: &Arc<Link>, held: &Held) -> Result<Session<Tree>, NotServing> {
+    fn session(&self, link: &Arc<Link>, held: &Held, uses: Arc<Uses>) -> Result<Session<Tree>, NotServing> {
         let failed = |what: &str, error: &io::Error| NotServing::Failed(Failure::of(what, error));
         let start = |error: io::Error| failed("cannot start the FUSE session", &error);
         let spec = self.serving.spec;
@@ -129,7 +160,8 @@ impl Part<'_> {
             let ledger = Arc::new(Ledger::first(memory, Arc::clone(link)).map_err(start)?);
             let tree = build::build(spec, self.lower.clone(), upper, passthrough, ledger.clone())
                 .map_err(|error| NotServing::Failed(Failure::of("cannot put the view together", &error)))?;
-            let first = Session::first(Arc::new(tree), device, self.greeting, options, Some(ledger));
+            let first =
+                Session::first(Arc::new(tree), device, self.greeting, options, Some(ledger), Some(uses));
             return match first {
                 Ok(session) if passthrough => {
                     let taken = backing_file().and_then(|file| session.takes_backing(file.as_fd()));
@@ -143,7 +175,7 @@ impl Part<'_> {
         Ledger::next(memory, Arc::clone(link), before, |ledger, past, files| {
             let tree =
                 build::resume(spec, self.lower.clone(), upper, passthrough, ledger.clone(), past, held_open)?;
-            Session::next(Arc::new(tree), device, self.greeting, options, ledger, files)
+            Session::next(Arc::new(tree), device, self.greeting, options, ledger, Some(uses), files)
         })
         .map_err(|error| failed("cannot go on where the server before was killed", &error))
     }
@@ -151,7 +183,7 @@ impl Part<'_> {
     /// The keeper is dead: keeps the view, which nobody else does now, and takes it back at the end.
     ///
     /// A view of which nobody was told is taken back now.
-    fn go_on_alone(&self, held: &mut Held, ended: &OwnedFd, known: bool) -> u8 {
+    fn go_on_alone(&self, held: &mut Held, ended: &OwnedFd, known: bool, recording: &mut Recording) -> u8 {
         let name = &self.serving.spec.name;
         let record = match self.serving.registry.state(name) {
             Ok(Some(State::Served(record))) => *record,
@@ -170,7 +202,7 @@ impl Part<'_> {
             tracing::warn!(view = %name, "the keeper is dead: this server goes on alone, and is not started again if it dies");
             let own = rustix::process::getpid().as_raw_nonzero().get();
             held.publish(&Record { pid: own, server: Some(own), ..record })
-                .and_then(|()| self.serving.wait_alone(held, ended))
+                .and_then(|()| self.serving.wait_alone(held, ended, recording))
         } else {
             self.serving.take_from_users(held, None, ended)
         };

@@ -14,6 +14,7 @@ use crate::daemon::pin::{self, Pinned};
 use crate::daemon::record::{self, ClosureRecord, ExtraRootRecord, Place, Record, UpperRecord};
 use crate::daemon::registry::Registry;
 use crate::daemon::target::{Target, refuse_view};
+use crate::daemon::trace::Traced;
 use crate::lock::{Digest, EnvLock};
 use crate::sys::fuse_connection::FuseConnection;
 use crate::sys::signals::Signals;
@@ -45,6 +46,8 @@ impl Serving<'_> {
         let mut record = self.record(held);
         held.publish(&record)?;
 
+        let traced = Traced::new(self.spec.trace.as_deref());
+        held.traced = Some(traced.attempt(|| "cannot have memory for the view".to_owned())?);
         let store = open_read_only(&self.spec.store.real)
             .attempt(|| format!("cannot open the store {} read-only", self.spec.store.real.display()))?;
         let lower = build::lower(&self.spec.lock, &closure, &self.spec.store, &store, &self.dirs.state)
@@ -53,6 +56,10 @@ impl Serving<'_> {
         let connection = Connecting { serving: &self, lower: &lower, store: &store }.connect(held, caller)?;
         record.io = connection.io.name().to_owned();
         record.server = connection.process.number();
+        if let (Some(traced), Some(path)) = (&mut held.traced, &self.spec.trace) {
+            let begun = traced.begin(&record, &self.spec.lock);
+            begun.attempt(|| format!("cannot write the trace {}", path.display()))?;
+        }
         held.shown = held.mount.is_none();
         let mount = held.mount.take();
         if let (Some(mount), Some(Target { path, directory })) = (&mount, held.target.take()) {

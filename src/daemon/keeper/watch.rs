@@ -10,6 +10,7 @@ use super::setup::Serving;
 use super::{Caller, GRACE, Held, SETTLING, take_away};
 use crate::daemon::error::{Attempt, Failure};
 use crate::daemon::record::Record;
+use crate::daemon::trace::Recording;
 use crate::sys::fuse_device;
 use crate::sys::process::{self, Ended};
 use crate::sys::signals::wait_readable;
@@ -219,16 +220,25 @@ impl Serving<'_> {
     }
 
     /// What a server does whose keeper is dead, until the view is unmounted for good, or this process is told to end.
-    pub(super) fn wait_alone(&self, held: &mut Held, ended: &OwnedFd) -> Result<(), Failure> {
+    pub(super) fn wait_alone(
+        &self,
+        held: &mut Held,
+        ended: &OwnedFd,
+        recording: &mut Recording,
+    ) -> Result<(), Failure> {
         let attempt = || "cannot wait for the end of the view".to_owned();
         loop {
-            let ready = wait_readable(&[ended.as_fd(), self.signals.as_fd()], None).attempt(attempt)?;
+            let watched = [ended.as_fd(), self.signals.as_fd(), recording.woken()];
+            let ready = wait_readable(&watched, recording.patience()).attempt(attempt)?;
             if ready.first() == Some(&true) {
                 held.mounted = None;
                 return Ok(());
             }
             if self.signals.next().attempt(attempt)?.is_some() {
                 return self.take_from_users(held, None, ended);
+            }
+            if matches!(ready.as_slice(), [_, false, _]) {
+                recording.heed();
             }
         }
     }

@@ -57,6 +57,10 @@ pub(super) fn restrict(
         return Err(Failure::new(format!("users may have views of the store {given} alone"))
             .hint(format!("ask with --store {given}")));
     }
+    if request.trace.is_some() {
+        return Err(Failure::new("only root may have the daemon write a trace")
+            .hint("without the daemon ('--no-daemon') the view is traced as you; or trace it with 'nixview run --trace'"));
+    }
     let name = match (&request.name, &request.place) {
         (Some(name), _) => name.parse().attempt(|| "cannot name the view".to_owned())?,
         (None, Place::Directory { path }) => ViewName::of_target(path)

@@ -1,0 +1,113 @@
+//! The keeper's part: holds what is shared, and at the end writes the file of a view that was traced from its beginning.
+
+use std::fs::File;
+use std::io::{self, Read, Seek, Write};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use super::shared::{NONE, Shared, Slot, WHOLE};
+use crate::daemon::record::Record;
+use crate::lock::EnvLock;
+use crate::trace::{self, Draft, End, Head, TracedClosure};
+
+/// What can be traced of a view.
+#[derive(Debug)]
+pub(in crate::daemon) struct Traced {
+    pub(super) shared: Shared,
+    /// The server's end of the pipe.
+    pub(super) woken: File,
+    /// The file of a trace of the whole view, and its head once that is known.
+    file: Option<(PathBuf, Option<Head>)>,
+}
+
+/// Seconds since 1970.
+pub(super) fn now() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+/// The first line of a trace of a view.
+pub(super) fn head(record: &Record, environment: &str, store_dir: &str, whole: bool) -> Head {
+    Head {
+        nixview_trace: trace::VERSION,
+        view: record.name.to_string(),
+        environment: environment.to_owned(),
+        lock_file: record.lock_file.clone(),
+        closure: TracedClosure { digest: record.closure.digest.clone(), count: record.closure.count },
+        store: record.store.clone(),
+        store_dir: store_dir.to_owned(),
+        io: record.io.clone(),
+        exact: whole || record.io == crate::fuse::Io::Passthrough.name(),
+        from_start: whole,
+        since: now(),
+    }
+}
+
+impl Traced {
+    /// Of a view that is to be set up, with the file if it is to be traced from its beginning.
+    ///
+    /// # Errors
+    /// As memfd_create(2) and pipe(2).
+    pub(in crate::daemon) fn new(file: Option<&Path>) -> io::Result<Self> {
+        let (shared, woken) = Shared::new(if file.is_some() { WHOLE } else { NONE })?;
+        Ok(Self { shared, woken, file: file.map(|file| (file.to_owned(), None)) })
+    }
+
+    /// True if it is traced from its beginning.
+    pub(super) fn is_whole(&self) -> bool {
+        self.file.is_some()
+    }
+
+    /// The view is about to be used: its file is there from here on.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub(in crate::daemon) fn begin(&mut self, record: &Record, lock: &EnvLock) -> io::Result<()> {
+        let Some((path, known)) = &mut self.file else { return Ok(()) };
+        let head = head(record, &lock.name, lock.store_dir.as_str(), true);
+        write(path, &head, None)?;
+        *known = Some(head);
+        Ok(())
+    }
+
+    /// The view has ended: writes the file; one of a view that nobody saw goes away.
+    ///
+    /// # Errors
+    /// If it cannot be written, with its path.
+    pub(in crate::daemon) fn end(self, shown: bool) -> io::Result<()> {
+        let Some((path, Some(head))) = &self.file else { return Ok(()) };
+        let done = if shown { write(path, head, Some(&self.shared)) } else { std::fs::remove_file(path) };
+        done.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
+    }
+}
+
+fn write(path: &Path, head: &Head, shared: Option<&Shared>) -> io::Result<()> {
+    let mut draft = Draft::new(path)?;
+    draft.write_all(&trace::head_line(head)?)?;
+    if let Some(shared) = shared {
+        let mut log = shared.log.try_clone()?;
+        log.rewind()?;
+        copy_lines(&mut log, &mut draft)?;
+        let complete = shared.get(Slot::Lost)? == 0;
+        draft.write_all(&trace::end_line(End { until: now(), complete })?)?;
+    }
+    draft.finish()
+}
+
+/// Copies whole lines.
+fn copy_lines(from: &mut impl Read, to: &mut impl Write) -> io::Result<()> {
+    let mut buffer = vec![0; 128 << 10];
+    let mut kept = 0;
+    loop {
+        let read = match from.read(buffer.get_mut(kept..).unwrap_or_default()) {
+            Ok(0) => return Ok(()),
+            Ok(read) => read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
+        let filled = kept + read;
+        let whole = buffer.iter().take(filled).rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1);
+        to.write_all(buffer.get(..whole).unwrap_or_default())?;
+        buffer.copy_within(whole..filled, 0);
+        kept = filled - whole;
+    }
+}

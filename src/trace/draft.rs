@@ -1,0 +1,93 @@
+//! A file that appears under its name when it is whole.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+/// A file that is being written beside the place that it will have; dropped, it goes away.
+#[derive(Debug)]
+pub struct Draft {
+    path: PathBuf,
+    draft: PathBuf,
+    file: Option<File>,
+}
+
+impl Draft {
+    /// Begins a file that will be `path`, in the place of what is there.
+    ///
+    /// # Errors
+    /// As open(2); `InvalidInput` if `path` is something other than a file.
+    pub fn new(path: &Path) -> io::Result<Self> {
+        if fs::metadata(path).is_ok_and(|found| !found.is_file()) {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is there, and no regular file"));
+        }
+        let name = path.file_name().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+        let mut draft = std::ffi::OsString::from(".");
+        draft.push(name);
+        draft.push(format!(".{}.new", std::process::id()));
+        let draft = path.with_file_name(draft);
+        let file = File::options().write(true).create_new(true).mode(0o644).open(&draft)?;
+        Ok(Self { path: path.to_owned(), draft, file: Some(file) })
+    }
+
+    /// Gives it its name.
+    ///
+    /// # Errors
+    /// As fsync(2) and rename(2); then nothing is left of it.
+    pub fn finish(mut self) -> io::Result<()> {
+        if let Some(file) = &self.file {
+            file.sync_all()?;
+        }
+        fs::rename(&self.draft, &self.path)?;
+        self.file = None;
+        Ok(())
+    }
+}
+
+impl Write for Draft {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.as_mut().map_or(Ok(0), |file| file.write(bytes))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        if self.file.is_some()
+            && let Err(error) = fs::remove_file(&self.draft)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!(draft = %self.draft.display(), %error, "a draft stays behind");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "test code")]
+
+    use super::*;
+
+    #[test]
+    fn it_is_there_whole_or_not_at_all() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("web.trace");
+        fs::write(&path, "old").unwrap();
+        let names = || fs::read_dir(dir.path()).unwrap().count();
+        let mut draft = Draft::new(&path).unwrap();
+        draft.write_all(b"half").unwrap();
+        assert_eq!((fs::read(&path).unwrap(), names()), (b"old".to_vec(), 2));
+        drop(draft);
+        assert_eq!((fs::read(&path).unwrap(), names()), (b"old".to_vec(), 1));
+        let mut draft = Draft::new(&path).unwrap();
+        draft.write_all(b"whole").unwrap();
+        draft.finish().unwrap();
+        assert_eq!((fs::read(&path).unwrap(), names()), (b"whole".to_vec(), 1));
+        assert!(Draft::new(Path::new("/dev/null")).is_err(), "a device is not replaced");
+        assert!(Draft::new(dir.path()).is_err());
+    }
+}
