@@ -22,6 +22,7 @@ pub mod environment;
 pub mod error;
 pub mod layers_answer;
 mod log;
+pub mod only_traced;
 pub mod output;
 pub mod shown_change;
 pub mod size;

@@ -251,7 +251,15 @@ pub fn check(file: &Path, trace: &Trace, lock_file: &Path, lock: &EnvLock) -> Re
 }
 
 /// The closure of a lock, which must be the one that was locked.
-fn closure(file: &Path, lock: &EnvLock, location: &Location, context: &Context) -> Result<Closure, CliError> {
+///
+/// # Errors
+/// If it is not, or cannot be had.
+pub fn closure(
+    file: &Path,
+    lock: &EnvLock,
+    location: &Location,
+    context: &Context,
+) -> Result<Closure, CliError> {
     let text = file.display();
     verify_store(lock, &location.dir).with_context(|| format!("cannot use {text} here"))?;
     let (closure, _) = lock

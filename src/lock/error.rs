@@ -45,6 +45,12 @@ pub enum LockError {
         /// The version that is known.
         known: u64,
     },
+    /// A lock keeps what the closure of its roots does not have.
+    #[error("it keeps {path}, which is not in the closure of its roots")]
+    Foreign {
+        /// What.
+        path: crate::store::StorePath,
+    },
     /// The closure is another one than the one that was locked.
     #[error(
         "the closure has {actual_count} paths ({actual}), but the lock has {locked_count} ({locked}): it was made \

@@ -125,6 +125,7 @@ pub fn make(request: &Request, location: &Location, state_dir: &Path) -> Result<
         environment: None,
         extra_roots,
         mode: request.mode,
+        only: None,
         name: request.name.clone().or(name).unwrap_or_else(|| default_name(&roots)),
         roots,
         source,

@@ -180,7 +180,7 @@ impl EnvLock {
         Starts::new(&self.roots, &self.extra_roots, self.mode)
     }
 
-    /// The closure that it names, out of a store as it is now, and what that was asked if it was; `state` is where caches
+    /// The closure that it names, or the part that it keeps, out of a store as it is now, and what that was asked if it was; `state` is where caches
     /// lie. It is not compared with what was locked: see [`super::verify`].
     ///
     /// # Errors
@@ -188,10 +188,10 @@ impl EnvLock {
     pub fn closure_in(&self, store: &Location, state: &Path) -> Result<(Closure, Option<Known>), LockError> {
         let (starts, cache) = (self.starts(), Cache::open(state));
         if let Some(closure) = starts.unchanged(&cache, store) {
-            return Ok((closure, None));
+            return Ok((self.kept(closure)?, None));
         }
         let known = Known::open(store, None, state)?;
         let closure = starts.closure(&known, &cache)?;
-        Ok((closure, Some(known)))
+        Ok((self.kept(closure)?, Some(known)))
     }
 }

@@ -1,7 +1,7 @@
 //! Is the closure still the one that was locked?
 
 use super::error::LockError;
-use super::format::EnvLock;
+use super::format::{EnvLock, LockedClosure};
 use crate::closure::Closure;
 use crate::store::StoreDir;
 
@@ -13,12 +13,17 @@ use crate::store::StoreDir;
 /// # Errors
 /// [`LockError::Differs`] with both counts.
 pub fn verify(lock: &EnvLock, closure: &Closure) -> Result<(), LockError> {
-    let (locked, actual) = (lock.closure.digest.to_string(), closure.digest());
+    differs(&lock.closure, closure)
+}
+
+/// Refuses a closure that is not the one that was locked.
+pub(super) fn differs(of: &LockedClosure, closure: &Closure) -> Result<(), LockError> {
+    let (locked, actual) = (of.digest.to_string(), closure.digest());
     let actual_count = closure.count() as u64;
-    if locked == actual && lock.closure.count == actual_count {
+    if locked == actual && of.count == actual_count {
         return Ok(());
     }
-    Err(LockError::Differs { locked, locked_count: lock.closure.count, actual, actual_count })
+    Err(LockError::Differs { locked, locked_count: of.count, actual, actual_count })
 }
 
 /// Says whether the lock is of a store with this directory.

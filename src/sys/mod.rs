@@ -13,6 +13,7 @@ pub mod fusermount;
 pub mod lock;
 pub mod loop_device;
 pub mod memory;
+pub mod memory_file;
 pub mod mount;
 pub mod mount_id;
 pub mod mountinfo;

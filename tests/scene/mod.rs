@@ -75,6 +75,7 @@ impl Scene {
             },
             mode,
             name: label.to_owned(),
+            only: None,
             roots: vec![Root::plain(root)],
             source: Source::new(nixview::lock::source::Kind::Paths, vec![label.to_owned()]),
             store_dir: location.dir.clone(),

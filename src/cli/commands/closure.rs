@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use serde_json::json;
 
+use crate::cli::only_traced;
 use crate::cli::output::{count, size};
 use crate::cli::source::{SOURCES, SourceArgs};
 use crate::cli::{CliError, Context, ErrorContext};
@@ -128,6 +129,9 @@ fn open(text: &str, args: &Args, context: &Context) -> Result<Environment, CliEr
     let (closure, known) = lock
         .closure_in(&location, &context.state.state)
         .with_context(|| format!("cannot find the closure of {text}"))?;
+    if !args.json {
+        only_traced::note(&lock, Path::new(text), &location, context)?;
+    }
     let references = known.map_or(Source::At(location), |known| Source::Opened(Box::new(known)));
     if let Err(error) = verify(&lock, &closure) {
         if !args.show.diff {
@@ -248,10 +252,12 @@ fn tree(env: Environment, context: &Context) -> Result<(), CliError> {
     let below = env.starts.below(known.references(), &env.closure).context("cannot follow the references")?;
     let mut tops: Vec<StorePath> =
         env.starts.roots().iter().filter(|root| env.closure.contains(root)).cloned().collect();
-    if tops.is_empty() {
-        let referred: BTreeSet<&StorePath> = below.values().flatten().collect();
-        tops = env.closure.paths().iter().filter(|path| !referred.contains(path)).cloned().collect();
-    }
+    // Of a part of a closure also what nothing refers to any more.
+    let referred: BTreeSet<&StorePath> = below.values().flatten().collect();
+    let unreferred =
+        env.closure.paths().iter().filter(|path| !referred.contains(path) && !tops.contains(path));
+    let unreferred: Vec<StorePath> = unreferred.cloned().collect();
+    tops.extend(unreferred);
     for extra in env.starts.extra() {
         if !tops.contains(&extra.path) {
             tops.push(extra.path.clone());

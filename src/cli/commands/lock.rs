@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use serde::Serialize;
 
 use crate::cli::environment::{self, Recorded};
+use crate::cli::only_traced;
 use crate::cli::output::{count, size};
 use crate::cli::source::{SOURCES, SourceArgs};
 use crate::cli::{CliError, Context, ErrorContext};
@@ -21,7 +22,8 @@ use crate::lock::{Evaluation, Made};
     nixview lock --mode dev /nix/store/HASH-hello.drv\n  \
     nixview lock --env ./shell.nix && nixview shell --closure env.lock\n  \
     nixview lock ./result --extra-root certificates=/nix/store/HASH-nss-cacert\n  \
-    nix-store -qR ./result | nixview lock - --name app"))]
+    nix-store -qR ./result | nixview lock - --name app\n  \
+    nixview lock --only-traced app.trace env.lock -o small.lock && nixview run --closure small.lock -- app"))]
 pub struct Args {
     /// What to lock; see below
     #[arg(value_name = "SOURCE", required = true)]
@@ -33,6 +35,11 @@ pub struct Args {
     /// derivation is run once, in a view, unless it was before; implies --mode dev [default: record none]
     #[arg(long)]
     pub env: bool,
+    /// Propose a smaller lock: of LOCK, given as SOURCE, keep what it starts from and the store paths that were used by this trace (see
+    /// 'nixview trace'); can be given several times. Nothing that needs the rest works then: try it [default: keep the closure]
+    #[arg(long, value_name = "TRACE", conflicts_with_all = ["env", "name", "mode", "extra_root", "realise", "arg", "argstr", "include",
+        "option", "input", "evaluate"])]
+    pub only_traced: Vec<PathBuf>,
     /// What to call the environment [default: the name of SOURCE]
     #[arg(short, long, value_name = "NAME")]
     pub name: Option<String>,
@@ -70,6 +77,9 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     if file.is_none() && args.json {
         return Err(CliError::usage("--json and -o - both want standard output"));
     }
+    if !args.only_traced.is_empty() {
+        return propose(args, context);
+    }
     let mode = if args.env { Mode::Dev } else { Mode::Runtime };
     if args.env && args.how.mode.is_some_and(|mode| mode != Mode::Dev) {
         return Err(CliError::usage("--env is of an environment for developing")
@@ -98,6 +108,28 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
         context.output.json(&report(&made, file, written, recorded))?;
     } else {
         context.output.line(&said(&made, file, written, recorded))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Writes a lock of what was used.
+fn propose(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
+    let [lock] = args.sources.as_slice() else {
+        return Err(CliError::usage("--only-traced makes a smaller lock of one LOCK: give one lock file"));
+    };
+    let location = args.how.location()?;
+    let (kept, written) =
+        only_traced::propose(Path::new(lock), &args.only_traced, &args.output, &location, context)?;
+    let Some(file) = &kept.file else { return Ok(ExitCode::SUCCESS) };
+    if args.json {
+        context.output.json(&kept)?;
+    } else {
+        let same = if written { "" } else { " (the lock says so already)" };
+        context.output.line(&format!("{}: {}{same}", file.display(), kept.text()))?;
+        context.output.note(&format!(
+            "nixview: note: a proposal; try what you need with 'nixview run --closure {} -- COMMAND'",
+            file.display()
+        ));
     }
     Ok(ExitCode::SUCCESS)
 }

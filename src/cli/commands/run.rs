@@ -128,7 +128,18 @@ pub(super) fn execute(
             warn(context, &warnings);
             Ok(ExitCode::from(code))
         }
-        Outcome::NotStarted { failure, code } => Err(failed(failure).with_code(code)),
+        Outcome::NotStarted { failure, code } => {
+            let error = failed(failure).with_code(code);
+            Err(match spec.lock.only.as_ref() {
+                Some(only) => error.hint(format!(
+                    "{} keeps {} of {} paths (--only-traced): what is missing may be in the rest",
+                    spec.lock_file.display(),
+                    spec.lock.closure.count,
+                    only.of.count
+                )),
+                None => error,
+            })
+        }
     }
 }
 

@@ -5,11 +5,12 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 
-use rustix::fs::{MemfdFlags, Mode, OFlags};
 use rustix::pipe::PipeFlags;
+
+use crate::sys::memory_file::{self, Wanted};
 
 /// The names of the files, as `/proc/PID/fd` shows them.
 const CONTROL: &str = "nixview-trace";
@@ -35,9 +36,8 @@ pub(super) enum Slot {
     Recorded,
     /// Not 0 if there was no memory for all of it.
     Lost,
-    /// The descriptors of the keeper, which a server has under the same numbers.
-    LogDescriptor,
-    WakeDescriptor,
+    /// The number of the pipe.
+    Pipe,
 }
 
 /// The page, the log and the pipe.
@@ -54,19 +54,11 @@ impl Shared {
     /// # Errors
     /// As memfd_create(2) and pipe(2).
     pub(super) fn new(wanted: u64) -> io::Result<(Self, File)> {
-        let file = |name| -> io::Result<File> {
-            let file = rustix::fs::memfd_create(name, MemfdFlags::CLOEXEC)?;
-            rustix::fs::fchmod(&file, Mode::RUSR | Mode::WUSR)?;
-            Ok(file.into())
-        };
-        let (control, log) = (file(CONTROL)?, file(LOG)?);
-        // Each write is one line, wherever the end is.
-        rustix::fs::fcntl_setfl(&log, OFlags::APPEND)?;
+        let (control, log) = (memory_file::new(CONTROL)?, memory_file::new(LOG)?);
+        memory_file::append(&log)?;
         let (woken, wake) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
         let shared = Self { control, log, wake: wake.into() };
-        let number = |file: &File| u64::try_from(file.as_raw_fd()).unwrap_or_default();
-        shared.set(Slot::LogDescriptor, number(&shared.log))?;
-        shared.set(Slot::WakeDescriptor, number(&shared.wake))?;
+        shared.set(Slot::Pipe, memory_file::pipe_number(&shared.wake)?)?;
         shared.set(Slot::Wanted, wanted)?;
         shared.set(Slot::Magic, MAGIC)?;
         Ok((shared, woken.into()))
@@ -77,25 +69,15 @@ impl Shared {
     /// # Errors
     /// `PermissionDenied` if this user may not; `NotFound` if it has none, or one of another version.
     pub(super) fn of_process(pid: i32) -> io::Result<Self> {
-        let dir = format!("/proc/{pid}/fd");
-        let open = |number: u64, options: &mut std::fs::OpenOptions| options.open(format!("{dir}/{number}"));
-        let mut control = None;
-        for entry in std::fs::read_dir(&dir)? {
-            let path = entry?.path();
-            // One that was closed meanwhile is not it.
-            if std::fs::read_link(&path).is_ok_and(|link| link.as_os_str() == memory_name(CONTROL).as_str()) {
-                control = Some(File::options().read(true).write(true).open(path)?);
-            }
-        }
-        let control = control.ok_or(io::ErrorKind::NotFound)?;
+        let open = |wanted| {
+            memory_file::of_process(pid, wanted)?.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
+        };
+        let control: File = open(Wanted::Memory(CONTROL))?;
         if number(&control, Slot::Magic)? != MAGIC {
             return Err(io::ErrorKind::NotFound.into());
         }
-        let log = open(number(&control, Slot::LogDescriptor)?, File::options().read(true).write(true))?;
-        let wake = open(
-            number(&control, Slot::WakeDescriptor)?,
-            File::options().write(true).custom(OFlags::NONBLOCK),
-        )?;
+        let log = open(Wanted::Memory(LOG))?;
+        let wake = open(Wanted::Pipe(number(&control, Slot::Pipe)?))?;
         Ok(Self { control, log, wake })
     }
 
@@ -148,11 +130,6 @@ impl Shared {
     }
 }
 
-/// What `/proc/PID/fd` shows of a file in memory.
-fn memory_name(name: &str) -> String {
-    format!("/memfd:{name} (deleted)")
-}
-
 fn offset(slot: Slot) -> u64 {
     slot as u64 * 8
 }
@@ -163,16 +140,5 @@ fn number(control: &File, slot: Slot) -> io::Result<u64> {
         Ok(()) => Ok(u64::from_ne_bytes(bytes)),
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(0),
         Err(error) => Err(error),
-    }
-}
-
-/// Flags of open(2) that the standard library has no name for.
-trait Custom {
-    fn custom(&mut self, flags: OFlags) -> &mut Self;
-}
-
-impl Custom for std::fs::OpenOptions {
-    fn custom(&mut self, flags: OFlags) -> &mut Self {
-        std::os::unix::fs::OpenOptionsExt::custom_flags(self, flags.bits().cast_signed())
     }
 }

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::digest::Digest;
 use super::environment::Environment;
+use super::only::Only;
 use super::source::Source;
 use crate::closure::Mode;
 use crate::store::{StoreDir, StorePath};
@@ -47,6 +48,8 @@ pub struct EnvLock {
     pub mode: Mode,
     /// What people call the environment.
     pub name: String,
+    /// The part of the closure that is kept; absent if that is all of it.
+    pub only: Option<Only>,
     /// What the closure starts from, in the order in which it was given.
     pub roots: Vec<Root>,
     /// What was locked, and what decided the result.
@@ -139,6 +142,7 @@ impl EnvLock {
             return Err("\"closure\" has fewer paths than there are roots".to_owned());
         }
         self.check_extra_roots()?;
+        self.check_only()?;
         if let Some(environment) = &self.environment {
             let one = matches!(self.roots.as_slice(), [root] if root.path.is_derivation());
             if self.mode != Mode::Dev || !one {

@@ -25,6 +25,7 @@ pub(in super::super) fn sample() -> EnvLock {
         extra_roots: Vec::new(),
         mode: Mode::Runtime,
         name: "web".to_owned(),
+        only: None,
         roots: vec![
             Root {
                 derivation: Some(path('d', "env.drv")),
@@ -359,7 +360,7 @@ proptest! {
         let references = scanned.then_some(Recorded::Scan);
         let closure = LockedClosure { count, digest: Digest::of(name.as_bytes()), nar_size, references };
         let roots = roots.into_iter().map(root).collect();
-        let lock = EnvLock { closure, environment: None, extra_roots, mode, name, roots, source, store_dir: StoreDir::default(), system };
+        let lock = EnvLock { closure, environment: None, extra_roots, mode, name, only: None, roots, source, store_dir: StoreDir::default(), system };
         let text = lock.print().unwrap();
         let parsed = EnvLock::parse(text.as_bytes(), "x").unwrap();
         prop_assert_eq!(&parsed, &lock);

@@ -6,6 +6,7 @@ use super::{EnvLock, ExtraRoot, LockedClosure, Root, VERSION};
 use crate::closure::Mode;
 use crate::lock::environment::Environment;
 use crate::lock::error::LockError;
+use crate::lock::only::WrittenOnly;
 use crate::lock::source::Source;
 use crate::store::{StoreDir, StorePath};
 
@@ -51,6 +52,7 @@ impl EnvLock {
             extra_roots,
             mode,
             name,
+            only,
             roots,
             source,
             store_dir,
@@ -79,6 +81,7 @@ impl EnvLock {
             extra_roots: extra,
             mode,
             name,
+            only: only.map(WrittenOnly::read).transpose()?,
             roots: all,
             source,
             store_dir,
@@ -103,6 +106,7 @@ impl EnvLock {
                 .collect(),
             mode: self.mode,
             name: self.name.clone(),
+            only: self.only.as_ref().map(WrittenOnly::of),
             roots: roots.collect(),
             source: self.source.clone(),
             store_dir: self.store_dir.clone(),
@@ -129,6 +133,8 @@ struct Written {
     extra_roots: Vec<WrittenExtraRoot>,
     mode: Mode,
     name: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    only: Option<WrittenOnly>,
     roots: Vec<WrittenRoot>,
     source: Source,
     store_dir: StoreDir,

@@ -26,7 +26,7 @@ use super::path::StorePath;
 use super::references::{OutputPath, Reached, ReferenceError, References};
 
 pub use open::{Access, uri};
-pub use records::{OutputRecord, PathRecord, RealisationRecord, Records};
+pub use records::{Links, OutputRecord, PathRecord, RealisationRecord, Records};
 pub use stamp::Stamp;
 
 use open::{OpenError, Opened};
@@ -159,13 +159,13 @@ impl Database {
         })
     }
 
-    /// All that is recorded of `paths` (sorted, each once), in one transaction; without `links` neither references nor
+    /// All that is recorded of `paths` (sorted, each once), in one transaction; without [`Links`] neither references nor
     /// outputs of derivations.
     ///
     /// # Errors
-    /// [`ReferenceError::Unknown`] for a path that is not valid; [`ReferenceError::Broken`] for a reference to one that is
-    /// not among them.
-    pub fn records(&self, paths: &[StorePath], links: bool) -> Result<Records, ReferenceError> {
+    /// [`ReferenceError::Unknown`] for a path that is not valid; [`ReferenceError::Broken`] with [`Links::Closed`] for a
+    /// reference to one that is not among them.
+    pub fn records(&self, paths: &[StorePath], links: Links) -> Result<Records, ReferenceError> {
         self.read(|c| records::records(c, &self.location.dir, paths, links))
     }
 

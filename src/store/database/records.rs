@@ -66,6 +66,17 @@ pub struct Records {
     pub realisations: Vec<RealisationRecord>,
 }
 
+/// Which references and outputs are wanted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Links {
+    /// None.
+    None,
+    /// All, which must lead to paths that are wanted too.
+    Closed,
+    /// Those that lead to paths that are wanted too.
+    Within,
+}
+
 impl Records {
     /// A digest of paths and realisations. References and outputs are not part of it: they follow from contents and names.
     #[must_use]
@@ -97,19 +108,19 @@ impl Records {
     }
 }
 
-/// The rows of `paths` (sorted, each once) and their realisations; with `links` also references and outputs.
+/// The rows of `paths` (sorted, each once) and their realisations; with [`Links`] also references and outputs.
 pub(super) fn records(
     c: &Connection,
     dir: &StoreDir,
     paths: &[StorePath],
-    links: bool,
+    links: Links,
 ) -> Result<Records, QueryError> {
     let (ids, paths) = path_records(c, dir, paths)?;
     let index: HashMap<i64, usize> = ids.iter().enumerate().map(|(index, id)| (*id, index)).collect();
     let realisations = realisations(c, &index)?;
     let mut records = Records { paths, realisations, ..Records::default() };
-    if links {
-        records.references = references(c, dir, &ids, &index, &records.paths)?;
+    if links != Links::None {
+        records.references = references(c, dir, &ids, &index, &records.paths, links)?;
         records.outputs = outputs(c, &ids, &index, &records.paths)?;
     }
     Ok(records)
@@ -156,6 +167,7 @@ fn references(
     ids: &[i64],
     index: &HashMap<i64, usize>,
     paths: &[PathRecord],
+    links: Links,
 ) -> Result<Vec<(usize, usize)>, QueryError> {
     let mut statement = c.prepare_cached(
         "SELECT referrer, reference FROM json_each(?1) CROSS JOIN Refs ON referrer = value",
@@ -166,6 +178,9 @@ fn references(
         let (referrer, id) = (row.get(0)?, row.get(1)?);
         let Some(referrer) = index.get(&referrer) else { continue };
         let Some(reference) = index.get(&id) else {
+            if links == Links::Within {
+                continue;
+            }
             let name = paths.get(*referrer).map(|record| full(dir, &record.path)).unwrap_or_default();
             return Err(QueryError::Malformed(format!("{name} refers to row {id}, which is no member")));
         };

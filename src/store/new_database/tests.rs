@@ -6,6 +6,7 @@ use mini_store::MiniStore;
 use rusqlite::{Connection, OpenFlags};
 
 use super::*;
+use crate::store::database::Links;
 use crate::store::database::{RealisationRecord, uri};
 use crate::store::{Database, Location, ReferenceError, StorePath};
 
@@ -52,7 +53,7 @@ fn the_rows_are_those_of_the_host_for_members_and_no_others() {
     let database = Database::open(&Location::open(store.root()).unwrap()).unwrap();
     for bases in [store.closure("env-a"), store.build_closure("env-a.drv"), store.closure("env-b")] {
         let paths = paths(&store, &bases);
-        let records = database.records(&paths, true).unwrap();
+        let records = database.records(&paths, Links::Closed).unwrap();
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("db.sqlite");
         write(&file, &StoreDir::default(), &records).unwrap();
@@ -92,15 +93,15 @@ fn what_is_not_valid_is_an_error_with_its_path() {
     let missing: StorePath = store.path("never").parse().unwrap();
     all.push(missing.clone());
     all.sort();
-    match database.records(&all, true) {
+    match database.records(&all, Links::Closed) {
         Err(ReferenceError::Unknown { path, .. }) => assert_eq!(path, missing),
         other => panic!("{other:?}"),
     }
     // A set that is not closed.
     let env: StorePath = store.path("env-a").parse().unwrap();
-    let error = database.records(std::slice::from_ref(&env), true).unwrap_err().to_string();
+    let error = database.records(std::slice::from_ref(&env), Links::Closed).unwrap_err().to_string();
     assert!(error.contains(env.as_str()) && error.contains("no member"), "{error}");
-    database.records(&[env], false).unwrap();
+    database.records(&[env], Links::None).unwrap();
 }
 
 #[test]
@@ -108,9 +109,9 @@ fn the_digest_tells_all_that_differs() {
     let store = MiniStore::temporary();
     let database = Database::open(&Location::open(store.root()).unwrap()).unwrap();
     let paths = paths(&store, &store.closure("env-a"));
-    let records = database.records(&paths, false).unwrap();
+    let records = database.records(&paths, Links::None).unwrap();
     let digest = records.digest();
-    assert_eq!(database.records(&paths, true).unwrap().digest(), digest);
+    assert_eq!(database.records(&paths, Links::Closed).unwrap().digest(), digest);
     type Change = fn(&mut Records);
     let changes: [Change; 8] = [
         |r| r.paths[0].hash.push('0'),
@@ -167,8 +168,8 @@ fn realisations_and_their_references_are_taken_over() {
     // Read as a host's, it says the same again; of one member alone only what concerns that.
     let database = Database::open(&Location::open(root.path()).unwrap()).unwrap();
     let all: Vec<StorePath> = records.paths.iter().map(|record| record.path.clone()).collect();
-    assert_eq!(database.records(&all, true).unwrap(), records);
-    let second = database.records(&all[1..], true).unwrap();
+    assert_eq!(database.records(&all, Links::Closed).unwrap(), records);
+    let second = database.records(&all[1..], Links::Closed).unwrap();
     assert_eq!(
         second.realisations,
         [RealisationRecord { path: 0, references: vec![], ..realisation(1, vec![]) }]

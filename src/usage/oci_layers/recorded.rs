@@ -1,6 +1,7 @@
 //! The graph of a closure as Nix's database has it.
 
 use super::{Graph, LayoutError};
+use crate::store::database::Links;
 use crate::store::{Database, ReferenceError, StorePath};
 
 /// Why there is no graph.
@@ -22,12 +23,12 @@ pub enum RecordedError {
     Layout(#[from] LayoutError),
 }
 
-/// The graph of a closure, sorted and each path once; `tops` are what it starts from.
+/// The graph of a closure, sorted and each path once; what leads out of one that is only a part is left out. `tops` are what it starts from.
 ///
 /// # Errors
 /// [`RecordedError`].
 pub fn graph(database: &Database, closure: &[StorePath], tops: &[StorePath]) -> Result<Graph, RecordedError> {
-    let records = database.records(closure, true)?;
+    let records = database.records(closure, Links::Within)?;
     let members = records.paths.into_iter().map(|record| {
         // 0 is what Nix stores for an unknown size.
         match record.nar_size.and_then(|size| u64::try_from(size).ok()).filter(|size| *size > 0) {

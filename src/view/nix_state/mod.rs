@@ -27,7 +27,7 @@ use super::members::Members;
 use super::open_read_only;
 use crate::layer::dir::DirLower;
 use crate::lock::EnvLock;
-use crate::store::database::Records;
+use crate::store::database::{Links, Records};
 use crate::store::{Database, Location, StorePath};
 use crate::sys::memory;
 use crate::vfs::Errno;
@@ -56,6 +56,8 @@ pub struct NixState {
     members: Arc<Members>,
     /// Roots of the collector in the view; `None`: all members.
     roots: Option<Vec<StorePath>>,
+    /// [`Links::Within`] for a part of a closure: what it does not have is not referred to in the view's database.
+    links: Links,
 }
 
 impl NixState {
@@ -68,7 +70,9 @@ impl NixState {
             roots.dedup();
             roots
         });
-        Some(Self { dir: state.join(DIRECTORY), store: store.clone(), members: Arc::clone(members), roots })
+        let links = if lock.only.is_some() { Links::Within } else { Links::Closed };
+        let (dir, members) = (state.join(DIRECTORY), Arc::clone(members));
+        Some(Self { dir, store: store.clone(), members, roots, links })
     }
 
     /// The layer `var`, found or made when it is first needed.
@@ -97,7 +101,7 @@ impl NixState {
         let database = Database::open(&self.store)?;
         let paths: Vec<StorePath> =
             self.members.iter().filter_map(|name| StorePath::from_base_name(name).ok()).collect();
-        let key = self.key(&database.records(&paths, false)?);
+        let key = self.key(&database.records(&paths, Links::None)?);
         if let Some(template) = Template::open(&self.dir, &key)? {
             return Ok(template);
         }
@@ -119,7 +123,7 @@ impl NixState {
 
     /// Makes the template, and answers its key: of what is read now, which may be another than what was read before.
     fn make(&self, database: &Database, paths: &[StorePath]) -> Result<String, NixStateError> {
-        let records = database.records(paths, true)?;
+        let records = database.records(paths, self.links)?;
         let key = self.key(&records);
         let draft = draft::Draft::make(&self.dir)?;
         let roots: Vec<&StorePath> = match &self.roots {
