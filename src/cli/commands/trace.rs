@@ -128,10 +128,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
         return trace_report::run(args, context);
     }
     let Some(view) = &args.view else { return Err(CliError::usage("no view was named")) };
-    let registry = Registry::existing(&context.state.runtime).ok_or_else(|| {
-        CliError::new("no view is mounted")
-            .hint(format!("views are registered in {}; see --runtime-dir", context.state.runtime.display()))
-    })?;
+    let registry = registry(&context.state.runtime)?;
     let path = absolute(view)?;
     let named = view.to_str().filter(|text| !text.contains('/')).and_then(|text| text.parse().ok());
     let which = named.map_or(Which::Path(&path), Which::Name);
@@ -147,6 +144,19 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
         context.output.line(&summary.text())?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn registry(runtime: &Path) -> Result<Registry, CliError> {
+    let views = runtime.join("views");
+    match std::fs::read_dir(&views) {
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => Err(error)
+            .with_context(|| format!("cannot read {}", views.display()))
+            .map_err(|error: CliError| error.hint("only root and the user that serves a view may trace it")),
+        _ => Registry::existing(runtime).ok_or_else(|| {
+            let hint = format!("views are registered in {}; see --runtime-dir", runtime.display());
+            CliError::new("no view is mounted").hint(hint)
+        }),
+    }
 }
 
 /// Records until the end, and writes the file.

@@ -198,6 +198,9 @@ impl Part<'_> {
             held.mounted = Some((target.clone(), *connection));
         }
         held.shown |= record.usable;
+        if let Some(traced) = &mut held.traced {
+            traced.go_on(&record, &self.serving.spec.lock);
+        }
         let kept = if known {
             tracing::warn!(view = %name, "the keeper is dead: this server goes on alone, and is not started again if it dies");
             let own = rustix::process::getpid().as_raw_nonzero().get();

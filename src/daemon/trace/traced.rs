@@ -38,7 +38,7 @@ pub(super) fn head(record: &Record, environment: &str, store_dir: &str, whole: b
         io: record.io.clone(),
         exact: whole || record.io == crate::fuse::Io::Passthrough.name(),
         from_start: whole,
-        since: now(),
+        since: if whole { record.since } else { now() },
     }
 }
 
@@ -67,6 +67,13 @@ impl Traced {
         write(path, &head, None)?;
         *known = Some(head);
         Ok(())
+    }
+
+    /// As [`begin`](Self::begin), where that was done already by another process.
+    pub(in crate::daemon) fn go_on(&mut self, record: &Record, lock: &EnvLock) {
+        if let Some((_, known)) = &mut self.file {
+            *known = Some(head(record, &lock.name, lock.store_dir.as_str(), true));
+        }
     }
 
     /// The view has ended: writes the file; one of a view that nobody saw goes away.
