@@ -60,7 +60,6 @@ impl Tracing {
     /// Comes back when the view is being recorded: then a probe of a file that nobody else opens is in it.
     fn start(scene: &Scene, view: &str, more: &[&str]) -> Self {
         let file = scene.path(&format!("{view}.trace"));
-        drop(fs::remove_file(&file));
         let mut command = scene.direct();
         command.args(["trace", view, "-o"]).arg(&file).args(more);
         let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -71,9 +70,17 @@ impl Tracing {
 
     /// What was written until now: the draft is there once the view is being recorded.
     fn draft(&self) -> Option<PathBuf> {
-        let name = self.file.file_name().unwrap().to_str().unwrap();
-        let draft = self.file.with_file_name(format!(".{name}.{}.new", self.child.id()));
-        fs::metadata(&draft).is_ok_and(|found| found.len() > 0).then_some(draft)
+        let name = format!(".{}.", self.file.file_name().unwrap().to_str().unwrap());
+        let all = fs::read_dir(self.file.parent().unwrap()).unwrap().map(|entry| entry.unwrap());
+        let mut drafts = all.filter(|entry| entry.file_name().to_str().unwrap().starts_with(&name));
+        drafts.next().map(|entry| entry.path())
+    }
+
+    /// Kills it; what it leaves is taken away.
+    fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        fs::remove_file(self.draft().unwrap()).unwrap();
     }
 
     fn send(&self, signal: Signal) {
@@ -396,14 +403,12 @@ fn a_tracer_that_is_killed_is_forgotten() {
     let mut tracing = Tracing::start(&scene, "v", &[]);
     work(&scene, &view);
     assert!(log_length(keeper) > 0);
-    tracing.child.kill().unwrap();
-    tracing.child.wait().unwrap();
+    tracing.kill();
     wait_until("the server goes on recording for nobody", || log_length(keeper) == 0);
     let expected = work(&scene, &view);
     assert_eq!(log_length(keeper), 0);
     let mut tracing = Tracing::start(&scene, "v", &[]);
-    tracing.child.kill().unwrap();
-    tracing.child.wait().unwrap();
+    tracing.kill();
     let tracing = Tracing::start(&scene, "v", &[]);
     work(&scene, &view);
     tracing.send(Signal::TERM);

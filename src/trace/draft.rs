@@ -1,16 +1,17 @@
 //! A file that appears under its name when it is whole.
 
-use std::fs::{self, File};
+use std::fs::{self, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-/// A file that is being written beside the place that it will have; dropped, it goes away.
+use tempfile::NamedTempFile;
+
+/// A file that is being written beside the place that it will have, as `.NAME.….new`; dropped, it goes away.
 #[derive(Debug)]
 pub struct Draft {
     path: PathBuf,
-    draft: PathBuf,
-    file: Option<File>,
+    file: NamedTempFile,
 }
 
 impl Draft {
@@ -23,46 +24,35 @@ impl Draft {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is there, and no regular file"));
         }
         let name = path.file_name().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
-        let mut draft = std::ffi::OsString::from(".");
-        draft.push(name);
-        draft.push(format!(".{}.new", std::process::id()));
-        let draft = path.with_file_name(draft);
-        let file = File::options().write(true).create_new(true).mode(0o644).open(&draft)?;
-        Ok(Self { path: path.to_owned(), draft, file: Some(file) })
+        let mut prefix = std::ffi::OsString::from(".");
+        prefix.push(name);
+        prefix.push(".");
+        let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let file = tempfile::Builder::new()
+            .prefix(&prefix)
+            .suffix(".new")
+            .permissions(Permissions::from_mode(0o644))
+            .tempfile_in(dir)?;
+        Ok(Self { path: path.to_owned(), file })
     }
 
     /// Gives it its name.
     ///
     /// # Errors
     /// As fsync(2) and rename(2); then nothing is left of it.
-    pub fn finish(mut self) -> io::Result<()> {
-        if let Some(file) = &self.file {
-            file.sync_all()?;
-        }
-        fs::rename(&self.draft, &self.path)?;
-        self.file = None;
-        Ok(())
+    pub fn finish(self) -> io::Result<()> {
+        self.file.as_file().sync_all()?;
+        self.file.persist(&self.path).map(drop).map_err(|error| error.error)
     }
 }
 
 impl Write for Draft {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.file.as_mut().map_or(Ok(0), |file| file.write(bytes))
+        self.file.write(bytes)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Drop for Draft {
-    fn drop(&mut self) {
-        if self.file.is_some()
-            && let Err(error) = fs::remove_file(&self.draft)
-            && error.kind() != io::ErrorKind::NotFound
-        {
-            tracing::warn!(draft = %self.draft.display(), %error, "a draft stays behind");
-        }
+        self.file.flush()
     }
 }
 

@@ -74,6 +74,8 @@ pub(super) struct Summary {
     view: String,
     exact: bool,
     complete: bool,
+    /// The trace is written to its end.
+    ended: bool,
     /// Files of the store that were opened.
     opened: usize,
     /// Store paths in which something was opened.
@@ -92,7 +94,8 @@ impl Summary {
             file: file.to_owned(),
             view: trace.head.view.clone(),
             exact: trace.head.exact,
-            complete: trace.end.is_some_and(|end| end.complete),
+            complete: trace.end.is_none_or(|end| end.complete),
+            ended: trace.end.is_some(),
             opened: in_store().count(),
             store_paths: paths.len(),
             of: trace.head.closure.count,
@@ -109,6 +112,9 @@ impl Summary {
             self.store_paths,
             if self.opened == 1 { "was" } else { "were" }
         );
+        if !self.ended {
+            text.push_str("; the trace is not written to its end");
+        }
         if !self.complete {
             text.push_str("; there was no memory for all of it");
         }
