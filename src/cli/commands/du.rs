@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use crate::cli::costed::{self, Costed, Together};
 use crate::cli::du_answer::{Answer, Column, OfEnvironment, OfPath, OfUpper, Show};
 use crate::cli::du_duplicates::{Asked, DuplicatesAnswer};
+use crate::cli::du_report;
 use crate::cli::{CliError, Context, ErrorContext};
 use crate::store::Location;
 use crate::usage::account::Accounts;
@@ -15,9 +16,13 @@ use crate::usage::measure::measure_tree;
 use crate::usage::scan::{Found, scan};
 use crate::view::upper_dir::UpperInfo;
 
+/// A report has everything, in bytes and for people.
+const NOT_IN_A_REPORT: [&str; 7] = ["json", "csv", "paths", "matrix", "sort", "top", "human"];
+
 /// Arguments of `nixview du`.
 #[derive(Debug, clap::Args)]
 #[command(disable_help_flag = true)]
+#[command(group = clap::ArgGroup::new("report").args(["html", "svg", "png"]).multiple(true))]
 #[command(
     after_help = "ENV is a lock file, the name of a view that is mounted, or anything that 'nixview lock' takes: a store path, a \
     derivation, a result.\n\n\
@@ -30,7 +35,9 @@ use crate::view::upper_dir::UpperInfo;
     nixview du --paths --sort allocated --top 20 web.lock\n  \
     nixview du --matrix *.lock\n  \
     nixview du -h --duplicates --top 10 *.lock\n  \
-    nixview du --all --json *.lock"
+    nixview du --all --json *.lock\n  \
+    nixview du --html report.html *.lock\n  \
+    nixview du --svg figures --png figures --trace web.trace web.lock db.lock"
 )]
 pub struct Args {
     /// What is measured; all of the store with --all
@@ -74,9 +81,30 @@ pub struct Args {
     /// Answer as CSV, in bytes [default: as a table]
     #[arg(long)]
     pub csv: bool,
+    /// A page with figures and all numbers, of what is asked; '-' is standard output [default: a table]
+    #[arg(long, value_name = "FILE", conflicts_with_all = NOT_IN_A_REPORT)]
+    pub html: Option<PathBuf>,
+    /// The figures of that page, each as an SVG file in this directory
+    #[arg(long, value_name = "DIR", conflicts_with_all = NOT_IN_A_REPORT)]
+    pub svg: Option<PathBuf>,
+    /// The figures of that page, each as a PNG file of 300 pixels to the inch in this directory
+    #[arg(long, value_name = "DIR", conflicts_with_all = NOT_IN_A_REPORT)]
+    pub png: Option<PathBuf>,
+    /// With --html, --svg or --png: what of an environment was used, by this trace; several times, those of one environment are taken
+    /// together
+    #[arg(long, value_name = "FILE", requires = "report")]
+    pub trace: Vec<PathBuf>,
     /// Print help
     #[arg(long, action = clap::ArgAction::HelpLong)]
     pub help: Option<bool>,
+}
+
+impl Args {
+    /// True if a page or its figures were asked for.
+    #[must_use]
+    pub fn wants_report(&self) -> bool {
+        self.html.is_some() || self.svg.is_some() || self.png.is_some()
+    }
 }
 
 /// Measures and shows.
@@ -119,7 +147,9 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     } else {
         Show::Environments
     };
-    if args.json {
+    if args.wants_report() {
+        du_report::write(args, &answer, context)?;
+    } else if args.json {
         context.output.json(&answer)?;
     } else if args.csv {
         answer.csv(show, &context.output)?;
@@ -191,7 +221,7 @@ fn answer(
         accounts.sizes((0..together.paths.len()).filter(|path| !reached.contains(path)))
     });
     let store = args.all.then(|| accounts.sizes(0..together.paths.len()));
-    let paths = (args.paths || args.json).then(|| {
+    let paths = (args.paths || args.json || args.wants_report()).then(|| {
         let mut users: Vec<Vec<String>> = vec![Vec::new(); together.paths.len()];
         for (env, set) in environments.iter().zip(&together.sets) {
             for path in set {
@@ -224,7 +254,7 @@ fn answer(
     if let Some(top) = args.top {
         answer.cut_paths(top);
     }
-    if !args.json && !args.matrix {
+    if !args.json && !args.matrix && !args.wants_report() {
         answer.sort_environments(args.sort);
         answer.environments.truncate(args.top.unwrap_or(usize::MAX));
     }

@@ -95,6 +95,22 @@ pub enum CompressArg {
 }
 
 impl Args {
+    /// All strategies, and nothing compressed.
+    #[must_use]
+    pub fn of(environments: Vec<String>, store: PathBuf) -> Self {
+        Self {
+            environments,
+            store,
+            strategy: Vec::new(),
+            max_layers: Vec::new(),
+            popularity: None,
+            compress: None,
+            level: None,
+            json: false,
+            csv: false,
+        }
+    }
+
     /// The strategies, each with its limit.
     fn strategies(&self) -> Vec<(Strategy, usize)> {
         let asked = |strategy: &Strategy| {
@@ -149,6 +165,22 @@ impl StrategyArg {
 /// # Errors
 /// If an environment cannot be had, the store has no database, or something in it cannot be read.
 pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
+    let answer = answer(args, context)?;
+    if args.json {
+        context.output.json(&answer.json())?;
+    } else if args.csv {
+        answer.csv(&context.output)?;
+    } else {
+        answer.table(&context.output)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Simulates what was asked.
+///
+/// # Errors
+/// As [`run`].
+pub fn answer(args: &Args, context: &Context) -> Result<Answer, CliError> {
     let compression = args.compression()?;
     let strategies = args.strategies();
     let location = Location::open(&args.store).context("cannot use the store")?;
@@ -194,21 +226,13 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
         paths: graph.count(),
         nar_size: (0..graph.count()).map(|node| graph.nar_size(node)).sum(),
     });
-    let answer = Answer {
+    Ok(Answer {
         dir: location.dir.clone(),
         environments: environments.collect(),
         compressed: compression.map(Compressed::of),
         popularity: from,
         simulations,
-    };
-    if args.json {
-        context.output.json(&answer.json())?;
-    } else if args.csv {
-        answer.csv(&context.output)?;
-    } else {
-        answer.table(&context.output)?;
-    }
-    Ok(ExitCode::SUCCESS)
+    })
 }
 
 /// Nix's database: what refers to what is asked of nothing else.
