@@ -217,7 +217,7 @@ fn what_was_used_is_what_trace_report_says() {
         lock_file: lock,
         closure: TracedClosure {
             digest: locked["closure"]["digest"].as_str().unwrap().to_owned(),
-            count: locked["closure"]["count"].as_u64().unwrap().try_into().unwrap(),
+            count: locked["closure"]["count"].as_u64().unwrap(),
         },
         store: scene.store.root().to_owned(),
         store_dir: "/nix/store".to_owned(),
