@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use super::data::{Data, text_of};
 use super::figures::{self, Of, Which};
 use crate::cli::{CliError, ErrorContext};
+use crate::trace::Draft;
 
 /// As what figures are written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -17,18 +18,15 @@ pub enum Picture {
     Png,
 }
 
-/// Writes a file whole or not at all: what was there stays until all of it is there.
+/// Writes a file whole or not at all: what was there stays until all of it is there. A device or a pipe is not replaced.
 ///
 /// # Errors
 /// If it cannot be written.
 pub fn write_file(path: &Path, bytes: &[u8]) -> Result<(), CliError> {
     let failed = || format!("cannot write {}", path.display());
-    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o666);
-    let mut draft = tempfile::Builder::new().permissions(mode).tempfile_in(dir).with_context(failed)?;
+    let mut draft = Draft::new(path).with_context(failed)?;
     draft.write_all(bytes).with_context(failed)?;
-    draft.persist(path).map_err(|error| error.error).with_context(failed)?;
-    Ok(())
+    draft.finish().with_context(failed)
 }
 
 /// Draws all figures into a directory, which is made if it is not there; answers the files.
@@ -103,5 +101,9 @@ mod tests {
         assert_eq!(std::fs::read(&file).unwrap(), b"two");
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
         assert!(write_file(&dir.path().join("no/a.html"), b"").is_err());
+        let device = dir.path().join("null");
+        std::os::unix::fs::symlink("/dev/null", &device).unwrap();
+        assert!(write_file(&device, b"three").is_err());
+        assert!(device.is_symlink(), "what is no regular file is not replaced");
     }
 }
