@@ -142,7 +142,11 @@ impl Files {
         Ok(made)
     }
 
-    fn write(&self, name: &str, bytes: &[u8]) -> std::io::Result<()> {
+    /// Writes a file that is not there yet.
+    ///
+    /// # Errors
+    /// As open(2) and write(2).
+    pub fn write(&self, name: &str, bytes: &[u8]) -> std::io::Result<()> {
         use std::io::Write;
         let path = self.path().join(name);
         std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?.write_all(bytes)

@@ -29,6 +29,7 @@ pub mod report;
 pub mod shown_change;
 pub mod size;
 pub mod source;
+pub mod startup;
 pub mod state;
 pub mod trace_answer;
 pub mod trace_table;

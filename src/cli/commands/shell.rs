@@ -6,7 +6,8 @@ use std::process::ExitCode;
 
 use super::run::{HowArgs, execute};
 use crate::cli::environment::enter_shell;
-use crate::cli::{CliError, Context};
+use crate::cli::startup::Startup;
+use crate::cli::{CliError, Context, ErrorContext};
 use crate::view::spec::ViewSpec;
 
 /// Arguments of `nixview shell`.
@@ -14,7 +15,8 @@ use crate::view::spec::ViewSpec;
 #[command(
     after_help = "With variables in the lock ('nixview lock --env') the shell is what nix-shell would start: the bash that \
     they were recorded with, with these variables and functions, after the derivation's shellHook. Else it is the \
-    environment's bash with --pure, and that of the variable SHELL without.\n\n\
+    environment's bash with --pure, and that of the variable SHELL without; your startup file (~/.bashrc, ~/.zshrc, \
+    config.fish) is read first, and the environment's programs come before what it puts into PATH.\n\n\
     Examples:\n  \
     nixview shell --closure env.lock\n  \
     nixview shell --closure env.lock --pure\n  \
@@ -41,8 +43,13 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
             return Ok((entered.program, entered.arguments, entered.environment, Some(entered.files)));
         }
         let shell = own.or_else(|| bash(spec, bin)).unwrap_or_else(|| "/bin/sh".into());
-        let arguments = args.run.iter().flat_map(|command| ["-c".into(), command.clone()]).collect();
-        Ok((shell, arguments, args.how.variables(bin), None))
+        let variables = args.how.variables(bin);
+        if let Some(command) = &args.run {
+            return Ok((shell, vec!["-c".into(), command.clone()], variables, None));
+        }
+        let startup = Startup::of(&shell, bin, variables, args.how.pure)
+            .context("cannot make the startup files of the shell")?;
+        Ok((shell, startup.arguments, startup.environment, startup.files))
     })
 }
 

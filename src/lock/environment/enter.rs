@@ -43,6 +43,11 @@ const CONTINUED: &str = "XDG_DATA_DIRS";
 /// The bash variable that `nix-shell` takes away once it has run the hook.
 const UNTIL_HOOK: &str = "NIX_ENFORCE_PURITY";
 
+/// Options of bash that decide how functions are parsed, and the letter of `shopt` for each while the script is read.
+///
+/// `extglob` parses every function that bash prints. Aliases of the user's `.bashrc` do not change recorded functions.
+const PARSER: [(&str, char); 2] = [("extglob", 's'), ("expand_aliases", 'u')];
+
 /// Who enters, and how.
 #[derive(Clone, Debug)]
 pub struct Entering<'a> {
@@ -109,6 +114,11 @@ impl Environment {
             line(b"if [[ -n ${PS1-} && -e ~/.bashrc ]]; then source ~/.bashrc; fi");
             line(b"__nixview_path=${PATH-}");
         }
+        line(b"__nixview_options=:$BASHOPTS:");
+        for (option, letter) in PARSER {
+            // The backslash: no alias of the user's.
+            line(format!("\\builtin shopt -{letter} {option}").as_bytes());
+        }
         if continued {
             line(format!("__nixview_continued=${{{CONTINUED}-}}").as_bytes());
         }
@@ -119,6 +129,15 @@ impl Environment {
         for text in &self.script {
             line(how.moved(text).as_bytes());
         }
+        for (option, _) in PARSER {
+            // What the script itself sets stays.
+            let set = format!("shopt -s {option}");
+            if !self.script.iter().any(|text| text.as_bytes() == set.as_bytes()) {
+                let had = format!("[[ $__nixview_options == *:{option}:* ]]");
+                line(format!("if {had}; then {set}; else shopt -u {option}; fi").as_bytes());
+            }
+        }
+        line(b"unset __nixview_options");
         if continued {
             line(
                 format!("{CONTINUED}=${CONTINUED}${{__nixview_continued:+:$__nixview_continued}}").as_bytes(),

@@ -21,6 +21,7 @@ use super::digest::{Digest, Fields};
 use crate::store::{StoreDir, StorePath};
 
 pub use enter::Entering;
+pub use quote::quoted;
 pub use recipe::{Recipe, RecipeError};
 pub use record::{MAX_ANSWER, RecordError, SCRIPT};
 pub use text::Text;

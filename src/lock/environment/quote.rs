@@ -14,7 +14,8 @@ pub(super) fn quote(word: &[u8], out: &mut Vec<u8>) {
 }
 
 /// `word` in single quotes.
-pub(super) fn quoted(word: &[u8]) -> Vec<u8> {
+#[must_use]
+pub fn quoted(word: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(word.len() + 2);
     quote(word, &mut out);
     out

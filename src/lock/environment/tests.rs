@@ -1,6 +1,7 @@
 //! Tests of environments as values; what bash makes of them is tested with bash itself.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "test code")]
 
+use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 
 use super::*;
@@ -120,10 +121,61 @@ fn a_shell_reads_what_was_declared() {
         &how,
         Some(std::ffi::OsStr::new("printf '%s|' \"$NASTY\" \"$plain\" \"${list[7]}\" \"${map[k]}\"; f")),
     );
-    let output =
-        std::process::Command::new("bash").arg("-c").arg(std::ffi::OsString::from_vec(rc)).output().unwrap();
+    let output = std::process::Command::new("bash").arg("-c").arg(OsString::from_vec(rc)).output().unwrap();
     let expected = [&nasty[..], b"|\xff\n|'\"$x\n|v|f\n"].concat();
     assert_eq!(Text::from(output.stdout), Text::from(expected));
+}
+
+/// bash parses functions under the options of that moment, also where the environment sets none in the end.
+#[test]
+fn functions_are_parsed_with_extended_globs_and_without_aliases() {
+    let (caller, files) = (Vec::new(), Path::new("/files"));
+    let how = Entering { caller: &caller, pure: true, files, cores: 1 };
+    let function = [
+        "kind () ",
+        "{ ",
+        "    case \"$1\" in ",
+        "        +([0-9]))",
+        "            say number",
+        "        ;;",
+        "        !(x*))",
+        "            say other",
+        "        ;;",
+        "    esac",
+        "}",
+    ];
+    let said = |before: &str, options: &[&str]| {
+        let mut environment = sample();
+        environment.script = function.iter().chain(options).map(|line| Text::from(*line)).collect();
+        let rc = environment.rc(
+            &how,
+            Some(std::ffi::OsStr::new("shopt extglob expand_aliases || shopt -s extglob; kind 12; kind y")),
+        );
+        let begun = format!("say() {{ builtin echo $1; }}; alias say='echo alias'; {before}\n");
+        let all = [begun.as_bytes(), &rc].concat();
+        let output =
+            std::process::Command::new("bash").arg("-c").arg(OsString::from_vec(all)).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        let words = String::from_utf8(output.stdout).unwrap();
+        words.split_ascii_whitespace().map(str::to_owned).collect::<Vec<_>>().join(" ")
+    };
+    for (before, options, left) in [
+        ("", &[][..], "extglob off expand_aliases off"),
+        ("", &["shopt -s extglob"], "extglob on expand_aliases off"),
+        ("shopt -s extglob expand_aliases", &[], "extglob on expand_aliases on"),
+        (
+            "shopt -s expand_aliases",
+            &["shopt -s extglob", "trap -- 'true' EXIT"],
+            "extglob on expand_aliases on",
+        ),
+        ("", &["shopt -s expand_aliases"], "extglob off expand_aliases on"),
+    ] {
+        assert_eq!(
+            said(before, options),
+            format!("{left} number other"),
+            "after {before:?} with {options:?}"
+        );
+    }
 }
 
 /// What a recording bash might answer: fields, each ended by a NUL.
