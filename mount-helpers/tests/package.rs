@@ -1,0 +1,114 @@
+//! The maintainer scripts of the Debian package, run with a scratch directory in the place of `/` (`DPKG_ROOT`, as dpkg does with
+//! `--force-script-chrootless`).
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    reason = "test code"
+)]
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use nixview::sys::lock;
+use tempfile::TempDir;
+
+/// What is below a state directory; the names are those of docs/operations.md.
+const TREE: &[&str] = &[
+    "closures.sqlite",
+    "closures.sqlite-wal",
+    "scans.sqlite.corrupt",
+    "temporary/tmp-1-0/lock",
+    "temporary/tmp-1-0/data/kept",
+    "temporary/tmp-2-0/lock",
+    "temporary/tmp-2-0/data/gone",
+    "nix-state/shown/nix/db/db.sqlite",
+    "nix-state/unused/nix/db/db.sqlite",
+    "nix-state/draft-1-0/nix/db/db.sqlite",
+    "uppers/web/data/file",
+    "users/1000/web/data/file",
+];
+
+struct Purge {
+    root: TempDir,
+}
+
+impl Purge {
+    fn of(tree: &[&str]) -> Self {
+        let purge = Self { root: tempfile::tempdir().unwrap() };
+        for path in tree {
+            let path = purge.state().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "").unwrap();
+        }
+        purge
+    }
+
+    fn state(&self) -> PathBuf {
+        self.root.path().join("var/lib/nixview")
+    }
+
+    /// Runs `postrm`; answers what it said.
+    fn run(&self, how: &str) -> String {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("debian/postrm");
+        let mut command = Command::new("/bin/sh");
+        let output = command.arg(script).arg(how).env("DPKG_ROOT", self.root.path()).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "{said}");
+        said
+    }
+
+    /// The files that are left, in order.
+    fn left(&self) -> Vec<String> {
+        let found = Command::new("find").arg(self.state()).args(["-type", "f", "-printf", "%P\n"]).output();
+        let text = String::from_utf8(found.unwrap().stdout).unwrap();
+        let mut left: Vec<_> = text.lines().map(str::to_owned).collect();
+        left.sort();
+        left
+    }
+}
+
+#[test]
+fn purging_keeps_what_a_mounted_view_holds_and_says_so() {
+    let purge = Purge::of(TREE);
+    let upper = purge.state().join("temporary/tmp-1-0/lock");
+    let upper = File::options().read(true).write(true).open(upper).unwrap();
+    assert!(lock::try_lock(&upper).unwrap());
+    let shown = File::open(purge.state().join("nix-state/shown")).unwrap();
+    shown.lock_shared().unwrap();
+    let said = purge.run("purge");
+    let stays = ["nix-state/shown/nix/db/db.sqlite", "temporary/tmp-1-0/data/kept", "temporary/tmp-1-0/lock"];
+    let changes = ["uppers/web/data/file", "users/1000/web/data/file"];
+    assert_eq!(purge.left(), [&stays[..], &changes[..]].concat(), "{said}");
+    for kept in ["temporary/tmp-1-0", "nix-state/shown"] {
+        let line = format!("nixview: {} is kept: a mounted view uses it", purge.state().join(kept).display());
+        assert!(said.contains(&line), "{said}");
+    }
+    for kept in ["uppers", "users"] {
+        let line = format!("{} is kept: it has changes of views", purge.state().join(kept).display());
+        assert!(said.contains(&line), "{said}");
+    }
+    assert_eq!(said.lines().count(), 5, "{said}");
+
+    // The views have ended.
+    drop((upper, shown));
+    purge.run("purge");
+    assert_eq!(purge.left(), changes);
+}
+
+#[test]
+fn purging_leaves_nothing_where_nothing_is_used_or_was_written() {
+    let purge = Purge::of(&TREE[..TREE.len() - 2]);
+    assert_eq!(purge.run("purge"), "");
+    assert!(!purge.state().exists());
+}
+
+#[test]
+fn removing_without_purging_touches_no_state() {
+    let purge = Purge::of(TREE);
+    assert_eq!(purge.run("remove"), "");
+    assert_eq!(purge.left().len(), TREE.len());
+}
