@@ -1,13 +1,6 @@
 //! The layers of the source, kept by reading it: which module uses which, how long files are, where unsafe code is.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "test code"
-)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -188,6 +181,49 @@ fn files_are_short() {
         );
         assert!(file != "main.rs" || lines <= 30, "src/main.rs has {lines} lines; it only calls the library");
     }
+}
+
+/// Adds a file, and those of the modules that it declares: `mod name;`, also after `#[path = "file"]` and in an inline module
+/// whose `#[path = "folder"]` says where.
+fn add_modules(file: PathBuf, found: &mut BTreeSet<PathBuf>) {
+    let text = fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+    let own = file.parent().unwrap().to_path_buf();
+    let is_root = matches!(file.file_name().unwrap().to_str().unwrap(), "main.rs" | "mod.rs");
+    let below = if is_root { own.clone() } else { file.with_extension("") };
+    found.insert(file);
+    let (mut folder, mut path) = (below.clone(), None);
+    for line in text.lines().map(str::trim) {
+        let line = line.trim_start_matches("pub(crate) ").trim_start_matches("pub ");
+        if let Some(named) = line.strip_prefix("#[path = \"") {
+            path = Some(own.join(named.trim_end_matches("\"]")));
+        } else if let Some(name) = line.strip_prefix("mod ").and_then(|line| line.strip_suffix(';')) {
+            let candidates = [folder.join(format!("{name}.rs")), folder.join(name).join("mod.rs")];
+            let file = path.take().or_else(|| candidates.into_iter().find(|file| file.exists()));
+            add_modules(file.unwrap_or_else(|| panic!("no file of 'mod {name}'")), found);
+        } else if line.starts_with("mod ") {
+            folder = path.take().unwrap_or_else(|| below.clone());
+        } else if line == "}" {
+            folder.clone_from(&below);
+        }
+    }
+}
+
+#[test]
+fn every_test_file_is_compiled() {
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
+    let mut compiled = BTreeSet::new();
+    for binary in ["model", "cli", "root", "nix"] {
+        add_modules(tests.join(binary).join("main.rs"), &mut compiled);
+    }
+    let same = |path: &PathBuf| path.canonicalize().unwrap();
+    let compiled: BTreeSet<PathBuf> = compiled.iter().map(same).collect();
+    let mut all = Vec::new();
+    sources(&tests, &mut all);
+    // A crate of its own.
+    let all = all.iter().filter(|path| !path.starts_with(tests.join("conformance"))).map(same);
+    let forgotten: Vec<PathBuf> = all.filter(|path| !compiled.contains(path)).collect();
+    assert!(compiled.len() > 60, "the tests were found");
+    assert_eq!(forgotten, Vec::<PathBuf>::new(), "no `mod` line of a main.rs below tests/ leads there");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //!
 //! Everything in it is what real Nix would have made: store paths, NAR hashes, derivations, references, modes, times,
 //! hard links of an optimised store, and a database of schema 10. `nix-store --verify --check-contents` finds no
-//! fault (`tests/nix_mini_store.rs` of the parent package). What the members are is told in [`mod@contents`].
+//! fault (`tests/nix/mini_store.rs` of the parent package). What the members are is told in [`mod@contents`].
 //!
 //! ```
 //! let store = mini_store::MiniStore::temporary();

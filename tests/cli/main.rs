@@ -1,0 +1,26 @@
+//! The commands, run as a program on a tiny store: without privilege, without Nix.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    clippy::print_stdout,
+    reason = "test code"
+)]
+
+mod cdi;
+mod changes;
+mod duplicates;
+mod export;
+mod layers;
+mod lock;
+mod report;
+mod traces;
+
+#[path = "../support"]
+mod support {
+    pub(crate) mod changed;
+    pub(crate) mod scene;
+    pub(crate) mod union_support;
+}

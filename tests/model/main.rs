@@ -1,0 +1,35 @@
+//! The library without privilege, Nix or a program: random histories against models, damage, the rules of the source.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    clippy::print_stdout,
+    reason = "test code"
+)]
+
+#[path = "../architecture.rs"]
+mod architecture;
+mod changes;
+mod closures;
+mod damage;
+mod derivations;
+mod documents;
+mod layer_conformance;
+mod parse_memory;
+mod realisations;
+mod union_concurrency;
+mod union_crash;
+mod union_kill;
+mod union_model;
+mod union_power;
+mod union_redirect;
+mod union_resume;
+mod union_semantics;
+
+#[path = "../support"]
+mod support {
+    pub(crate) mod layer_suite;
+    pub(crate) mod union_support;
+}

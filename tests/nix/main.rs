@@ -1,0 +1,24 @@
+//! Beside real Nix: as root, one at a time, as its collector takes what any process has open for a root.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    clippy::print_stdout,
+    reason = "test code"
+)]
+
+mod environment;
+mod gcroots;
+mod inside;
+mod leases;
+mod lock;
+mod mini_store;
+mod trace;
+mod usage;
+
+#[path = "../support"]
+mod support {
+    pub(crate) mod scene;
+}

@@ -1,0 +1,52 @@
+//! Real mounts, containers and kills: as root, with /dev/fuse. All tests here are ignored unless they are asked for.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    clippy::print_stdout,
+    reason = "test code"
+)]
+
+mod access_lists;
+mod attacks;
+mod containers;
+mod copy_up;
+mod daemon;
+mod database;
+mod disk;
+mod endurance;
+mod export;
+mod fuse;
+mod kill;
+mod kill_everywhere;
+mod kill_leases;
+mod layer;
+mod metadata;
+mod mount;
+mod nix_state;
+mod overlay_oracle;
+mod owner;
+mod power;
+mod quota;
+mod run;
+mod server_death;
+mod sys_mount;
+mod trace;
+mod union;
+mod witnesses;
+
+#[path = "../support"]
+mod support {
+    pub(crate) mod clients;
+    pub(crate) mod endurance;
+    pub(crate) mod fuse_tree;
+    pub(crate) mod history;
+    pub(crate) mod layer_suite;
+    pub(crate) mod scene;
+    pub(crate) mod server_death;
+    pub(crate) mod strace;
+    pub(crate) mod union_mount;
+    pub(crate) mod union_support;
+}
