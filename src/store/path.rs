@@ -34,8 +34,8 @@ impl StorePath {
     /// Checks a base name, `HASH-NAME`.
     ///
     /// # Errors
-    /// If the hash part is not 32 characters of nixbase32, or the name is empty, longer than 211 bytes, starts with a
-    /// dot, or has a character other than `0-9a-zA-Z+-._?=`.
+    /// If the hash part is not 32 characters of nixbase32, or the name is empty, longer than 211 bytes, is `.` or `..` up
+    /// to its end or its first dash, or has a character other than `0-9a-zA-Z+-._?=`.
     pub fn from_base_name(base: &[u8]) -> Result<Self, StorePathError> {
         let checked = check(base).and_then(|()| std::str::from_utf8(base).map_err(|_| "it is not ASCII"));
         match checked {
@@ -95,8 +95,9 @@ fn check(base: &[u8]) -> Result<(), &'static str> {
     if name.len() > NAME_MAX {
         return Err("its name is longer than 211 bytes");
     }
-    if name.starts_with(b".") {
-        return Err("its name starts with a dot");
+    // Nix up to 2.3 and Nix 2.19 refuse every leading dot, Nix 2.4 none. This is the rule since 2.21.
+    if matches!(name.split(|b| *b == b'-').next(), Some(b"." | b"..")) {
+        return Err("its name is '.' or '..', or begins with one of them and a dash");
     }
     if !name.iter().all(|b| is_of_names(*b)) {
         return Err("its name has a character other than letters, digits and +-._?=");
@@ -221,5 +222,29 @@ impl StoreDir {
 impl fmt::Display for StoreDir {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "test code")]
+    use super::*;
+
+    /// What `checkName` of Nix (`src/libstore/path.cc`, 2.21 and later) takes and refuses.
+    #[test]
+    fn names_are_those_that_nix_takes() {
+        let taken = |name: &str| StorePath::from_base_name(format!("{}-{name}", "a".repeat(32)).as_bytes());
+        let longest = "n".repeat(NAME_MAX);
+        for name in [
+            ".envrc", ".a", "...", "...-x", ".x-1", "..x", "-", "-.-", "a.", "?", "=", "+", "_", ".drv",
+            &longest,
+        ] {
+            assert_eq!(taken(name).unwrap().name(), name);
+        }
+        for name in
+            ["", ".", "..", ".-", ".-x", "..-", "..-x", "a/b", "a b", "\u{e9}", &format!("{longest}n")]
+        {
+            assert!(taken(name).is_err(), "{name}");
+        }
     }
 }

@@ -110,6 +110,43 @@ fn missing_paths_name_their_referrer() {
     assert!(said.contains("db.sqlite"), "{said}");
 }
 
+/// Nix 2.4 to 2.18 made names that Nix refuses now, and a database may be damaged.
+#[test]
+fn a_row_with_an_odd_name_spoils_only_what_needs_it() {
+    let store = MiniStore::temporary();
+    let (_, database) = open(&store);
+    let counts = database.referrer_counts().unwrap();
+    let all = database.valid_paths().unwrap();
+    let odd = ["/nix/store/00000000000000000000000000000000-.-x", "/nix/store/short", "/tmp", ""];
+    for (id, name) in (900_000..).zip(odd) {
+        write(
+            &store,
+            &format!(
+                "INSERT INTO ValidPaths (id, path, hash, registrationTime) VALUES ({id}, '{name}', 'sha256:0', 1);
+                 INSERT INTO Refs SELECT {id}, id FROM ValidPaths WHERE path = '{0}';
+                 INSERT INTO Refs SELECT id, {id} FROM ValidPaths WHERE path = '{1}';
+                 UPDATE ValidPaths SET deriver = '{name}' WHERE path = '{0}'",
+                store.logical("env-a"),
+                store.logical("env-b"),
+            ),
+        );
+    }
+    assert_eq!(database.valid_paths().unwrap(), all);
+    assert_eq!(database.all_registered().unwrap().into_iter().map(|(path, _)| path).collect::<Vec<_>>(), all);
+    let counted =
+        |counts: &[(StorePath, u64)]| counts.iter().map(|(path, _)| path.clone()).collect::<Vec<_>>();
+    let mut expected = counted(&counts);
+    expected.push(path(&store, "env-a"));
+    expected.sort();
+    expected.dedup();
+    assert_eq!(counted(&database.referrer_counts().unwrap()), expected);
+    assert_eq!(database.info(&path(&store, "env-a")).unwrap().unwrap().deriver, None);
+    let told = resolve(&database, &[path(&store, "env-a")], Mode::Runtime).unwrap();
+    assert_eq!(names(told.paths()), store.closure("env-a"));
+    let said = resolve(&database, &[path(&store, "env-b")], Mode::Runtime).unwrap_err().to_string();
+    assert!(said.contains("is not a store path"), "{said}");
+}
+
 #[test]
 fn why_tells_the_shortest_chain() {
     let letter = |c: char| -> StorePath { format!("{}-{c}", String::from(c).repeat(32)).parse().unwrap() };

@@ -104,7 +104,7 @@ fn names_that_are_no_store_paths_are_refused() {
         ("bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb-bash", "not in the store directory"),
         ("/nix/store/bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb-ba\\u0000sh", "roots[1].path"),
         ("/nix/store/bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb-ba\\nsh", "roots[1].path"),
-        ("/nix/store/bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb-.bash", "dot"),
+        ("/nix/store/bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb-.-bash", "begins with one"),
         ("/nix/store/eeeebbbbbbbbbbbbbbbbbbbbbbbbbbbb-bash", "nixbase32"),
         ("/nix/store/", "roots[1].path"),
     ] {

@@ -123,7 +123,7 @@ impl Database {
         self.read(|c| query::registered(c, &self.location.dir, paths))
     }
 
-    /// All valid paths, sorted, and the row of each.
+    /// All valid paths, sorted, and the row of each. A row that names no store path is logged and left out.
     ///
     /// # Errors
     /// If the database cannot be read.
@@ -177,7 +177,7 @@ impl Database {
         self.read(|c| query::referrer_counts(c, &self.location.dir))
     }
 
-    /// All valid paths, sorted.
+    /// All valid paths, sorted. A row that names no store path is logged and left out.
     ///
     /// # Errors
     /// If the database cannot be read.
@@ -264,8 +264,8 @@ impl References for Database {
         };
         for (name, path) in recorded {
             match outputs.iter_mut().find(|output| output.name == name) {
-                Some(output) => output.path = Some(path),
-                None => outputs.push(OutputPath { name, path: Some(path) }),
+                Some(output) => output.path = path,
+                None => outputs.push(OutputPath { name, path }),
             }
         }
         if outputs.iter().any(|output| output.path.is_none()) {

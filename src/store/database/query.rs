@@ -71,6 +71,38 @@ fn path_at(row: &Row<'_>, column: usize, dir: &StoreDir) -> Result<StorePath, Qu
     }
 }
 
+/// Rows whose path is none that Nix makes today: a whole list leaves them out and logs them once.
+#[derive(Default)]
+struct Odd {
+    count: u64,
+    first: Option<String>,
+}
+
+impl Odd {
+    /// The path in a column; `None`, and counted, if it is odd.
+    fn path_at(
+        &mut self,
+        row: &Row<'_>,
+        column: usize,
+        dir: &StoreDir,
+    ) -> Result<Option<StorePath>, QueryError> {
+        match path_at(row, column, dir) {
+            Err(QueryError::Malformed(problem)) => {
+                self.count += 1;
+                self.first.get_or_insert(problem);
+                Ok(None)
+            }
+            other => other.map(Some),
+        }
+    }
+
+    fn log(self) {
+        if let Some(first) = self.first {
+            tracing::warn!(rows = self.count, %first, "rows of Nix's database that name no store path are left out");
+        }
+    }
+}
+
 fn size_at(row: &Row<'_>, column: usize) -> Result<Option<u64>, QueryError> {
     // 0 is what Nix stores for an unknown size.
     Ok(row.get::<_, Option<i64>>(column)?.and_then(|size| u64::try_from(size).ok()).filter(|size| *size > 0))
@@ -90,7 +122,11 @@ pub(super) fn info(c: &Connection, dir: &StoreDir, path: &StorePath) -> Result<O
     let Some(row) = rows.next()? else { return Ok(None) };
     let deriver = match row.get_ref(2)? {
         ValueRef::Null | ValueRef::Text(b"") => None,
-        _ => Some(path_at(row, 2, dir)?),
+        // It need not be valid, so that an odd one spoils nothing.
+        _ => match path_at(row, 2, dir) {
+            Err(QueryError::Malformed(_)) => None,
+            told => Some(told?),
+        },
     };
     Ok(Some(PathInfo { id: row.get(0)?, nar_size: size_at(row, 1)?, deriver }))
 }
@@ -121,13 +157,15 @@ pub(super) fn all_registered(c: &Connection, dir: &StoreDir) -> Result<Vec<(Stor
     let mut statement = c.prepare_cached("SELECT path, id FROM ValidPaths ORDER BY path")?;
     let mut rows = statement.query([])?;
     let mut all: Vec<(StorePath, i64)> = Vec::new();
+    let mut odd = Odd::default();
     while let Some(row) = rows.next()? {
-        let path = path_at(row, 0, dir)?;
+        let Some(path) = odd.path_at(row, 0, dir)? else { continue };
         if let Some((last, _)) = all.last().filter(|(last, _)| *last >= path) {
             return Err(QueryError::Malformed(format!("its index of paths has {path} after {last}")));
         }
         all.push((path, row.get(1)?));
     }
+    odd.log();
     Ok(all)
 }
 
@@ -227,20 +265,23 @@ fn referrer_of(c: &Connection, dir: &StoreDir, id: i64) -> Result<QueryError, Qu
     }
 }
 
+/// The outputs of a derivation; without the path of one that is odd.
 pub(super) fn outputs(
     c: &Connection,
     dir: &StoreDir,
     derivation: &StorePath,
-) -> Result<Vec<(String, StorePath)>, QueryError> {
+) -> Result<Vec<(String, Option<StorePath>)>, QueryError> {
     let mut statement = c.prepare_cached(
         "SELECT DerivationOutputs.id, DerivationOutputs.path FROM ValidPaths
          JOIN DerivationOutputs ON drv = ValidPaths.id WHERE ValidPaths.path = ?1",
     )?;
     let mut rows = statement.query([full(dir, derivation)])?;
     let mut all = Vec::new();
+    let mut odd = Odd::default();
     while let Some(row) = rows.next()? {
-        all.push((row.get(0)?, path_at(row, 1, dir)?));
+        all.push((row.get(0)?, odd.path_at(row, 1, dir)?));
     }
+    odd.log();
     Ok(all)
 }
 
@@ -283,10 +324,14 @@ pub(super) fn referrer_counts(c: &Connection, dir: &StoreDir) -> Result<Vec<(Sto
     )?;
     let mut rows = statement.query([])?;
     let mut all = Vec::new();
+    let mut odd = Odd::default();
     while let Some(row) = rows.next()? {
         let count: i64 = row.get(1)?;
-        all.push((path_at(row, 0, dir)?, count.unsigned_abs()));
+        if let Some(path) = odd.path_at(row, 0, dir)? {
+            all.push((path, count.unsigned_abs()));
+        }
     }
+    odd.log();
     Ok(all)
 }
 
@@ -294,8 +339,10 @@ pub(super) fn valid_paths(c: &Connection, dir: &StoreDir) -> Result<Vec<StorePat
     let mut statement = c.prepare("SELECT path FROM ValidPaths ORDER BY path")?;
     let mut rows = statement.query([])?;
     let mut all = Vec::new();
+    let mut odd = Odd::default();
     while let Some(row) = rows.next()? {
-        all.push(path_at(row, 0, dir)?);
+        all.extend(odd.path_at(row, 0, dir)?);
     }
+    odd.log();
     Ok(all)
 }
