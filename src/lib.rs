@@ -23,6 +23,7 @@ pub mod closure;
 pub mod control;
 pub mod daemon;
 pub mod fuse;
+pub mod json;
 pub mod layer;
 pub mod lock;
 pub mod store;

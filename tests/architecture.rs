@@ -9,22 +9,24 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("vfs", &[]),
     ("sys", &[]),
     ("telemetry", &[]),
-    ("trace", &[]),
-    ("control", &["sys"]),
-    ("store", &["sys"]),
+    ("json", &[]),
+    ("trace", &["json"]),
+    ("control", &["json", "sys"]),
+    ("store", &["json", "sys"]),
     ("layer", &["vfs", "sys"]),
     ("union", &["vfs", "layer"]),
     ("fuse", &["vfs", "sys", "telemetry"]),
     ("closure", &["store"]),
-    ("lock", &["store", "closure"]),
+    ("lock", &["json", "store", "closure"]),
     ("usage", &["store", "closure", "lock", "sys", "trace"]),
-    ("view", &["vfs", "sys", "layer", "union", "closure", "lock", "store"]),
+    ("view", &["json", "vfs", "sys", "layer", "union", "closure", "lock", "store"]),
     (
         "daemon",
         &[
             "vfs",
             "sys",
             "telemetry",
+            "json",
             "control",
             "store",
             "layer",
@@ -42,6 +44,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "vfs",
             "sys",
             "telemetry",
+            "json",
             "trace",
             "control",
             "store",
@@ -156,6 +159,20 @@ fn fuse_and_sqlite_stay_where_they_belong() {
         assert!(raw, "src/{file}: raw descriptors are used in 'sys' alone");
         let env = matches!(module, "cli") || !code.contains("env::var");
         assert!(env, "src/{file}: the environment is read in 'cli' alone");
+    }
+}
+
+/// What serde derives for a struct also reads an array; `json` does not.
+#[test]
+fn json_is_read_by_one_module() {
+    for (file, code) in code() {
+        if module_of(&file) == "json" {
+            continue;
+        }
+        for how in ["from_slice", "from_str", "from_reader", "from_value", "Deserializer"] {
+            let by_serde = code.contains(&format!("serde_json::{how}"));
+            assert!(!by_serde, "src/{file}: JSON is read by the module 'json'");
+        }
     }
 }
 

@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+use nixview::json;
+
 use crate::failure::{Attempt, Failure};
 
 /// The longest state or `config.json` that is read, in bytes.
@@ -95,7 +97,7 @@ impl State {
 fn parse<T: DeserializeOwned>(from: impl Read) -> io::Result<T> {
     let mut text = Vec::new();
     from.take(LIMIT).read_to_end(&mut text)?;
-    Ok(serde_json::from_slice(&text)?)
+    Ok(json::from_slice(&text)?)
 }
 
 fn same(one: impl AsFd, other: impl AsFd) -> io::Result<bool> {

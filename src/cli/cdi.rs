@@ -9,6 +9,8 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use crate::json;
+
 /// Vendor and class of nixview's devices.
 pub const KIND: &str = "nixview.dev/env";
 
@@ -114,7 +116,7 @@ pub fn found(dir: &Path) -> io::Result<Vec<Device>> {
         let told = |error: serde_json::Error| {
             io::Error::new(ErrorKind::InvalidData, format!("{}: {error}", path.display()))
         };
-        let specification: Specification = serde_json::from_slice(&fs::read(&path)?).map_err(told)?;
+        let specification: Specification = json::from_slice(&fs::read(&path)?).map_err(told)?;
         devices.extend(specification.devices.into_iter().filter_map(|entry| {
             let Edits { env: variables, hooks } = entry.container_edits;
             let hook = hooks.into_iter().next()?;

@@ -7,6 +7,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::message::VERSION;
+use crate::json;
 use crate::sys::socket;
 
 /// The longest message, in bytes. A record holds a few paths; what is large (locks) comes as a descriptor.
@@ -42,12 +43,12 @@ pub fn receive<T: DeserializeOwned>(from: impl AsFd) -> io::Result<Option<(T, Ve
     struct Versioned {
         version: u32,
     }
-    let versioned: Versioned = serde_json::from_slice(&text).map_err(|e| invalid(e.to_string()))?;
+    let versioned: Versioned = json::from_slice(&text).map_err(|e| invalid(e.to_string()))?;
     if versioned.version != VERSION {
         let version = versioned.version;
         return Err(invalid(format!("it speaks version {version} of the messages, this program {VERSION}")));
     }
-    let message = serde_json::from_slice(&text).map_err(|e| invalid(e.to_string()))?;
+    let message = json::from_slice(&text).map_err(|e| invalid(e.to_string()))?;
     Ok(Some((message, descriptors)))
 }
 
@@ -79,7 +80,13 @@ mod tests {
         send(&here, &Request { version: 7, ..list() }, &[]).unwrap();
         let error = receive::<Request>(&there).unwrap_err();
         assert!(error.to_string().contains("version 7"), "{error}");
-        for garbage in [&b"{"[..], b"\0\0", b"{\"version\":1}", b"{\"version\":1,\"operation\":\"dance\"}"] {
+        for garbage in [
+            &b"{"[..],
+            b"\0\0",
+            b"[1,\"list\"]",
+            b"{\"version\":1}",
+            b"{\"version\":1,\"operation\":\"dance\"}",
+        ] {
             socket::send(&here, garbage, None).unwrap();
             assert_eq!(receive::<Request>(&there).unwrap_err().kind(), io::ErrorKind::InvalidData);
         }

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::{Attempt, Failure};
 use super::record::Record;
+use crate::json;
 use crate::sys::process::{self, Ended, Fork};
 use crate::sys::socket;
 
@@ -101,7 +102,7 @@ impl Waiting {
                 Err(error) => format!("the view's server is lost: {error}"),
             }));
         }
-        match serde_json::from_slice(&message).attempt(|| "cannot understand the view's server".to_owned())? {
+        match json::from_slice(&message).attempt(|| "cannot understand the view's server".to_owned())? {
             Report::Usable { record, warnings } => {
                 Ok(Launched { record: *record, warnings, mount, server: self.server, socket: self.socket })
             }

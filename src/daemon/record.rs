@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::json;
 use crate::view::ViewName;
 use crate::view::upper_dir::Limit;
 
@@ -33,6 +34,7 @@ pub struct Record {
     /// When it began to serve, in seconds since 1970.
     pub since: u64,
     /// Where the view is.
+    #[serde(deserialize_with = "json::object")]
     pub place: Place,
     /// Number of its mount that no other ever gets, where the kernel has such (Linux 6.8). Numbers of connections are used
     /// again: without this one a dead view's record could name a mount of another registry.
@@ -50,6 +52,7 @@ pub struct Record {
     /// How files are read: `passthrough` or `cached`.
     pub io: String,
     /// Where changes go.
+    #[serde(deserialize_with = "json::object")]
     pub upper: UpperRecord,
     /// User id that everything of the store belongs to.
     pub uid: u32,
@@ -114,7 +117,11 @@ pub enum UpperRecord {
         /// Which.
         path: PathBuf,
         /// The most that it may hold.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(
+            default,
+            skip_serializing_if = "Option::is_none",
+            deserialize_with = "json::optional_object"
+        )]
         limit: Option<Limit>,
     },
     /// Into a directory that is removed at the end.
@@ -122,7 +129,11 @@ pub enum UpperRecord {
         /// Which.
         path: PathBuf,
         /// The most that it may hold.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(
+            default,
+            skip_serializing_if = "Option::is_none",
+            deserialize_with = "json::optional_object"
+        )]
         limit: Option<Limit>,
     },
     /// Nowhere: the view is read-only.
@@ -150,11 +161,11 @@ pub fn parse(bytes: &[u8]) -> Result<Record, String> {
     }
     let whole = bytes.split_inclusive(|byte| *byte == b'\n').rfind(|line| line.ends_with(b"\n"));
     let line = whole.ok_or_else(|| "it has no whole line".to_owned())?;
-    let versioned: Versioned = serde_json::from_slice(line).map_err(|e| e.to_string())?;
+    let versioned: Versioned = json::from_slice(line).map_err(|e| e.to_string())?;
     if versioned.version != VERSION {
         return Err(format!("its version is {}, this program knows version {VERSION}", versioned.version));
     }
-    serde_json::from_slice(line).map_err(|e| e.to_string())
+    json::from_slice(line).map_err(|e| e.to_string())
 }
 
 /// Prints a record: one line of JSON.
@@ -210,6 +221,17 @@ pub(super) mod tests {
         assert!(parse(newer.as_bytes()).unwrap_err().contains("version is 2"));
         let more = text.replace("\"pid\"", "\"extra\": 1, \"pid\"");
         assert!(parse(more.as_bytes()).unwrap_err().contains("extra"));
+    }
+
+    #[test]
+    fn arrays_in_place_of_objects_are_refused() {
+        let whole: serde_json::Value = json::from_slice(&print(&example("web")).unwrap()).unwrap();
+        for at in ["", "/place", "/closure", "/extraRoots/0", "/upper", "/gcRoots"] {
+            let mut changed = whole.clone();
+            let place = changed.pointer_mut(at).unwrap();
+            *place = place.as_object().unwrap().values().cloned().collect();
+            parse(format!("{changed}\n").as_bytes()).unwrap_err();
+        }
     }
 
     #[test]

@@ -10,6 +10,7 @@ use serde::Deserialize;
 use super::error::LockError;
 use super::link::{Target, follow};
 use super::source::SearchPathEntry;
+use crate::json;
 use crate::store::{Location, StorePath};
 
 /// Something that is passed to the evaluation.
@@ -93,7 +94,7 @@ impl Evaluator<'_> {
             }
         }
         let output = run(command.args(["-E", FACTS]), PROGRAM)?;
-        let facts: Facts = serde_json::from_slice(&output.stdout)
+        let facts: Facts = json::from_slice(&output.stdout)
             .map_err(|error| program(PROGRAM, format!("gave an unexpected answer about itself: {error}")))?;
         if facts.store != self.location.dir.as_str() {
             return Err(LockError::StoreDir { locked: facts.store, actual: self.location.dir.to_string() });

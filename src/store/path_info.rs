@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 
 use super::path::{StoreDir, StorePath};
 use super::recorded::{Record, Recorded};
+use crate::json;
 
 /// The newest version of the format that is known.
 const VERSION_MAX: u64 = 3;
@@ -120,7 +121,7 @@ fn is_graph(value: &Value) -> bool {
 /// # Errors
 /// With the place, if it is no JSON, has none of the known shapes or an unknown version, or is of another store.
 pub fn parse(dir: &StoreDir, text: &[u8], origin: &str) -> Result<Recorded, PathInfoError> {
-    let value: Value = serde_json::from_slice(text).map_err(|error| PathInfoError {
+    let value: Value = json::from_slice(text).map_err(|error| PathInfoError {
         at: format!("line {} column {}", error.line(), error.column()),
         problem: error.to_string(),
     })?;

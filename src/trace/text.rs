@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::{End, Head, Kind, Trace, Use, VERSION};
+use crate::json;
 
 /// The longest line, in bytes: a path of 4096 bytes, each written as a number.
 const LONGEST: u64 = 64 << 10;
@@ -141,9 +142,9 @@ pub fn read(path: &Path) -> Result<Trace, TraceError> {
 }
 
 fn head(text: &[u8]) -> Result<Head, String> {
-    let version: Version = serde_json::from_slice(text).map_err(|e| e.to_string())?;
+    let version: Version = json::from_slice(text).map_err(|e| e.to_string())?;
     match version.nixview_trace {
-        Some(VERSION) => serde_json::from_slice(text).map_err(|e| e.to_string()),
+        Some(VERSION) => json::from_slice(text).map_err(|e| e.to_string()),
         Some(other) => Err(format!("its version is {other}, and this nixview knows version {VERSION} only")),
         None => Err("it has no \"nixviewTrace\"; 'nixview trace' and '--trace' make traces".to_owned()),
     }
@@ -153,7 +154,7 @@ fn add(trace: &mut Trace, text: &[u8]) -> Result<(), String> {
     if trace.end.is_some() {
         return Err("it follows the line that ends the trace".to_owned());
     }
-    let line: Line<'_> = serde_json::from_slice(text).map_err(|e| e.to_string())?;
+    let line: Line<'_> = json::from_slice(text).map_err(|e| e.to_string())?;
     match line {
         Line { kind: Some(kind), path: Some(path), upper, until: None, complete: None } => {
             let path = match path {

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use crate::cli::costed::{self, Costed};
 use crate::cli::layers_answer::{Answer, Compressed, OfEnvironment, PopularityFrom};
 use crate::cli::{CliError, Context, ErrorContext};
+use crate::json;
 use crate::store::{Database, Location};
 use crate::usage::oci_layers::archive::Compression;
 use crate::usage::oci_layers::nixery::{Popularity, popularity};
@@ -288,7 +289,7 @@ fn explain(error: RunError) -> CliError {
 fn read_popularity(file: &Path) -> Result<Popularity, CliError> {
     let failed = || format!("cannot use the popularity in {}", file.display());
     let text = std::fs::read(file).with_context(failed)?;
-    serde_json::from_slice(&text).with_context(failed).map_err(|error| {
+    json::from_slice(&text).with_context(failed).map_err(|error| {
         error.hint("it must be a JSON object of package names and numbers, as in {\"glibc-2.40\": 9000}")
     })
 }

@@ -9,6 +9,7 @@ use crate::cli::{CliError, Context, ErrorContext, ask};
 use crate::control::{Place, Upper};
 use crate::daemon::record::Record;
 use crate::daemon::{self, Order};
+use crate::json;
 use crate::lock::format::MAX_SIZE;
 use crate::sys::process::may_mount;
 use crate::view::ViewName;
@@ -100,7 +101,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
         let directory = daemon::open_target(&target).map_err(failed)?;
         let mounted = client.mount(&request, lock.as_fd(), Some(directory.as_fd())).map_err(ask::refused)?;
         warn(context, &mounted.warnings);
-        let record: Record = serde_json::from_value(mounted.record)
+        let record: Record = json::from_value(mounted.record)
             .context("the daemon speaks of views as this program does not understand")?;
         context.output.line(&format!("{} on {}", described(&record), target.display()))?;
         return Ok(ExitCode::SUCCESS);

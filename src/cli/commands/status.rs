@@ -13,6 +13,7 @@ use crate::cli::{CliError, Context, ErrorContext, ask};
 use crate::daemon::record::{Place, Record, UpperRecord};
 use crate::daemon::registry::{Registry, State};
 use crate::daemon::{leftovers, old_roots};
+use crate::json;
 use crate::view::ViewName;
 use crate::view::upper_dir::{Limit, UpperError, UpperInfo, Usage};
 
@@ -101,7 +102,7 @@ fn served_for_us(context: &Context) -> Result<Option<Vec<(ViewName, Found)>>, Cl
         return Ok(None);
     }
     let Some(client) = ask::daemon(context)? else { return Ok(None) };
-    let records = client.views().map_err(ask::refused)?.into_iter().map(serde_json::from_value::<Record>);
+    let records = client.views().map_err(ask::refused)?.into_iter().map(json::from_value::<Record>);
     let records: Vec<Record> = records
         .collect::<Result<_, _>>()
         .context("the daemon speaks of views as this program does not understand")?;

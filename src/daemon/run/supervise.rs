@@ -10,6 +10,7 @@ use rustix::process::{Pid, Signal as Kill};
 use super::program::{NotStarted, Program};
 use crate::daemon::error::{Attempt, Failure};
 use crate::daemon::launch::Launched;
+use crate::json;
 use crate::sys::process::{self, Ended, Fork};
 use crate::sys::signals::{Signals, wait_readable};
 use crate::sys::socket;
@@ -118,7 +119,7 @@ fn start(
         return Ok(Ok(child)); // The socket was closed by exec.
     }
     process::wait(child).attempt(attempt)?;
-    serde_json::from_slice(&message).attempt(attempt).map(Err)
+    json::from_slice(&message).attempt(attempt).map(Err)
 }
 
 fn wait_for(

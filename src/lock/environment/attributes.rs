@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::is_identifier;
 use super::quote::{quote, quoted};
+use crate::json;
 use crate::store::{Derivation, StoreDir};
 
 /// The JSON, with the paths of the outputs in place of their names, and the same for bash.
@@ -15,8 +16,7 @@ pub(super) fn structured(
     derivation: &Derivation,
     store: &StoreDir,
 ) -> Result<(Vec<u8>, Vec<u8>), String> {
-    let mut value: Value =
-        serde_json::from_slice(json).map_err(|e| format!("its attributes are no JSON: {e}"))?;
+    let mut value: Value = json::from_slice(json).map_err(|e| format!("its attributes are no JSON: {e}"))?;
     let Some(map) = value.as_object_mut() else {
         return Err("its attributes are no JSON object".to_owned());
     };

@@ -5,6 +5,7 @@ use std::time::Duration;
 use rusqlite::{OptionalExtension, params};
 
 use super::{Environment, Recipe};
+use crate::json;
 use crate::lock::digest::{Digest, Fields};
 use crate::lock::memory::{Memory, now};
 
@@ -26,7 +27,7 @@ impl Memory {
                 return None;
             }
         };
-        let parsed = serde_json::from_str::<Environment>(&result).ok();
+        let parsed = json::from_slice_without_null::<Environment>(result.as_bytes()).ok();
         let fits = digest == row_digest(&key, &result).as_bytes();
         let answer = parsed.filter(|e| fits && e.check(recipe.store()).is_ok() && e.shell == recipe.shell());
         if answer.is_none() {

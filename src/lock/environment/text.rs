@@ -4,16 +4,24 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
+use crate::json;
+
 /// Bytes; in JSON a string, or `{"base64": …}` if they are not UTF-8, and only then.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
 #[serde(try_from = "Written", into = "Written")]
 pub struct Text(Vec<u8>);
 
 #[derive(Serialize, Deserialize)]
-#[serde(untagged, deny_unknown_fields)]
+#[serde(untagged)]
 enum Written {
     Plain(String),
-    Encoded { base64: String },
+    Encoded(#[serde(deserialize_with = "json::object")] Encoded),
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Encoded {
+    base64: String,
 }
 
 impl Text {
@@ -74,7 +82,7 @@ impl TryFrom<Written> for Text {
     fn try_from(written: Written) -> Result<Self, String> {
         match written {
             Written::Plain(text) => Ok(Self(text.into_bytes())),
-            Written::Encoded { base64 } => {
+            Written::Encoded(Encoded { base64 }) => {
                 let bytes = STANDARD.decode(&base64).map_err(|error| format!("no base64: {error}"))?;
                 if std::str::from_utf8(&bytes).is_ok() {
                     return Err("base64 is for what is no text only".to_owned());
@@ -89,7 +97,7 @@ impl From<Text> for Written {
     fn from(text: Text) -> Self {
         match String::from_utf8(text.0) {
             Ok(text) => Self::Plain(text),
-            Err(bytes) => Self::Encoded { base64: STANDARD.encode(bytes.as_bytes()) },
+            Err(bytes) => Self::Encoded(Encoded { base64: STANDARD.encode(bytes.as_bytes()) }),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Locks as files: read once and bounded, replaced by one rename.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -8,6 +9,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::EnvLock;
+use crate::json;
 use crate::lock::error::LockError;
 
 /// The largest lock that is read, in bytes.
@@ -37,13 +39,14 @@ impl EnvLock {
     pub fn is_one(path: &Path) -> bool {
         #[derive(Deserialize)]
         struct Looks {
-            roots: Option<serde::de::IgnoredAny>,
-            closure: Option<serde::de::IgnoredAny>,
+            roots: Vec<serde::de::IgnoredAny>,
+            closure: BTreeMap<String, serde::de::IgnoredAny>,
         }
         let is_file = std::fs::metadata(path).is_ok_and(|found| found.is_file());
         let text = if is_file { read_bounded(path, MAX_SIZE).ok() } else { None };
         text.is_some_and(|text| {
-            serde_json::from_slice(&text).is_ok_and(|l: Looks| l.roots.is_some() && l.closure.is_some())
+            json::from_slice(&text)
+                .is_ok_and(|l: Looks| !l.roots.is_empty() && l.closure.contains_key("digest"))
         })
     }
 

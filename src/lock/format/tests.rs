@@ -209,6 +209,68 @@ fn extra_roots_that_no_lock_has_are_refused() {
     assert!(many(MAX_EXTRA_ROOTS + 1).print().is_err());
 }
 
+/// Every place of a value, as the path to it.
+fn places(value: &serde_json::Value, at: &str, found: &mut Vec<String>) {
+    found.push(at.to_owned());
+    match value {
+        serde_json::Value::Object(map) => {
+            map.iter().for_each(|(key, value)| places(value, &format!("{at}/{key}"), found));
+        }
+        serde_json::Value::Array(list) => {
+            list.iter().enumerate().for_each(|(i, value)| places(value, &format!("{at}/{i}"), found));
+        }
+        _ => {}
+    }
+}
+
+/// One value has one form: no array stands for an object, its values in order, and no null for a field that is left out.
+#[test]
+fn neither_arrays_nor_nulls_stand_where_objects_belong() {
+    use serde_json::Value;
+    let environment = Some(super::super::environment::tests::sample());
+    let developed = EnvLock {
+        environment,
+        roots: vec![Root::plain(path('d', "env.drv"))],
+        mode: Mode::Dev,
+        ..with_extra()
+    };
+    let mut tried = 0;
+    for lock in [with_extra(), developed] {
+        let whole: Value = serde_json::from_str(&lock.print().unwrap()).unwrap();
+        let mut all = Vec::new();
+        places(&whole, "", &mut all);
+        for at in all {
+            let Some(Value::Object(map)) = whole.pointer(&at) else { continue };
+            let values: Vec<Value> = map.values().cloned().collect();
+            let mut arrays = vec![Value::Array(values.clone())];
+            // In serde's order of fields a missing one counts as null.
+            arrays.push(Value::Array([vec![Value::Null; 2], values].concat()));
+            let absent =
+                ["narSize", "references", "drvPath", "output", "environment", "only", "system", "attribute"];
+            let nulls = absent.iter().chain(&["inputs", "nixVersion", "items", "value"]).map(|field| {
+                let mut map = map.clone();
+                map.insert((*field).to_owned(), Value::Null);
+                Value::Object(map)
+            });
+            for changed in arrays.into_iter().chain(nulls) {
+                let mut whole = whole.clone();
+                *whole.pointer_mut(&at).unwrap() = changed.clone();
+                let read = EnvLock::parse(whole.to_string().as_bytes(), "x");
+                assert!(read.is_err(), "{at} as {changed}");
+                tried += 1;
+            }
+        }
+    }
+    assert!(tried > 200, "{tried}");
+    let odd = r#"[{"path":"x","references":[]},{"path":"y","references":[]}]"#;
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("info.json");
+    std::fs::write(&file, odd).unwrap();
+    assert!(!EnvLock::is_one(&file), "what nix path-info says of two paths");
+    sample().write(&file).unwrap();
+    assert!(EnvLock::is_one(&file));
+}
+
 /// Variables of one derivation stand before the extra roots; of anything else there are none.
 #[test]
 fn an_environment_is_of_one_derivation_that_is_developed() {

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{EnvLock, ExtraRoot, LockedClosure, Root, VERSION};
 use crate::closure::Mode;
+use crate::json;
 use crate::lock::environment::Environment;
 use crate::lock::error::LockError;
 use crate::lock::only::WrittenOnly;
@@ -18,7 +19,7 @@ impl EnvLock {
     pub fn parse(text: &[u8], origin: &str) -> Result<Self, LockError> {
         let malformed = |problem: String| LockError::Malformed { origin: origin.to_owned(), problem };
         // The version decides how the rest is to be read, so it is looked at alone and first.
-        let head: Head = serde_json::from_slice(text).map_err(|e| malformed(e.to_string()))?;
+        let head: Head = json::from_slice(text).map_err(|e| malformed(e.to_string()))?;
         match head.version {
             Some(VERSION) => {}
             Some(version) => {
@@ -26,7 +27,7 @@ impl EnvLock {
             }
             None => return Err(malformed("it has no \"version\"".to_owned())),
         }
-        let written: Written = serde_json::from_slice(text).map_err(|e| malformed(e.to_string()))?;
+        let written: Written = json::from_slice_without_null(text).map_err(|e| malformed(e.to_string()))?;
         let lock = Self::from_written(written).map_err(malformed)?;
         lock.check().map_err(malformed)?;
         Ok(lock)

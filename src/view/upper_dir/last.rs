@@ -9,6 +9,7 @@ use rustix::fs::{OFlags, RenameFlags};
 use serde::{Deserialize, Serialize};
 
 use super::error::{Tried, UpperError};
+use crate::json;
 use crate::lock::format::MAX_SIZE;
 use crate::lock::{Digest, EnvLock};
 use crate::sys;
@@ -59,7 +60,7 @@ impl LastView {
         if text.len() as u64 > MAX_SIZE {
             return Err(format!("it is longer than {MAX_SIZE} bytes"));
         }
-        let written: Written = serde_json::from_slice(text).map_err(|error| error.to_string())?;
+        let written: Written = json::from_slice(text).map_err(|error| error.to_string())?;
         if written.version != VERSION {
             return Err(format!(
                 "its version is {}, and this nixview knows {VERSION} alone",
@@ -79,7 +80,7 @@ impl LastView {
         const ACTION: &str = "write 'view.json'";
         let refuse = |why: String| UpperError::LastView { path: path.to_owned(), why };
         let lock = self.lock.print().map_err(|error| refuse(error.to_string()))?;
-        let lock = serde_json::from_str(&lock).map_err(|error| refuse(error.to_string()))?;
+        let lock = json::from_slice(lock.as_bytes()).map_err(|error| refuse(error.to_string()))?;
         let (uid, gid) = self.owner;
         let database_of = self.database_of.as_ref().map(Digest::to_string);
         let written = Written { version: VERSION, store: self.store.clone(), uid, gid, database_of, lock };

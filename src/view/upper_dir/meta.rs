@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::{Tried, UpperError};
 use super::limit::Limit;
+use crate::json;
 use crate::layer::dir::Format;
 use crate::store::path::StoreDir;
 use crate::sys;
@@ -96,7 +97,7 @@ impl Meta {
         if text.len() as u64 > MAX_LENGTH {
             return Err(refuse(format!("it is longer than {MAX_LENGTH} bytes")));
         }
-        match serde_json::from_slice::<Versioned>(&text) {
+        match json::from_slice::<Versioned>(&text) {
             Ok(Versioned { version: VERSION }) => {}
             Ok(Versioned { version }) => {
                 return Err(refuse(format!(
@@ -105,7 +106,7 @@ impl Meta {
             }
             Err(error) => return Err(refuse(error.to_string())),
         }
-        serde_json::from_slice(&text).map(Some).map_err(|error| refuse(error.to_string()))
+        json::from_slice(&text).map(Some).map_err(|error| refuse(error.to_string()))
     }
 
     /// Writes the file of an upper: whole or not at all, and durable unless the upper goes with its view.
