@@ -138,7 +138,9 @@ impl EnvLock {
                 return Err(format!("\"output\" of the root {} is no name of an output", root.path));
             }
         }
-        if self.closure.count < seen.len() as u64 {
+        // A derivation that is developed is no member itself.
+        let is_member = |root: &&Root| self.mode != Mode::Dev || !root.path.is_derivation();
+        if self.closure.count < self.roots.iter().filter(is_member).count() as u64 {
             return Err("\"closure\" has fewer paths than there are roots".to_owned());
         }
         self.check_extra_roots()?;

@@ -209,6 +209,22 @@ fn extra_roots_that_no_lock_has_are_refused() {
     assert!(many(MAX_EXTRA_ROOTS + 1).print().is_err());
 }
 
+/// A derivation that is developed is no member of its closure, which may have fewer paths than there are roots.
+#[test]
+fn derivations_to_develop_may_need_fewer_paths_than_there_are() {
+    let roots = vec![Root::plain(path('d', "one.drv")), Root::plain(path('f', "two.drv"))];
+    let lock = |mode, count, roots: &[Root]| {
+        let closure = LockedClosure { count, ..sample().closure };
+        EnvLock { closure, mode, roots: roots.to_vec(), ..sample() }.print()
+    };
+    assert!(lock(Mode::Dev, 1, &roots).is_ok());
+    assert!(lock(Mode::Dev, 0, &roots).is_ok());
+    assert!(lock(Mode::Build, 1, &roots).is_err());
+    let with_shell = [roots, vec![Root::plain(path('b', "bash"))]].concat();
+    assert!(lock(Mode::Dev, 0, &with_shell).is_err(), "the shell is a member");
+    assert!(lock(Mode::Dev, 1, &with_shell).is_ok());
+}
+
 /// Every place of a value, as the path to it.
 fn places(value: &serde_json::Value, at: &str, found: &mut Vec<String>) {
     found.push(at.to_owned());
