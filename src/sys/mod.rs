@@ -11,6 +11,7 @@ pub mod fuse_connection;
 pub mod fuse_device;
 pub mod fusermount;
 pub mod lock;
+pub mod locked_mount;
 pub mod loop_device;
 pub mod memory;
 pub mod memory_file;

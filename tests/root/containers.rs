@@ -339,6 +339,73 @@ fn root_of_a_user_namespace_owns_its_nix() {
     host.assert_nothing_left();
 }
 
+/// Runs the bundle with a runtime, in a user namespace, with the capabilities that a container's root may have in there.
+fn run_with_capabilities(host: &Host, runtime: &str, how: &str) -> Ran {
+    let file = host.scene.path("config.json");
+    let mut config: serde_json::Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+    for set in ["bounding", "effective", "permitted"] {
+        config["process"]["capabilities"][set].as_array_mut().unwrap().push("CAP_SYS_ADMIN".into());
+    }
+    if how == "bind" {
+        config.as_object_mut().unwrap().remove("hooks");
+    }
+    fs::write(&file, config.to_string()).unwrap();
+    if runtime == "runc" {
+        return host.run_bundle();
+    }
+    // crun does not do cgroup v1 beside v2 (test-images/oci/runtimes.sh).
+    let script =
+        "if [ $(stat -fc %T /sys/fs/cgroup) != cgroup2fs ]; then mount -t cgroup2 none /sys/fs/cgroup; fi
+        exec timeout -k 5 60 crun --root \"$1/crun\" --cgroup-manager=disabled run --bundle \"$1\" \"$2\"";
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--propagation", "private", "sh", "-c", script, "sh"]);
+    command.arg(host.scene.dir.path()).arg(host.id()).stdin(Stdio::null());
+    scene::ran(command.output().unwrap())
+}
+
+#[test]
+#[ignore = "needs root, /dev/fuse, and runc or crun"]
+fn root_of_a_user_namespace_does_not_take_the_flags_off_its_nix() {
+    use std::os::unix::fs::PermissionsExt;
+    let host = Host::new();
+    fs::set_permissions(host.scene.dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    host.rootfs(None);
+    // The same for a file system that is the container's own, to show that it may.
+    let script = "mount -o remount,bind,suid,dev /tmp || echo /tmp is refused
+        mount -o remount,bind,suid,dev /nix && echo /nix is changed
+        while read -r _ _ _ _ at flags _; do [ $at != /nix ] || echo $flags; done < /proc/self/mountinfo";
+    for runtime in ["runc", "crun"] {
+        if !runs(&host, runtime) {
+            continue;
+        }
+        for how in ["hook", "bind"] {
+            if how == "hook" {
+                host.annotated(&[], &["--map-to", "100000", "--env", "PATH=/bin"], script);
+            } else {
+                host.scene
+                    .mount("env-a", "a", &["--name", "volume", "--tmp", "--owner", "100000:100000"])
+                    .ok();
+                let words =
+                    format!("--map-to 100000 --env PATH=/bin --hook /bin/true ; --bind {}", host.text("a"));
+                host.bundle(&[], &words.split(' ').collect::<Vec<_>>(), script);
+            }
+            let ran = run_with_capabilities(&host, runtime, how);
+            if ran.code == Some(1) && !ran.err.contains("nixview") && ran.err.contains("user") {
+                eprintln!(
+                    "skipped: {runtime} makes no container in a user namespace here: {}",
+                    ran.err.trim()
+                );
+            } else {
+                assert_eq!(ran.out, "rw,nosuid,nodev,relatime\n", "{runtime} by {how}: {ran:?}");
+            }
+            if how == "bind" {
+                host.scene.nixview(&["umount", "volume"]).ok();
+            }
+            host.assert_nothing_left();
+        }
+    }
+}
+
 /// A container that runs until it is ended.
 fn start(host: &Host) -> (Child, u32) {
     let child = host.runc(&["run", host.id()]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();

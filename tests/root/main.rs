@@ -23,6 +23,7 @@ mod kill;
 mod kill_everywhere;
 mod kill_leases;
 mod layer;
+mod locked_flags;
 mod metadata;
 mod mount;
 mod nix_state;

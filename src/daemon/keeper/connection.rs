@@ -9,13 +9,14 @@ use super::link::{self, Word};
 use super::memory::Memory;
 use super::server::{self, Part};
 use super::setup::Serving;
-use super::{Caller, Held};
+use super::{Caller, Destination, Held};
 use crate::daemon::error::{Attempt, Failure};
 use crate::daemon::leftovers;
 use crate::daemon::target::Target;
 use crate::fuse::{self, Greeting};
 use crate::sys::fuse_connection::FuseConnection;
-use crate::sys::mount::{self, FuseOptions};
+use crate::sys::locked_mount::{MountClone, lock_flags};
+use crate::sys::mount::{self, Change, FuseOptions};
 use crate::sys::process::{self, Ended};
 use crate::sys::{fusermount, mountinfo};
 use crate::union::record::HeldOpen;
@@ -198,11 +199,29 @@ impl Connecting<'_> {
             Failure::of("cannot open /dev/fuse", &error).hint("'nixview doctor' says what is missing")
         })?;
         held.mount = None;
-        let mount = mount::new_fuse(device.as_fd(), options).map_err(|error| {
+        held.mount = Some(self.new_mount(&device, options).map_err(|error| {
             Failure::of("cannot make a FUSE mount", &error).hint("'nixview doctor' says what is missing")
-        })?;
-        held.mount = Some(mount);
+        })?);
         Ok(device)
+    }
+
+    /// A detached mount whose `nosuid` and `nodev` a container cannot take off.
+    fn new_mount(&self, device: &OwnedFd, options: FuseOptions) -> io::Result<OwnedFd> {
+        // 'mount -o remount,exec' changes a mount on a directory: its `noexec` is set when the flags are locked.
+        let on_directory = matches!(self.serving.destination, Destination::Directory { .. });
+        let later = options.no_exec && on_directory;
+        let options = FuseOptions { no_exec: options.no_exec && !later, ..options };
+        let MountClone { mount, not_locked } = lock_flags(mount::new_fuse(device.as_fd(), options)?)?;
+        if let Some(error) = not_locked {
+            tracing::warn!(
+                %error,
+                "the flags of the mount are not locked: root in a user namespace of its own can clear nosuid and nodev"
+            );
+        }
+        if later {
+            mount::change(mount.as_fd(), Change { read_only: None, no_exec: Some(true) })?;
+        }
+        Ok(mount)
     }
 }
 
