@@ -3,8 +3,8 @@
 //! Of the format (<https://github.com/cncf-tags/container-device-interface>, SPEC.md) only what version 0.3.0 has is used,
 //! so that every runtime that knows CDI takes it.
 
-use std::fs;
-use std::io::{self, ErrorKind};
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Read};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -113,19 +113,34 @@ pub fn found(dir: &Path) -> io::Result<Vec<Device>> {
         if !name.starts_with("nixview-") || !name.ends_with(".json") {
             continue;
         }
-        let told = |error: serde_json::Error| {
-            io::Error::new(ErrorKind::InvalidData, format!("{}: {error}", path.display()))
-        };
-        let specification: Specification = json::from_slice(&fs::read(&path)?).map_err(told)?;
-        devices.extend(specification.devices.into_iter().filter_map(|entry| {
-            let Edits { env: variables, hooks } = entry.container_edits;
-            let hook = hooks.into_iter().next()?;
-            let arguments = hook.args.into_iter().skip(2).collect();
-            Some(Device { name: entry.name, hook: hook.path, arguments, variables })
-        }));
+        let told = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+        devices.extend(File::open(&path).and_then(devices_in).map_err(told)?);
     }
     devices.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(devices)
+}
+
+/// The devices of a specification of nixview's, as they stand in it.
+///
+/// # Errors
+/// If it cannot be read; `InvalidData` if it is none.
+pub fn devices_in(mut file: File) -> io::Result<Vec<Device>> {
+    let mut text = Vec::new();
+    file.read_to_end(&mut text)?;
+    let specification: Specification = json::from_slice(&text)?;
+    let device = |entry: Entry| {
+        let Edits { env: variables, hooks } = entry.container_edits;
+        let hook = hooks.into_iter().next()?;
+        let arguments = hook.args.into_iter().skip(2).collect();
+        Some(Device { name: entry.name, hook: hook.path, arguments, variables })
+    };
+    Ok(specification.devices.into_iter().filter_map(device).collect())
+}
+
+/// True if a text is a specification of nixview's devices and of nothing else.
+#[must_use]
+pub fn is_ours(text: &[u8]) -> bool {
+    json::from_slice::<Specification>(text).is_ok_and(|specification| specification.kind == KIND)
 }
 
 /// Whether runtimes take `name` as that of a device.

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::du_duplicates::DuplicatesAnswer;
 use super::output::{Output, size};
-use super::{CliError, ErrorContext};
+use super::{CliError, du_duplicates};
 use crate::usage::account::{Common, Cost, Cumulative, Sizes};
 use crate::usage::measure::Measure;
 use crate::view::upper_dir::Usage;
@@ -321,24 +321,27 @@ impl Answer {
         }
     }
 
-    /// The same as CSV, in bytes; of a matrix the pairs, an empty line, and the curve.
+    /// The same as CSV, in bytes; of a matrix the pairs and the curve.
     ///
     /// # Errors
-    /// If it cannot be written.
-    pub fn csv(&self, show: Show, output: &Output) -> Result<(), CliError> {
+    /// If a table cannot be written.
+    pub fn csv(&self, show: Show) -> io::Result<Vec<CsvTable>> {
         let bytes = |number: u64| number.to_string();
         let names = self.names();
-        let text = match show {
-            Show::Environments => table_csv(ENVIRONMENTS, &self.environment_rows(&bytes)),
-            Show::Paths => table_csv(PATHS, &self.path_rows(&bytes)),
-            Show::Matrix => table_csv(PAIRS, &self.pair_rows(&names, &bytes)).and_then(|pairs| {
-                let curve = table_csv(CURVE, &self.curve_rows(&names, &bytes))?;
-                Ok([pairs, vec![b'\n'], curve].concat())
-            }),
-            Show::Duplicates => self.duplicates.as_ref().map_or(Ok(Vec::new()), |all| all.csv(&bytes)),
-        };
-        let text = text.context("cannot write the answer as CSV")?;
-        output.write(|out| out.write_all(&text))
+        Ok(match show {
+            Show::Environments => {
+                vec![CsvTable::new("environments", ENVIRONMENTS, &self.environment_rows(&bytes))?]
+            }
+            Show::Paths => vec![CsvTable::new("paths", PATHS, &self.path_rows(&bytes))?],
+            Show::Matrix => vec![
+                CsvTable::new("pairs", PAIRS, &self.pair_rows(&names, &bytes))?,
+                CsvTable::new("curve", CURVE, &self.curve_rows(&names, &bytes))?,
+            ],
+            Show::Duplicates => match &self.duplicates {
+                Some(all) => all.csv(&bytes)?,
+                None => Vec::new(),
+            },
+        })
     }
 
     fn names(&self) -> Vec<String> {
@@ -352,6 +355,44 @@ fn with_missing(sizes: &Sizes) -> String {
     } else {
         format!("{} ({} missing)", sizes.paths, sizes.missing)
     }
+}
+
+/// A table as CSV, and what its file is called.
+#[derive(Debug)]
+pub struct CsvTable {
+    /// Without `.csv`.
+    pub name: &'static str,
+    /// The lines.
+    pub text: Vec<u8>,
+}
+
+impl CsvTable {
+    /// Of some rows.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub(super) fn new<const N: usize>(
+        name: &'static str,
+        header: [&str; N],
+        rows: &[[String; N]],
+    ) -> io::Result<Self> {
+        Ok(Self { name, text: table_csv(header, rows)? })
+    }
+}
+
+/// True for the beginning of a table that `nixview du` writes: the first names of its columns.
+#[must_use]
+pub fn is_table(text: &[u8]) -> bool {
+    fn is<const N: usize>(text: &[u8], header: [&str; N]) -> bool {
+        let names: String = header.iter().take(2).map(|name| format!("{},", name.to_lowercase())).collect();
+        text.starts_with(names.as_bytes())
+    }
+    is(text, ENVIRONMENTS)
+        || is(text, PATHS)
+        || is(text, PAIRS)
+        || is(text, CURVE)
+        || is(text, du_duplicates::TABLE)
+        || is(text, du_duplicates::GROUPS)
 }
 
 /// A table as CSV, with lower-case names of columns.

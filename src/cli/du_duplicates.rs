@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use super::costed::{Costed, Together};
-use super::du_answer::table_csv;
+use super::du_answer::CsvTable;
 use super::output::{Output, count};
 use super::{CliError, Context, ErrorContext};
 use crate::store::Location;
@@ -72,7 +72,7 @@ pub struct OfGroup {
     pub paths: Vec<PathBuf>,
 }
 
-const TABLE: [&str; 10] = [
+pub(super) const TABLE: [&str; 10] = [
     "NAME",
     "FILES",
     "SYMLINKS",
@@ -101,7 +101,7 @@ const CHUNKS: [&str; 13] = [
     "CHUNK-SAVED",
 ];
 
-const GROUPS: [&str; 5] = ["GROUP", "SIZE", "NAMES", "INODES", "PATH"];
+pub(super) const GROUPS: [&str; 5] = ["GROUP", "SIZE", "NAMES", "INODES", "PATH"];
 
 impl DuplicatesAnswer {
     /// Reads what must be read, and compares.
@@ -217,19 +217,22 @@ impl DuplicatesAnswer {
         output.table(GROUPS, &groups)
     }
 
-    /// The same as CSV: the table, and after an empty line the groups.
+    /// The same as CSV: the table, and the groups where they were asked for.
     ///
     /// # Errors
-    /// If it cannot be written.
-    pub fn csv(&self, bytes: &dyn Fn(u64) -> String) -> io::Result<Vec<u8>> {
+    /// If a table cannot be written.
+    pub fn csv(&self, bytes: &dyn Fn(u64) -> String) -> io::Result<Vec<CsvTable>> {
+        const NAME: &str = "duplicates";
         let rows = self.rows(bytes);
-        let mut text =
-            if self.has_chunks() { table_csv(CHUNKS, &rows)? } else { table_csv(TABLE, &shorter(&rows))? };
+        let mut tables = vec![if self.has_chunks() {
+            CsvTable::new(NAME, CHUNKS, &rows)?
+        } else {
+            CsvTable::new(NAME, TABLE, &shorter(&rows))?
+        }];
         if self.groups.is_some() {
-            text.push(b'\n');
-            text.extend(table_csv(GROUPS, &self.group_rows(bytes))?);
+            tables.push(CsvTable::new("groups", GROUPS, &self.group_rows(bytes))?);
         }
-        Ok(text)
+        Ok(tables)
     }
 }
 

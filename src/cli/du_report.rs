@@ -1,6 +1,6 @@
 //! `nixview du --html`, `--svg` and `--png`: gathers what a report shows, and writes it.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use serde_json::{Map, Value};
@@ -8,16 +8,22 @@ use serde_json::{Map, Value};
 use super::commands::{du, layers};
 use super::du_answer::Answer;
 use super::output::size;
-use super::report::{Data, Head, Picture, page, pictures, write_file};
+use super::output_file::Destination;
+use super::report::{Data, Head, Picture, page, pictures};
 use super::trace_answer::{self, TraceAnswer};
 use super::trace_table::{Column, Show};
 use super::{CliError, Context, ErrorContext};
 
-/// Writes what was asked for.
+/// Writes what was asked for, the page into `file` if there is one.
 ///
 /// # Errors
 /// If a trace cannot be used, or a file cannot be written.
-pub fn write(args: &du::Args, answer: &Answer, context: &Context) -> Result<(), CliError> {
+pub fn write(
+    args: &du::Args,
+    answer: &Answer,
+    file: Option<Destination>,
+    context: &Context,
+) -> Result<(), CliError> {
     let failed = "cannot make the report";
     let mut all = Map::new();
     all.insert("du".to_owned(), serde_json::to_value(answer).context(failed)?);
@@ -34,18 +40,23 @@ pub fn write(args: &du::Args, answer: &Answer, context: &Context) -> Result<(), 
     }
     let data = Data::new(Value::Object(all));
 
-    if let Some(file) = &args.html {
+    if let Some(path) = &args.html {
         let html = page(&data, &Head { when: when()?, no_layers: no_layers.clone() });
-        if file == Path::new("-") {
-            context.output.write(|out| out.write_all(html.as_bytes()))?;
-        } else {
-            write_file(file, html.as_bytes())?;
-            context.output.note(&format!("nixview: wrote {}, {}", file.display(), size(html.len() as u64)));
+        match file {
+            None => context.output.write(|out| out.write_all(html.as_bytes()))?,
+            Some(file) => {
+                file.write(html.as_bytes())?;
+                context.output.note(&format!(
+                    "nixview: wrote {}, {}",
+                    path.display(),
+                    size(html.len() as u64)
+                ));
+            }
         }
     }
     for (how, dir) in [(Picture::Svg, &args.svg), (Picture::Png, &args.png)] {
         let Some(dir) = dir else { continue };
-        for file in pictures(&data, how, dir)? {
+        for file in pictures(&data, how, dir, args.force)? {
             context.output.note(&format!("nixview: wrote {}", file.display()));
         }
     }

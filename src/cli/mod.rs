@@ -25,6 +25,7 @@ pub mod layers_answer;
 mod log;
 pub mod only_traced;
 pub mod output;
+pub mod output_file;
 pub mod report;
 pub mod shown_change;
 pub mod size;

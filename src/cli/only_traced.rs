@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::output::{Output, count, size};
+use super::output_file::Destination;
 use super::trace_answer::{check, closure, read};
 use super::{CliError, Context, ErrorContext};
 use crate::lock::{EnvLock, Known};
@@ -86,7 +87,8 @@ impl Kept {
     }
 }
 
-/// Makes a lock of `file` that keeps what the traces say was used, and writes it into `output` (`-`: prints it).
+/// Makes a lock of `file` that keeps what the traces say was used, and writes it into `output`, which was found to be `destination`;
+/// without one it is printed.
 ///
 /// # Errors
 /// If the lock, the store or a trace cannot be used, or the new lock not be written.
@@ -94,6 +96,7 @@ pub fn propose(
     file: &Path,
     traces: &[PathBuf],
     output: &Path,
+    destination: Option<Destination>,
     location: &Location,
     context: &Context,
 ) -> Result<(Kept, bool), CliError> {
@@ -114,13 +117,11 @@ pub fn propose(
     let used = by_store_path(&all);
     let keep = |path: &StorePath| used.get(path.as_str().as_bytes()).is_some_and(|used| used.touched);
     let small = lock.only(&closure, keep, known.references()).context("cannot make the lock")?;
-    let printed = output == Path::new("-");
-    let written = if printed {
-        let text = small.print().context("cannot print the lock")?;
-        context.output.write(|out| out.write_all(text.as_bytes()))?;
-        true
-    } else {
-        small.write(output).context("cannot keep the lock")?
+    let text = small.print().context("cannot print the lock")?;
+    let printed = destination.is_none();
+    let written = match destination {
+        Some(destination) => destination.update(text.as_bytes())?,
+        None => context.output.write(|out| out.write_all(text.as_bytes())).map(|()| true)?,
     };
     let kept = Kept::of((!printed).then_some(output), &small, &known)?;
     kept.map(|kept| (kept, written)).ok_or_else(|| CliError::new("the new lock keeps everything"))

@@ -5,11 +5,13 @@
 
 pub mod attr;
 pub mod copy;
+pub mod descriptor;
 pub mod dirent;
 pub mod file;
 pub mod fuse_connection;
 pub mod fuse_device;
 pub mod fusermount;
+pub mod leftover;
 pub mod lock;
 pub mod locked_mount;
 pub mod loop_device;
@@ -21,6 +23,7 @@ pub mod mountinfo;
 pub mod names;
 pub mod namespace;
 pub mod open;
+pub mod output_file;
 pub mod process;
 pub mod signals;
 pub mod socket;

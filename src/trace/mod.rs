@@ -5,7 +5,6 @@
 //!
 //! Knows nothing of views and stores, so that a file can be read anywhere.
 
-mod draft;
 mod text;
 
 use std::collections::BTreeMap;
@@ -14,8 +13,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-pub use draft::Draft;
-pub use text::{TraceError, end_line, head_line, read, use_line};
+pub use text::{TraceError, end_line, head_line, is_one, read, use_line};
 
 /// The version of the format that is written, and the only one that is read.
 pub const VERSION: u32 = 1;

@@ -141,6 +141,13 @@ pub fn read(path: &Path) -> Result<Trace, TraceError> {
     })
 }
 
+/// True for the beginning of a trace, of any version.
+#[must_use]
+pub fn is_one(bytes: &[u8]) -> bool {
+    let line = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    json::from_slice::<Version>(line).is_ok_and(|version| version.nixview_trace.is_some())
+}
+
 fn head(text: &[u8]) -> Result<Head, String> {
     let version: Version = json::from_slice(text).map_err(|e| e.to_string())?;
     match version.nixview_trace {

@@ -1,5 +1,7 @@
 //! `nixview du --duplicates`: what it shows, and what it reads.
 
+use std::fs;
+
 use crate::support::scene::{Ran, Scene};
 use serde_json::{Value, json};
 
@@ -59,8 +61,15 @@ fn the_table_is_what_the_json_says() {
     assert_eq!(chunks["parameters"], "FastCDC 2020, 16/64/256 KiB, normalization 1");
     assert!(chunks["saved"].as_u64().unwrap() > 64 << 10, "some of what was moved is found: {chunks}");
 
-    let csv = du(&scene, &["--duplicates", "--all", "--chunks", "--csv", "--top", "1"]).ok().out;
-    let (table, groups) = csv.split_once("\n\n").unwrap();
+    let printed = du(&scene, &["--duplicates", "--all", "--chunks", "--csv", "--top", "1"]).ok();
+    let table = &printed.out;
+    assert!(printed.err.contains("also the table 'groups'"), "{}", printed.err);
+    let dir = scene.path("tables");
+    du(&scene, &["--duplicates", "--all", "--chunks", &format!("--csv={}", dir.display()), "--top", "1"])
+        .ok();
+    assert_eq!(scene.names("tables"), ["duplicates.csv", "groups.csv"]);
+    assert_eq!(fs::read_to_string(dir.join("duplicates.csv")).unwrap(), *table);
+    let groups = &fs::read_to_string(dir.join("groups.csv")).unwrap();
     let mut reader = csv::Reader::from_reader(table.as_bytes());
     let header: Vec<String> = reader.headers().unwrap().iter().map(str::to_owned).collect();
     let rows: Vec<csv::StringRecord> = reader.records().map(Result::unwrap).collect();

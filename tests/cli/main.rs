@@ -15,6 +15,7 @@ mod duplicates;
 mod export;
 mod layers;
 mod lock;
+mod outputs;
 mod report;
 mod traces;
 

@@ -399,7 +399,7 @@ fn names_are_no_markup() {
     assert_no_other_numbers(&html);
     assert!(html.contains("Used against never used") && html.contains("does not have every open"));
     let dir = tempfile::tempdir().unwrap();
-    for file in pictures(&Data::new(all.clone()), Picture::Svg, dir.path()).unwrap() {
+    for file in pictures(&Data::new(all.clone()), Picture::Svg, dir.path(), false).unwrap() {
         let svg = fs::read_to_string(&file).unwrap();
         assert_eq!(svg.matches("<g").count(), svg.matches("</g>").count());
         assert!(

@@ -1,12 +1,12 @@
 //! `nixview cdi`: lets container runtimes give each container a view by `--device nixview.dev/env=NAME`.
 
 use std::fs;
-use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use crate::cli::cdi::{self, Device, KIND};
+use crate::cli::output_file::{Destination, Kind};
 use crate::cli::state::StateDirs;
 use crate::cli::view::{Owner, UpperArgs, absolute};
 use crate::cli::{CliError, Context, ErrorContext};
@@ -49,6 +49,10 @@ pub struct Args {
     /// Where changes go [default: to a temporary place for each container]
     #[command(flatten)]
     pub upper: UpperArgs,
+    /// Let a device that is there stand for another environment, replace a file that is no specification, and write over a block
+    /// device [default: they are an error]
+    #[arg(long)]
+    pub force: bool,
     /// Who owns /nix, as the container numbers its users and groups [default: 0:0]
     #[arg(long, value_name = "UID:GID")]
     pub owner: Option<Owner>,
@@ -87,10 +91,31 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let devices = devices(args, context)?;
     match args.output.as_deref() {
         Some(file) if file == Path::new("-") => context.output.json(&cdi::specification(&devices))?,
-        Some(file) => write(&absolute(file)?, &devices)?,
+        Some(file) => {
+            let destination = Destination::find(file, Kind::Devices, args.force)?;
+            let known = match destination.existing() {
+                Some(file) if !args.force => cdi::devices_in(file).unwrap_or_default(),
+                _ => Vec::new(),
+            };
+            if let Some(lost) = known.iter().find(|known| devices.iter().all(|new| new.name != known.name)) {
+                return Err(CliError::new(format!(
+                    "{} has the device '{}', which would be lost",
+                    file.display(),
+                    lost.name
+                ))
+                .hint("name its environment too, or let --force replace the file"));
+            }
+            keep(&known, &devices, args)?;
+            write(destination, file, &devices)?;
+        }
         None => {
+            fs::create_dir_all(&args.dir).with_context(|| format!("cannot make {}", args.dir.display()))?;
+            let known = cdi::found(&args.dir);
+            keep(&known.with_context(|| format!("cannot read {}", args.dir.display()))?, &devices, args)?;
             for device in &devices {
-                write(&file_of(&args.dir, &device.name), std::slice::from_ref(device))?;
+                let file = file_of(&args.dir, &device.name);
+                let destination = Destination::find(&file, Kind::Devices, args.force)?;
+                write(destination, &file, std::slice::from_ref(device))?;
             }
         }
     }
@@ -102,6 +127,20 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Refuses to let a device that is there stand for another environment, unless that is asked for.
+fn keep(known: &[Device], devices: &[Device], args: &Args) -> Result<(), CliError> {
+    const LOCK: &str = "--closure";
+    for device in devices {
+        let other = |known: &&Device| known.name == device.name && known.option(LOCK) != device.option(LOCK);
+        if let Some(other) = known.iter().find(other).filter(|_| !args.force) {
+            let lock = other.option(LOCK).unwrap_or("?");
+            return Err(CliError::new(format!("the device {KIND}={} is there, and is {lock}", device.name))
+                .hint("name the new one with --name, or let --force replace it"));
+        }
+    }
+    Ok(())
 }
 
 fn devices(args: &Args, context: &Context) -> Result<Vec<Device>, CliError> {
@@ -184,21 +223,13 @@ fn file_of(dir: &Path, name: &str) -> PathBuf {
     dir.join(format!("nixview-{name}.json"))
 }
 
-/// Writes a specification, whole or not at all.
-fn write(file: &Path, devices: &[Device]) -> Result<(), CliError> {
-    let failed = || format!("cannot write {}", file.display());
-    let dir = file.parent().unwrap_or(Path::new("/"));
-    let written = || -> io::Result<()> {
-        fs::create_dir_all(dir)?;
-        let mut draft = tempfile::Builder::new().prefix(".nixview").tempfile_in(dir)?;
-        serde_json::to_writer_pretty(&mut draft, &cdi::specification(devices))?;
-        writeln!(draft)?;
-        draft.as_file().set_permissions(fs::Permissions::from_mode(0o644))?;
-        draft.as_file().sync_all()?;
-        draft.persist(file)?;
-        Ok(())
-    };
-    written().with_context(failed)
+fn write(destination: Destination, path: &Path, devices: &[Device]) -> Result<(), CliError> {
+    let failed = || format!("cannot write {}", path.display());
+    let mut text = serde_json::to_vec_pretty(&cdi::specification(devices)).with_context(failed)?;
+    text.push(b'\n');
+    let mut file = destination.open()?;
+    // Runtimes of all users read it.
+    file.let_all_read().and_then(|()| file.write_all(&text)).and_then(|()| file.finish()).with_context(failed)
 }
 
 fn list(args: &Args, context: &Context) -> Result<ExitCode, CliError> {

@@ -1,13 +1,14 @@
 //! `nixview du`: what environments cost on disk.
 
 use std::collections::HashSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use crate::cli::costed::{self, Costed, Together};
-use crate::cli::du_answer::{Answer, Column, OfEnvironment, OfPath, OfUpper, Show};
+use crate::cli::du_answer::{Answer, Column, CsvTable, OfEnvironment, OfPath, OfUpper, Show};
 use crate::cli::du_duplicates::{Asked, DuplicatesAnswer};
 use crate::cli::du_report;
+use crate::cli::output_file::{Destination, Kind};
 use crate::cli::{CliError, Context, ErrorContext};
 use crate::store::Location;
 use crate::usage::account::Accounts;
@@ -78,9 +79,10 @@ pub struct Args {
     /// Answer as JSON, with everything [default: as a table]
     #[arg(long, conflicts_with = "csv")]
     pub json: bool,
-    /// Answer as CSV, in bytes [default: as a table]
-    #[arg(long)]
-    pub csv: bool,
+    /// Answer as CSV, in bytes: one table to standard output, or with =DIR each table as a file of this directory [default: as a
+    /// table]
+    #[arg(long, value_name = "DIR", num_args = 0..=1, require_equals = true, default_missing_value = "-")]
+    pub csv: Option<PathBuf>,
     /// A page with figures and all numbers, of what is asked; '-' is standard output [default: a table]
     #[arg(long, value_name = "FILE", conflicts_with_all = NOT_IN_A_REPORT)]
     pub html: Option<PathBuf>,
@@ -90,6 +92,9 @@ pub struct Args {
     /// The figures of that page, each as a PNG file of 300 pixels to the inch in this directory
     #[arg(long, value_name = "DIR", conflicts_with_all = NOT_IN_A_REPORT)]
     pub png: Option<PathBuf>,
+    /// Replace files that are no such page, figure or table, and write over a block device [default: they are an error]
+    #[arg(long)]
+    pub force: bool,
     /// With --html, --svg or --png: what of an environment was used, by this trace; several times, those of one environment are taken
     /// together
     #[arg(long, value_name = "FILE", requires = "report")]
@@ -112,6 +117,8 @@ impl Args {
 /// # Errors
 /// If an environment cannot be had, or something cannot be measured.
 pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
+    let page = args.html.as_deref().filter(|file| *file != Path::new("-"));
+    let page = page.map(|file| Destination::find(file, Kind::Page, args.force)).transpose()?;
     let location = Location::open(&args.store).context("cannot use the store")?;
     let mut environments = Vec::new();
     for given in &args.environments {
@@ -148,11 +155,12 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
         Show::Environments
     };
     if args.wants_report() {
-        du_report::write(args, &answer, context)?;
+        du_report::write(args, &answer, page, context)?;
     } else if args.json {
         context.output.json(&answer)?;
-    } else if args.csv {
-        answer.csv(show, &context.output)?;
+    } else if let Some(dir) = &args.csv {
+        let tables = answer.csv(show).context("cannot write the answer as CSV")?;
+        csv(tables, Some(dir.as_path()).filter(|dir| *dir != Path::new("-")), args.force, context)?;
     } else {
         answer.table(show, args.human, &context.output)?;
     }
@@ -172,6 +180,29 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
         ));
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Writes each table into a file of its own, or the first to standard output.
+fn csv(tables: Vec<CsvTable>, dir: Option<&Path>, force: bool, context: &Context) -> Result<(), CliError> {
+    if let Some(dir) = dir {
+        std::fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
+        for CsvTable { name, text } in tables {
+            let file = dir.join(format!("{name}.csv"));
+            Destination::find(&file, Kind::Table, force)?.write(&text)?;
+            context.output.note(&format!("nixview: wrote {}", file.display()));
+        }
+        return Ok(());
+    }
+    let mut tables = tables.into_iter();
+    if let Some(first) = tables.next() {
+        context.output.write(|out| out.write_all(&first.text))?;
+    }
+    let others: Vec<String> = tables.map(|table| format!("'{}'", table.name)).collect();
+    if !others.is_empty() {
+        let others = others.join(" and ");
+        context.output.note(&format!("nixview: note: --csv=DIR writes also the table {others}"));
+    }
+    Ok(())
 }
 
 /// True if something has several names: then `.links` may be one of them.

@@ -8,7 +8,8 @@ use serde::Serialize;
 
 use crate::cli::changes::{OverArgs, hold, in_view, look, prefix_of, root_of, told, unknown};
 use crate::cli::output::{count, size};
-use crate::cli::view::{absolute, warn};
+use crate::cli::output_file::{Destination, Kind};
+use crate::cli::view::warn;
 use crate::cli::{CliError, Context, ErrorContext};
 use crate::layer::dir::{DirLower, DirUpper};
 use crate::view::changes::Trees;
@@ -32,6 +33,9 @@ pub struct Args {
     /// The file to write, whole or not at all; - is standard output
     #[arg(short, long, value_name = "FILE")]
     pub output: PathBuf,
+    /// Replace a file that is no archive, and write over a block device [default: they are an error]
+    #[arg(long)]
+    pub force: bool,
     /// How to compress it: none, gzip or zstd
     #[arg(long, value_name = "HOW", default_value = "none", value_enum)]
     pub compress: CompressArg,
@@ -73,6 +77,9 @@ struct Report {
 /// # Errors
 /// If a view of the upper is mounted, something in it cannot be in a layer, or the file cannot be written.
 pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
+    let to_output = args.output == Path::new("-");
+    let destination =
+        (!to_output).then(|| Destination::find(&args.output, Kind::Layer, args.force)).transpose()?;
     let look = look(&args.view, context)?;
     let last = look.last_view().map_err(|error| told(&error))?;
     let owner = last.as_ref().map_or((0, 0), |last| last.owner);
@@ -90,9 +97,12 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
         CompressArg::Gzip => Compression::Gzip,
         CompressArg::Zstd => Compression::Zstd,
     };
-    let to_output = args.output == Path::new("-");
     let progress = context.output.progress("exporting");
-    let (digests, exported) = if to_output {
+    let (digests, exported) = if let Some(destination) = destination {
+        let (answer, file) = job.write(compression, destination.open()?)?;
+        file.finish().with_context(|| format!("cannot write {}", args.output.display()))?;
+        answer
+    } else {
         if args.json {
             return Err(CliError::usage("--json needs a file: standard output is the layer"));
         }
@@ -101,8 +111,6 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
             return Err(CliError::usage("a layer is nothing for a terminal").hint("name a file with -o"));
         }
         job.write(compression, output)?.0
-    } else {
-        job.to_file(&args.output, compression)?
     };
     drop(progress);
     let root = root_of(&upper.meta().store_dir);
@@ -137,20 +145,6 @@ struct Job<'j> {
 }
 
 impl Job<'_> {
-    /// Writes a file beside the one that is wanted, and renames it when it is whole.
-    fn to_file(&self, output: &Path, compression: Compression) -> Result<(Digests, Exported), CliError> {
-        let path = absolute(output)?;
-        let failed = || format!("cannot write {}", path.display());
-        let parent = path.parent().unwrap_or(Path::new("/"));
-        let permissions = std::os::unix::fs::PermissionsExt::from_mode(0o644);
-        let draft =
-            tempfile::Builder::new().permissions(permissions).tempfile_in(parent).with_context(failed)?;
-        let (answer, draft) = self.write(compression, draft)?;
-        draft.as_file().sync_all().with_context(failed)?;
-        draft.persist(&path).map_err(|error| error.error).with_context(failed)?;
-        Ok(answer)
-    }
-
     fn write<W: Write>(
         &self,
         compression: Compression,

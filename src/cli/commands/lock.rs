@@ -8,6 +8,7 @@ use serde::Serialize;
 use crate::cli::environment::{self, Recorded};
 use crate::cli::only_traced;
 use crate::cli::output::{count, size};
+use crate::cli::output_file::{Destination, Kind};
 use crate::cli::source::{SOURCES, SourceArgs};
 use crate::cli::{CliError, Context, ErrorContext};
 use crate::closure::Mode;
@@ -46,6 +47,9 @@ pub struct Args {
     /// The lock file to write; - for standard output
     #[arg(short, long, value_name = "FILE", default_value = "env.lock")]
     pub output: PathBuf,
+    /// Replace a file that is no lock, and write over a block device [default: they are an error]
+    #[arg(long)]
+    pub force: bool,
     /// Say what was done as JSON [default: as text]
     #[arg(long)]
     pub json: bool,
@@ -77,8 +81,9 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     if file.is_none() && args.json {
         return Err(CliError::usage("--json and -o - both want standard output"));
     }
+    let destination = file.map(|file| Destination::find(file, Kind::Lock, args.force)).transpose()?;
     if !args.only_traced.is_empty() {
-        return propose(args, context);
+        return propose(args, destination, context);
     }
     let mode = if args.env { Mode::Dev } else { Mode::Runtime };
     if args.env && args.how.mode.is_some_and(|mode| mode != Mode::Dev) {
@@ -95,12 +100,12 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
         made.lock.environment = Some(environment);
         recorded = Some(how);
     }
-    let Some(file) = file else {
-        let text = made.lock.print().context("cannot print the lock")?;
+    let text = made.lock.print().context("cannot print the lock")?;
+    let (Some(file), Some(destination)) = (file, destination) else {
         context.output.write(|out| out.write_all(text.as_bytes()))?;
         return Ok(ExitCode::SUCCESS);
     };
-    let written = made.lock.write(file).context("cannot keep the lock")?;
+    let written = destination.update(text.as_bytes())?;
     if let Evaluation::Doubtful(why) = &made.evaluation {
         context.output.note(&format!("nixview: note: will be evaluated each time: {why}"));
     }
@@ -113,13 +118,19 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
 }
 
 /// Writes a lock of what was used.
-fn propose(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
+fn propose(args: &Args, destination: Option<Destination>, context: &Context) -> Result<ExitCode, CliError> {
     let [lock] = args.sources.as_slice() else {
         return Err(CliError::usage("--only-traced makes a smaller lock of one LOCK: give one lock file"));
     };
     let location = args.how.location()?;
-    let (kept, written) =
-        only_traced::propose(Path::new(lock), &args.only_traced, &args.output, &location, context)?;
+    let (kept, written) = only_traced::propose(
+        Path::new(lock),
+        &args.only_traced,
+        &args.output,
+        destination,
+        &location,
+        context,
+    )?;
     let Some(file) = &kept.file else { return Ok(ExitCode::SUCCESS) };
     if args.json {
         context.output.json(&kept)?;

@@ -1,11 +1,11 @@
 //! `nixview man`: man pages, made from the definition of the command line.
 
-use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap_mangen::Man;
 
+use crate::cli::output_file::{Destination, Kind};
 use crate::cli::{CliError, Context, ErrorContext, definition};
 
 /// Arguments of `nixview man`.
@@ -27,8 +27,7 @@ pub struct Args {
 pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     match &args.dir {
         Some(dir) => {
-            let written =
-                write_pages(dir).with_context(|| format!("cannot write man pages into {}", dir.display()))?;
+            let written = write_pages(dir)?;
             context.output.line(&format!("{written} pages in {}", dir.display()))?;
         }
         None => context.output.write(|out| {
@@ -41,8 +40,8 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
 }
 
 /// Writes `nixview.1` and `nixview-COMMAND.1`; gives their number.
-fn write_pages(dir: &Path) -> io::Result<usize> {
-    std::fs::create_dir_all(dir)?;
+fn write_pages(dir: &Path) -> Result<usize, CliError> {
+    std::fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
     let mut all = definition();
     all.build();
     let mut pages = 1;
@@ -54,10 +53,12 @@ fn write_pages(dir: &Path) -> io::Result<usize> {
     Ok(pages)
 }
 
-fn render(command: &clap::Command, dir: &Path, name: &str) -> io::Result<()> {
+fn render(command: &clap::Command, dir: &Path, name: &str) -> Result<(), CliError> {
     let mut page = Vec::new();
-    Man::new(command.clone().display_name(name.to_owned())).title(name.to_owned()).render(&mut page)?;
-    std::fs::write(dir.join(format!("{name}.1")), page)
+    let made =
+        Man::new(command.clone().display_name(name.to_owned())).title(name.to_owned()).render(&mut page);
+    made.with_context(|| format!("cannot make the page {name}.1"))?;
+    Destination::find(&dir.join(format!("{name}.1")), Kind::ManPage, false)?.write(&page)
 }
 
 #[cfg(test)]

@@ -12,13 +12,15 @@ use serde::Serialize;
 
 use super::trace_report;
 use crate::cli::output::count;
+use crate::cli::output_file::{Destination, Kind};
 use crate::cli::view::{absolute, failed};
 use crate::cli::{CliError, Context, ErrorContext};
 use crate::daemon::registry::Registry;
 use crate::daemon::stop::Which;
 use crate::daemon::trace::{Tracer, View};
+use crate::sys::output_file::OutputFile;
 use crate::sys::signals::{Signals, wait_readable};
-use crate::trace::{self, Draft, Kind, Trace};
+use crate::trace::{self, Kind as Use, Trace};
 
 /// How often what came is taken over.
 const TICK: Duration = Duration::from_millis(200);
@@ -48,9 +50,12 @@ pub struct Args {
     /// The view: its name, or the directory that it is mounted on
     #[arg(value_name = "VIEW", required = true)]
     pub view: Option<PathBuf>,
-    /// The file to write; one that is there is replaced [default: the view's name with .trace]
+    /// The file to write; a trace that is there is replaced [default: the view's name with .trace]
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
+    /// Replace a file that is no trace, and write over a block device [default: they are an error]
+    #[arg(long)]
+    pub force: bool,
     /// Record for this long, as in 30s, 10min or 2h [default: until Ctrl-C, SIGTERM or the view's end]
     #[arg(long = "for", value_name = "DURATION", value_parser = humantime::parse_duration)]
     pub duration: Option<Duration>,
@@ -86,7 +91,7 @@ pub(super) struct Summary {
 
 impl Summary {
     pub(super) fn of(file: &Path, trace: &Trace) -> Self {
-        let opened = || trace.lower.iter().filter(|(_, kinds)| kinds.has(Kind::Opened)).map(|(path, _)| path);
+        let opened = || trace.lower.iter().filter(|(_, kinds)| kinds.has(Use::Opened)).map(|(path, _)| path);
         let in_store = || opened().filter_map(|path| path.strip_prefix(b"store/"));
         let paths: BTreeSet<&[u8]> =
             in_store().filter_map(|path| path.split(|byte| *byte == b'/').next()).collect();
@@ -138,11 +143,15 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let path = absolute(view)?;
     let named = view.to_str().filter(|text| !text.contains('/')).and_then(|text| text.parse().ok());
     let which = named.map_or(Which::Path(&path), Which::Name);
+    // Before the signals are blocked: a FIFO is waited for until it has a reader.
+    let find = |file: &Path| Destination::find(file, Kind::Trace, args.force)?.open();
+    let given = args.output.as_deref().map(find).transpose()?;
     let signals =
         Signals::block(&[Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP]).context("cannot take signals")?;
     let mut tracer = Tracer::begin(&registry, &which).map_err(failed)?;
-    let file = args.output.clone().unwrap_or_else(|| format!("{}.trace", tracer.head().view).into());
-    let trace = record(args, context, &mut tracer, &signals, &file)?;
+    let file: PathBuf = args.output.clone().unwrap_or_else(|| format!("{}.trace", tracer.head().view).into());
+    let draft = given.map_or_else(|| find(&file), Ok)?;
+    let trace = record(args, context, &mut tracer, &signals, (&file, draft))?;
     let summary = Summary::of(&file, &trace);
     if args.json {
         context.output.json(&summary)?;
@@ -171,11 +180,10 @@ fn record(
     context: &Context,
     tracer: &mut Tracer,
     signals: &Signals,
-    file: &Path,
+    (file, mut draft): (&Path, OutputFile),
 ) -> Result<Trace, CliError> {
     let written = || format!("cannot write {}", file.display());
     let read = "cannot read what was recorded";
-    let mut draft = Draft::new(file).with_context(written)?;
     let mut trace = Trace::new(tracer.head().clone());
     draft.write_all(&trace::head_line(&trace.head).with_context(written)?).with_context(written)?;
     let view = &trace.head.view;

@@ -14,4 +14,4 @@ pub mod write;
 
 pub use data::Data;
 pub use page::{Head, page};
-pub use write::{Picture, pictures, write_file};
+pub use write::{Picture, pictures};

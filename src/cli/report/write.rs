@@ -1,13 +1,12 @@
 //! The files of a report.
 
 use std::collections::HashSet;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use super::data::{Data, text_of};
 use super::figures::{self, Of, Which};
+use crate::cli::output_file::{Destination, Kind};
 use crate::cli::{CliError, ErrorContext};
-use crate::trace::Draft;
 
 /// As what figures are written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -18,38 +17,28 @@ pub enum Picture {
     Png,
 }
 
-/// Writes a file whole or not at all: what was there stays until all of it is there. A device or a pipe is not replaced.
-///
-/// # Errors
-/// If it cannot be written.
-pub fn write_file(path: &Path, bytes: &[u8]) -> Result<(), CliError> {
-    let failed = || format!("cannot write {}", path.display());
-    let mut draft = Draft::new(path).with_context(failed)?;
-    draft.write_all(bytes).with_context(failed)?;
-    draft.finish().with_context(failed)
-}
-
-/// Draws all figures into a directory, which is made if it is not there; answers the files.
+/// Draws all figures into a directory, which is made if it is not there; answers the files. With `force` they replace files
+/// that are no figures.
 ///
 /// # Errors
 /// If one cannot be written.
-pub fn pictures(data: &Data, how: Picture, dir: &Path) -> Result<Vec<PathBuf>, CliError> {
+pub fn pictures(data: &Data, how: Picture, dir: &Path, force: bool) -> Result<Vec<PathBuf>, CliError> {
     std::fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
     let mut taken = HashSet::new();
     let mut files = Vec::new();
     for which in figures::all(data) {
         let Some(drawing) = which.draw(data) else { continue };
-        let (bytes, extension) = match how {
-            Picture::Svg => (drawing.svg().into_bytes(), "svg"),
+        let (bytes, extension, kind) = match how {
+            Picture::Svg => (drawing.svg().into_bytes(), "svg", Kind::Svg),
             Picture::Png => {
                 let png = drawing
                     .png()
                     .map_err(|error| CliError::new(format!("cannot draw {}: {error}", which.id())));
-                (png?, "png")
+                (png?, "png", Kind::Png)
             }
         };
         let file = dir.join(format!("{}.{extension}", file_name(data, which, &mut taken)));
-        write_file(&file, &bytes)?;
+        Destination::find(&file, kind, force)?.write(&bytes)?;
         files.push(file);
     }
     Ok(files)
@@ -90,20 +79,5 @@ mod tests {
         let mut taken = HashSet::new();
         let mut name = |at| file_name(&data, Which::Treemap(Of::One(at)), &mut taken);
         assert_eq!([name(0), name(1), name(2)], ["treemap-..-x-y", "treemap-..-x-y+treemap-2", "treemap---"]);
-    }
-
-    #[test]
-    fn a_file_is_replaced_whole() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("a.html");
-        write_file(&file, b"one").unwrap();
-        write_file(&file, b"two").unwrap();
-        assert_eq!(std::fs::read(&file).unwrap(), b"two");
-        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
-        assert!(write_file(&dir.path().join("no/a.html"), b"").is_err());
-        let device = dir.path().join("null");
-        std::os::unix::fs::symlink("/dev/null", &device).unwrap();
-        assert!(write_file(&device, b"three").is_err());
-        assert!(device.is_symlink(), "what is no regular file is not replaced");
     }
 }

@@ -8,7 +8,8 @@ use std::time::SystemTime;
 use super::shared::{NONE, Shared, Slot, WHOLE};
 use crate::daemon::record::Record;
 use crate::lock::EnvLock;
-use crate::trace::{self, Draft, End, Head, TracedClosure};
+use crate::sys::output_file::OutputTarget;
+use crate::trace::{self, End, Head, TracedClosure};
 
 /// What can be traced of a view.
 #[derive(Debug)]
@@ -82,13 +83,33 @@ impl Traced {
     /// If it cannot be written, with its path.
     pub(in crate::daemon) fn end(self, shown: bool) -> io::Result<()> {
         let Some((path, Some(head))) = &self.file else { return Ok(()) };
-        let done = if shown { write(path, head, Some(&self.shared)) } else { std::fs::remove_file(path) };
+        let done =
+            if shown { write(path, head, Some(&self.shared)) } else { OutputTarget::find(path)?.remove() };
         done.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
     }
 }
 
+/// How much of a file is read to see whether it is a trace, in bytes.
+const HEAD: u64 = 64 << 10;
+
 fn write(path: &Path, head: &Head, shared: Option<&Shared>) -> io::Result<()> {
-    let mut draft = Draft::new(path)?;
+    let target = OutputTarget::find(path)?;
+    let refuse = |why: &str| Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+    if target.is_character_device() && shared.is_none() {
+        return Ok(());
+    }
+    // The keeper has no descriptors of its caller, and must not wait for the reader of a FIFO.
+    if !target.is_file() && !target.is_character_device() {
+        return refuse("it is no regular file: the keeper writes it when the view has ended");
+    }
+    if let Some(old) = target.existing()? {
+        let mut head = Vec::new();
+        old.take(HEAD).read_to_end(&mut head)?;
+        if !head.is_empty() && !trace::is_one(&head) {
+            return refuse("it is there, and no trace: remove it, or name another file");
+        }
+    }
+    let mut draft = target.open()?;
     draft.write_all(&trace::head_line(head)?)?;
     if let Some(shared) = shared {
         let mut log = shared.log.try_clone()?;

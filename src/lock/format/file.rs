@@ -2,15 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::io::Read;
+use std::path::Path;
 
 use serde::Deserialize;
 
 use super::EnvLock;
 use crate::json;
 use crate::lock::error::LockError;
+use crate::sys::output_file::OutputTarget;
 
 /// The largest lock that is read, in bytes.
 pub const MAX_SIZE: u64 = 64 << 20;
@@ -50,7 +50,8 @@ impl EnvLock {
         })
     }
 
-    /// Writes the lock into a file by one rename: a reader sees the old one or the new one, whole.
+    /// Writes the lock into a file by one rename: a reader sees the old one or the new one, whole. What is no regular file is
+    /// written through.
     ///
     /// Answers `false`, and leaves the file as it is, if it says the same already.
     ///
@@ -58,11 +59,14 @@ impl EnvLock {
     /// If it cannot be written; then nothing is left behind.
     pub fn write(&self, path: &Path) -> Result<bool, LockError> {
         let text = self.print()?;
-        if std::fs::read(path).is_ok_and(|old| old == text.as_bytes()) {
-            return Ok(false);
-        }
-        replace(path, text.as_bytes()).map_err(LockError::file("write", path))?;
-        Ok(true)
+        let write = || {
+            let target = OutputTarget::find(path)?;
+            if target.holds(text.as_bytes()) {
+                return Ok(false);
+            }
+            target.write(text.as_bytes()).map(|()| true)
+        };
+        write().map_err(LockError::file("write", path))
     }
 }
 
@@ -80,32 +84,4 @@ fn bounded(file: File, path: &Path, limit: u64) -> Result<Vec<u8>, LockError> {
     let mut bytes = Vec::new();
     file.take(limit + 1).read_to_end(&mut bytes).map_err(LockError::file("read", path))?;
     if bytes.len() as u64 > limit { Err(too_large()) } else { Ok(bytes) }
-}
-
-/// Replaces a file by one rename, after its contents have reached the disk.
-fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let directory = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
-        _ => PathBuf::from("."),
-    };
-    let mut name = std::ffi::OsString::from(".");
-    name.push(path.file_name().unwrap_or_default());
-    name.push(format!(".{}.new", std::process::id()));
-    let draft = directory.join(name);
-    let write = || {
-        let mut file = File::options().write(true).create_new(true).mode(0o644).open(&draft)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        std::fs::rename(&draft, path)?;
-        File::open(&directory)?.sync_all()
-    };
-    let answer = write();
-    if let Err(error) = &answer
-        && error.kind() != std::io::ErrorKind::AlreadyExists
-        && let Err(left) = std::fs::remove_file(&draft)
-        && left.kind() != std::io::ErrorKind::NotFound
-    {
-        tracing::warn!(draft = %draft.display(), %left, "a draft of a lock stays behind");
-    }
-    answer
 }
