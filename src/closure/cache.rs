@@ -1,9 +1,10 @@
 //! Closures that were computed before, in `closures.sqlite` of the state directory.
 //!
-//! A row is an answer only if its digest fits *and* it still holds: either the database's files have the same
-//! [`Stamp`] as when it was stored (then the database is not even opened by us again),
-//! or, in mode `runtime`, one query finds every member registered under the same `ValidPaths.id`. In the modes `build`
-//! and `dev` the closure depends on what else is valid, so only an unchanged stamp counts.
+//! A row is an answer only if its digest fits *and* the database's files have the same [`Stamp`] as when it was stored:
+//! then nothing of what the closure follows from has changed, neither rows nor references (a path that is registered
+//! again keeps its row and may get other references), and the database is not even opened. To compare all references of
+//! the members would cost what computing costs. What was computed of a database that was written to a moment ago is not
+//! stored.
 //!
 //! The usual answer, of a file that nobody writes to, is read without SQLite's locks (`quiet`); the file is opened for
 //! writing when something is to be stored.
@@ -24,7 +25,7 @@ use super::row::{self, Key, Row, key};
 use super::schema::{SchemaError, migrate};
 use super::{Closure, ClosureError, Mode};
 use crate::store::cache_file::{self, today};
-use crate::store::database::{Registered, Stamp};
+use crate::store::database::Stamp;
 use crate::store::{Database, Location, StorePath};
 
 /// How long a writer is waited for.
@@ -53,8 +54,6 @@ enum Opened {
 pub enum Found {
     /// The database was not asked: its files are unchanged.
     Unchanged,
-    /// Every member is still registered.
-    Checked,
     /// It was computed.
     Computed,
 }
@@ -117,26 +116,23 @@ impl Cache {
     ) -> Result<(Closure, Found), ClosureError> {
         let key = key(database.location(), roots, mode);
         let stamp = database.stamp()?;
-        let stamp_text = stamp.is_settled().then(|| stamp.to_string());
-        if let Some(row) = self.row(&key) {
-            if row.stamp.is_some() && row.stamp == stamp_text {
-                return Ok((row.closure, Found::Unchanged));
-            }
-            if mode == Mode::Runtime && database.still_registered(row.closure.paths(), &row.ids())? {
-                self.store(&key, stamp_text.as_deref(), &row.closure, row.raw_ids());
-                return Ok((row.closure, Found::Checked));
-            }
+        let stamp = stamp.is_settled().then(|| stamp.to_string());
+        if let Some(stamp) = &stamp
+            && let Some(row) = self.row(&key)
+            && row.stamp == *stamp
+        {
+            return Ok((row.closure, Found::Unchanged));
         }
         let members = match mode {
             Mode::Runtime => database.reach(roots, false)?,
             Mode::Build => database.reach(roots, true)?,
             Mode::Dev => database.reach(&dev_roots(database, roots)?, false)?,
         };
-        let ids: Vec<i64> = members.iter().map(|m: &Registered| m.id).collect();
-        let ids = row::written_ids(&ids);
         let nar_size = members.iter().map(|m| m.nar_size).sum();
         let closure = Closure::new(members.into_iter().map(|m| m.path).collect(), nar_size);
-        self.store(&key, stamp_text.as_deref(), &closure, &ids);
+        if let Some(stamp) = &stamp {
+            self.store(&key, stamp, &closure);
+        }
         Ok((closure, Found::Computed))
     }
 
@@ -148,7 +144,7 @@ impl Cache {
             return None;
         }
         let row = self.row(&key(location, roots, mode))?;
-        (row.stamp? == stamp.to_string()).then_some(row.closure)
+        (row.stamp == stamp.to_string()).then_some(row.closure)
     }
 
     /// Removes what was not used since `age` ago; the number of rows.
@@ -247,8 +243,8 @@ impl Cache {
         Some(row)
     }
 
-    fn store(&self, key: &Key, stamp: Option<&str>, closure: &Closure, ids: &[u8]) {
-        if self.asked(|c| row::put(c, key, stamp, closure, ids, today())).is_none() {
+    fn store(&self, key: &Key, stamp: &str, closure: &Closure) {
+        if self.asked(|c| row::put(c, key, stamp, closure, today())).is_none() {
             tracing::debug!(file = %self.file.display(), "the closure is not remembered");
         }
     }

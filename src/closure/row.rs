@@ -23,10 +23,8 @@ pub(super) enum Found {
 /// A row that passed its digest.
 pub(super) struct Row {
     pub(super) closure: Closure,
-    /// `ValidPaths.id` of each member, little-endian, 8 bytes each.
-    ids: Vec<u8>,
-    /// The database's identity, if nothing can have changed unnoticed since it was stored.
-    pub(super) stamp: Option<String>,
+    /// The database's identity when it was stored.
+    pub(super) stamp: String,
     /// The day of its last use, as [`super::cache::Cache`] counts them.
     pub(super) used: i64,
 }
@@ -51,43 +49,33 @@ pub(super) fn key(location: &Location, roots: &[StorePath], mode: Mode) -> Key {
 }
 
 /// Everything that an answer is made of, the names by their own digest: they are hashed once for both.
-fn digest(
-    key: &Key,
-    stamp: Option<&str>,
-    count: i64,
-    nar_size: Option<i64>,
-    names: &[u8; 32],
-    ids: &[u8],
-) -> [u8; 32] {
+fn digest(key: &Key, stamp: &str, count: i64, nar_size: Option<i64>, names: &[u8; 32]) -> [u8; 32] {
     let mut hash = Sha256::new();
     hash.update(key);
-    hash.update(stamp.unwrap_or_default());
+    hash.update(stamp);
     hash.update("\0");
     hash.update(count.to_le_bytes());
     hash.update(nar_size.unwrap_or(-1).to_le_bytes());
     hash.update(names);
-    hash.update(ids);
     hash.finalize().into()
 }
 
 /// The columns of a row but its names.
 struct Columns {
     rowid: i64,
-    stamp: Option<String>,
+    stamp: String,
     count: i64,
     nar_size: Option<i64>,
     used: i64,
     digest: Vec<u8>,
-    ids: Vec<u8>,
 }
 
 /// Looks for a row.
 pub(super) fn find(connection: &Connection, key: &Key) -> rusqlite::Result<Option<Found>> {
     // Both reads see the same commit.
     let transaction = connection.unchecked_transaction()?;
-    let mut statement = transaction.prepare_cached(
-        "SELECT rowid, stamp, count, nar_size, used, digest, ids FROM closures WHERE key = ?1",
-    )?;
+    let mut statement = transaction
+        .prepare_cached("SELECT rowid, stamp, count, nar_size, used, digest FROM closures WHERE key = ?1")?;
     let found = statement.query_row([key], |row| {
         Ok(Columns {
             rowid: row.get(0)?,
@@ -96,7 +84,6 @@ pub(super) fn find(connection: &Connection, key: &Key) -> rusqlite::Result<Optio
             nar_size: row.get(3)?,
             used: row.get(4)?,
             digest: row.get(5)?,
-            ids: row.get(6)?,
         })
     });
     let columns = match found {
@@ -118,53 +105,34 @@ pub(super) fn find(connection: &Connection, key: &Key) -> rusqlite::Result<Optio
 pub(super) fn put(
     connection: &Connection,
     key: &Key,
-    stamp: Option<&str>,
+    stamp: &str,
     closure: &Closure,
-    ids: &[u8],
     today: i64,
 ) -> rusqlite::Result<()> {
     let count = i64::try_from(closure.count()).unwrap_or(i64::MAX);
     let nar_size = closure.nar_size().and_then(|size| i64::try_from(size).ok());
-    let digest = digest(key, stamp, count, nar_size, closure.raw_digest(), ids);
+    let digest = digest(key, stamp, count, nar_size, closure.raw_digest());
     let names = closure.names.as_bytes();
     connection
         .prepare_cached(
-            "INSERT OR REPLACE INTO closures (key, stamp, count, nar_size, used, digest, ids, names)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+            "INSERT OR REPLACE INTO closures (key, stamp, count, nar_size, used, digest, names)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
         )?
-        .execute(params![key, stamp, count, nar_size, today, digest, ids, names])?;
+        .execute(params![key, stamp, count, nar_size, today, digest, names])?;
     Ok(())
-}
-
-/// Row numbers as they are stored.
-pub(super) fn written_ids(ids: &[i64]) -> Vec<u8> {
-    ids.iter().flat_map(|id| id.to_le_bytes()).collect()
 }
 
 impl Row {
     /// The row, if its digest fits and it is well formed.
     fn checked(key: &Key, row: Columns, names: Vec<u8>) -> Option<Self> {
-        let Columns { stamp, count, nar_size, ids, .. } = row;
+        let Columns { stamp, count, nar_size, .. } = row;
         let of_names: [u8; 32] = Sha256::digest(&names).into();
-        if digest(key, stamp.as_deref(), count, nar_size, &of_names, &ids)[..] != row.digest[..] {
+        if digest(key, &stamp, count, nar_size, &of_names)[..] != row.digest[..] {
             return None;
         }
         let count = usize::try_from(count).ok()?;
         let names = Names::written(names, count)?;
-        if ids.len() != count * 8 {
-            return None;
-        }
         let nar_size = nar_size.and_then(|size| u64::try_from(size).ok());
-        Some(Self { closure: Closure::of(names, of_names, nar_size), ids, stamp, used: row.used })
-    }
-
-    /// `ValidPaths.id` of each member.
-    pub(super) fn ids(&self) -> Vec<i64> {
-        self.ids.as_chunks::<8>().0.iter().map(|id| i64::from_le_bytes(*id)).collect()
-    }
-
-    /// The same as they are stored.
-    pub(super) fn raw_ids(&self) -> &[u8] {
-        &self.ids
+        Some(Self { closure: Closure::of(names, of_names, nar_size), stamp, used: row.used })
     }
 }

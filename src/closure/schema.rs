@@ -30,6 +30,17 @@ const MIGRATIONS: &[&str] = &[
         ids       BLOB NOT NULL,        -- ValidPaths.id of each, little-endian, 8 bytes each
         names     BLOB NOT NULL         -- base names, sorted, each followed by a newline
     )",
+    // A row is an answer for one state of the database alone: equal ids do not mean equal references.
+    "DROP TABLE closures;
+     CREATE TABLE closures (
+        key       BLOB NOT NULL UNIQUE, -- SHA-256 over mode, database and roots
+        stamp     TEXT NOT NULL,        -- the database's identity
+        count     INTEGER NOT NULL,
+        nar_size  INTEGER,
+        used      INTEGER NOT NULL,     -- day of the last use, seconds since 1970
+        digest    BLOB NOT NULL,        -- SHA-256 over key, stamp, count, nar_size, SHA-256 of the names
+        names     BLOB NOT NULL         -- base names, sorted, each followed by a newline
+    )",
 ];
 
 /// Why a file cannot be used as a cache.

@@ -181,13 +181,13 @@ fn the_cache_answers_only_while_it_holds() {
         cache.closure_at(&location, &roots, Mode::Runtime).unwrap(),
         (first.clone(), Found::Unchanged)
     );
-    // Something else is registered: the members are looked at, by one query.
+    // Something else is registered.
     write(
         &store,
         "INSERT INTO ValidPaths (path, hash, registrationTime)
          VALUES ('/nix/store/00000000000000000000000000000000-x', 'sha256:0', 1)",
     );
-    assert_eq!(cache.find(&database, &roots, Mode::Runtime).unwrap(), (first.clone(), Found::Checked));
+    assert_eq!(cache.find(&database, &roots, Mode::Runtime).unwrap(), (first.clone(), Found::Computed));
     // A member is collected and registered again: another row.
     let member = first.paths().iter().find(|p| **p != roots[0]).unwrap();
     write(
@@ -213,7 +213,42 @@ fn a_fresh_stamp_is_not_trusted() {
     let cache = Cache::open(state.path());
     assert_eq!(cache.find(&database, &roots, Mode::Runtime).unwrap().1, Found::Computed);
     assert!(cache.unchanged(&location, &roots, Mode::Runtime).is_none());
-    assert_eq!(cache.find(&database, &roots, Mode::Runtime).unwrap().1, Found::Checked);
+    assert_eq!(cache.find(&database, &roots, Mode::Runtime).unwrap().1, Found::Computed);
+    assert_eq!(cache.count(), 0, "what cannot be an answer is not stored");
+}
+
+/// `nix-store --load-db` of a path that is valid keeps its row and replaces its references.
+#[test]
+fn other_references_of_the_same_rows_are_another_closure() {
+    let store = MiniStore::temporary();
+    let state = tempfile::tempdir().unwrap();
+    let (_, database) = open(&store);
+    let (root, other) = (path(&store, "env-a"), path(&store, "env-b"));
+    let roots = [root.clone()];
+    settle(&store);
+    let cache = Cache::open(state.path());
+    let before = cache.closure(&database, &roots, Mode::Runtime).unwrap();
+    assert!(!before.contains(&other));
+    write(
+        &store,
+        &format!(
+            "INSERT INTO Refs SELECT a.id, b.id FROM ValidPaths a, ValidPaths b
+             WHERE a.path = '/nix/store/{root}' AND b.path = '/nix/store/{other}'"
+        ),
+    );
+    settle(&store);
+    for _ in 0..2 {
+        let told = cache.closure(&database, &roots, Mode::Runtime).unwrap();
+        assert_eq!(told, resolve(&database, &roots, Mode::Runtime).unwrap());
+        assert!(told.contains(&other));
+    }
+    write(
+        &store,
+        &format!(
+            "DELETE FROM Refs WHERE referrer = (SELECT id FROM ValidPaths WHERE path = '/nix/store/{root}')"
+        ),
+    );
+    assert_eq!(cache.closure(&database, &roots, Mode::Runtime).unwrap().paths(), roots);
 }
 
 #[test]
@@ -254,8 +289,8 @@ fn a_cache_that_was_tampered_with_or_damaged_is_a_miss() {
     for change in [
         "UPDATE closures SET names = substr(names, 1, 80)",
         "UPDATE closures SET nar_size = 7",
-        "UPDATE closures SET ids = zeroblob(8)",
-        "UPDATE closures SET names = 'text', ids = NULL || 'x'",
+        "UPDATE closures SET stamp = 'db:'",
+        "UPDATE closures SET names = 'text'",
         "UPDATE closures SET key = zeroblob(32)",
     ] {
         // Some changes do not fit the table: then nothing is changed, and the row holds.

@@ -131,14 +131,6 @@ impl Database {
         self.read(|c| query::all_registered(c, &self.location.dir))
     }
 
-    /// True if each row `ids` is still there with the path that stands at the same place in `paths`, in one query.
-    ///
-    /// # Errors
-    /// If the database cannot be read.
-    pub fn still_registered(&self, paths: &[StorePath], ids: &[i64]) -> Result<bool, ReferenceError> {
-        self.read(|c| query::still_registered(c, &self.location.dir, paths, ids))
-    }
-
     /// Everything reachable from `roots` with its rows, sorted by path; with `include_outputs` also through the valid
     /// outputs of each derivation, as `nix-store -qR --include-outputs`.
     ///

@@ -169,36 +169,6 @@ pub(super) fn all_registered(c: &Connection, dir: &StoreDir) -> Result<Vec<(Stor
     Ok(all)
 }
 
-pub(super) fn still_registered(
-    c: &Connection,
-    dir: &StoreDir,
-    paths: &[StorePath],
-    ids: &[i64],
-) -> Result<bool, QueryError> {
-    if paths.len() != ids.len() {
-        return Ok(false);
-    }
-    let mut wanted: Vec<(i64, &StorePath)> = ids.iter().copied().zip(paths).collect();
-    wanted.sort_unstable();
-    let sorted: Vec<i64> = wanted.iter().map(|(id, _)| *id).collect();
-    let mut statement = c.prepare_cached(
-        "SELECT ValidPaths.id, ValidPaths.path FROM json_each(?1) CROSS JOIN ValidPaths ON ValidPaths.id = value ORDER BY key",
-    )?;
-    let mut rows = statement.query([json(&sorted)?])?;
-    for (id, path) in wanted {
-        let Some(row) = rows.next()? else { return Ok(false) };
-        let ValueRef::Text(text) = row.get_ref(1)? else { return Ok(false) };
-        let same = text
-            .strip_prefix(dir.as_str().as_bytes())
-            .and_then(|rest| rest.strip_prefix(b"/"))
-            .is_some_and(|base| base == path.as_str().as_bytes());
-        if row.get::<_, i64>(0)? != id || !same {
-            return Ok(false);
-        }
-    }
-    Ok(true)
-}
-
 pub(super) fn references(
     c: &Connection,
     dir: &StoreDir,
