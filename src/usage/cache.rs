@@ -1,8 +1,9 @@
 //! What store paths take, measured before, in `usage.sqlite` of the state directory. What was read of their contents is there
 //! too (`content_cache`).
 //!
-//! A row is an answer while the path is the one that was measured: registered in Nix's database under the same row, or, where
-//! nothing registers it, the same inode with the same ctime. How it is laid out on the disk can change under a
+//! A row is an answer while the path is the one that was measured: registered in Nix's database under the same row and the
+//! same inode (a repair replaces the files and keeps the row), or, where nothing registers it, the same inode with the
+//! same ctime. How it is laid out on the disk can change under a
 //! registered path, when files are replaced by hard links (`nix-store --optimise`, `auto-optimise-store`) or links go (a
 //! collection); each of these changes the directory `.links` of the store, so that a row counts only while that is as it
 //! was. A file that cannot be used is said once and worked without; a corrupt one is set aside as
@@ -22,7 +23,7 @@ use crate::store::cache_file::{self, is_corrupt};
 use crate::store::parallel::with_threads;
 
 /// Of this layout; a file of another one is begun anew.
-const VERSION: i64 = 2;
+const VERSION: i64 = 3;
 
 /// The file's name in a state directory.
 const FILE: &str = "usage.sqlite";
@@ -33,8 +34,9 @@ const BUSY: Duration = Duration::from_secs(1);
 /// What makes a store path the one that was measured.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Which {
-    /// `ValidPaths.id`: never given again.
-    Registered(i64),
+    /// `ValidPaths.id`, which is never given again; inode and birth of what is there: Nix replaces a path that it
+    /// repairs, or whose files an optimisation joins with others, and changes nothing in place.
+    Registered(i64, String),
     /// Device, inode and ctime.
     Inode(String),
 }
@@ -48,17 +50,26 @@ impl Which {
         Ok(Self::Inode(stamp(path)?))
     }
 
+    /// The identity of what is at `path` now, which Nix's database has in this row.
+    ///
+    /// # Errors
+    /// As statx(2).
+    pub fn registered(row: i64, path: &Path) -> io::Result<Self> {
+        let wanted = StatxFlags::BASIC_STATS | StatxFlags::BTIME;
+        let found = statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW, wanted)?;
+        let has_birth = found.stx_mask & StatxFlags::BTIME.bits() != 0;
+        let time = if has_birth { found.stx_btime } else { found.stx_ctime };
+        Ok(Self::Registered(row, format!("{}:{}.{}", found.stx_ino, time.tv_sec, time.tv_nsec)))
+    }
+
     /// True if that is its text.
     fn is(&self, text: &str) -> bool {
-        match self {
-            Self::Registered(id) => text.strip_prefix("row ").and_then(|id| id.parse().ok()) == Some(*id),
-            Self::Inode(stamp) => text.strip_prefix("inode ") == Some(stamp),
-        }
+        text == self.text()
     }
 
     pub(super) fn text(&self) -> String {
         match self {
-            Self::Registered(id) => format!("row {id}"),
+            Self::Registered(id, inode) => format!("row {id} {inode}"),
             Self::Inode(stamp) => format!("inode {stamp}"),
         }
     }
@@ -315,7 +326,9 @@ mod tests {
         let store = dir.path().join("store");
         std::fs::create_dir(&store).unwrap();
         let none = LinksStamp::of(&store).unwrap();
-        let (one, other) = (Which::Registered(7), Which::Registered(8));
+        let (one, other) =
+            (Which::Registered(7, "1:2.3".to_owned()), Which::Registered(8, "1:2.3".to_owned()));
+        let repaired = Which::Registered(7, "1:2.4".to_owned());
         let mut cache = Cache::open(dir.path(), &store);
         cache.put(&[("a", &one, &example())], &none);
         let mut again = Cache::open(dir.path(), &store);
@@ -323,6 +336,12 @@ mod tests {
             again.get(&[("a", Some(&one)), ("b", Some(&one)), ("c", None), ("a", Some(&other))], &none),
             [Some(example()), None, None, None]
         );
+        assert_eq!(
+            again.get(&[("a", Some(&repaired))], &none),
+            [None],
+            "the row is the same, the files are not"
+        );
+        assert_eq!(again.get(&[("a", Some(&one))], &none), [Some(example())]);
         assert_eq!(
             Cache::open(dir.path(), dir.path()).get(&[("a", Some(&one))], &none),
             [None],
@@ -341,7 +360,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let links = LinksStamp::of(dir.path()).unwrap();
         let names: Vec<String> = (0..2 * FEW).map(|n| format!("{n:06}")).collect();
-        let which = Which::Registered(1);
+        let which = Which::Registered(1, String::new());
         let of = |n: usize| Measure { files: n as u64, ..Measure::default() };
         let measures: Vec<Measure> = (0..names.len()).map(of).collect();
         // Every third is not known.

@@ -130,7 +130,7 @@ mod tests {
     #[test]
     fn digests_belong_to_a_path_and_chunks_to_a_content() {
         let dir = tempfile::tempdir().unwrap();
-        let (one, other) = (Which::Registered(1), Which::Registered(2));
+        let (one, other) = (Which::Registered(1, "a".to_owned()), Which::Registered(1, "b".to_owned()));
         let digests = Digests { content: [1; 32], key: [2; 32] };
         let known = vec![Known { place: 3, kind: Kind::File, size: 9, executable: true, digests }];
         let chunks = vec![Chunk { digest: [3; 32], length: 9 }];

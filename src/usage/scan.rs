@@ -41,7 +41,7 @@ pub enum ScanError {
     Content(io::Error),
 }
 
-/// What each of `paths` is; `None` if it is registered nowhere and not there.
+/// What each of `paths` is; `None` if its files are not there.
 ///
 /// # Errors
 /// [`ScanError::Path`].
@@ -50,15 +50,20 @@ pub(super) fn which_of(
     paths: &[StorePath],
     rows: &[Option<i64>],
 ) -> Result<Vec<Option<Which>>, ScanError> {
-    let which = paths.iter().enumerate().map(|(at, path)| match rows.get(at) {
-        Some(Some(row)) => Ok(Some(Which::Registered(*row))),
-        _ => match Which::at(&location.real_path(path)) {
+    let which = |(at, path)| {
+        let real = location.real_path(path);
+        let which = match rows.get(at) {
+            Some(Some(row)) => Which::registered(*row, &real),
+            _ => Which::at(&real),
+        };
+        match which {
             Ok(which) => Ok(Some(which)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(ScanError::Path(error)),
-        },
-    });
-    which.collect()
+        }
+    };
+    with_threads(|| paths.par_iter().enumerate().map(which).collect())
+        .map_err(|source| ScanError::Store { store: location.real.clone(), source })?
 }
 
 /// Measures `paths` of a store, sorted and each once; `rows` has the rows of those that Nix's database registers. What is found is
@@ -126,4 +131,42 @@ pub fn scan(
         }
     }
     Ok(found.into_iter().map(|found| found.map_or(Found::Missing, Found::Measured)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "test code")]
+
+    use super::*;
+    use crate::store::StoreDir;
+
+    /// `nix-store --repair-path` puts other files in the place of a path and keeps its row.
+    #[test]
+    fn what_was_repaired_is_measured_again_and_what_is_missing_is_not_remembered() {
+        let (store, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let location = Location { dir: StoreDir::default(), real: store.path().to_owned(), state: None };
+        let path: StorePath = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa-a".parse().unwrap();
+        let real = location.real_path(&path);
+        let put = |at: &Path, length: usize| {
+            std::fs::create_dir(at).unwrap();
+            std::fs::write(at.join("file"), vec![b'x'; length]).unwrap();
+        };
+        let measured = || {
+            let paths = std::slice::from_ref(&path);
+            let found = scan(&location, paths, &[Some(7)], state.path(), false, &|_, _| {}).unwrap();
+            match &found[0] {
+                Found::Measured(measure) => Some(measure.apparent),
+                Found::Missing => None,
+            }
+        };
+        put(&real, 10);
+        let first = measured().unwrap();
+        assert_eq!(measured(), Some(first));
+        put(&store.path().join("new"), 10_010);
+        std::fs::rename(&real, store.path().join("old")).unwrap();
+        std::fs::rename(store.path().join("new"), &real).unwrap();
+        assert_eq!(measured(), Some(first + 10_000));
+        std::fs::rename(&real, store.path().join("gone")).unwrap();
+        assert_eq!(measured(), None);
+    }
 }
