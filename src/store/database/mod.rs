@@ -151,8 +151,7 @@ impl Database {
         })
     }
 
-    /// All that is recorded of `paths` (sorted, each once), in one transaction; without [`Links`] neither references nor
-    /// outputs of derivations.
+    /// All that is recorded of `paths` (sorted, each once), in one transaction. Derivers that are not among them are left out.
     ///
     /// # Errors
     /// [`ReferenceError::Unknown`] for a path that is not valid; [`ReferenceError::Broken`] with [`Links::Closed`] for a

@@ -15,7 +15,8 @@ pub struct PathRecord {
     pub path: StorePath,
     /// The hash of its NAR, as Nix writes it.
     pub hash: String,
-    /// The full path of the derivation that it was built from.
+    /// The full path of the derivation that it was built from, if that is among the paths: else its name would tell of
+    /// something that is not.
     pub deriver: Option<String>,
     /// The size of its NAR in bytes.
     pub nar_size: Option<i64>,
@@ -66,11 +67,9 @@ pub struct Records {
     pub realisations: Vec<RealisationRecord>,
 }
 
-/// Which references and outputs are wanted.
+/// Which references are wanted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Links {
-    /// None.
-    None,
     /// All, which must lead to paths that are wanted too.
     Closed,
     /// Those that lead to paths that are wanted too.
@@ -78,7 +77,7 @@ pub enum Links {
 }
 
 impl Records {
-    /// A digest of paths and realisations. References and outputs are not part of it: they follow from contents and names.
+    /// A digest of all of it. References are a part of their own: a path that is registered again may get others.
     #[must_use]
     pub fn digest(&self) -> [u8; 32] {
         let mut hasher = Sha256::new();
@@ -97,6 +96,17 @@ impl Records {
             text(record.ca.as_deref());
         }
         text(None);
+        for (referrer, reference) in &self.references {
+            text(Some(&referrer.to_string()));
+            text(Some(&reference.to_string()));
+        }
+        text(None);
+        for record in &self.outputs {
+            text(Some(&record.derivation.to_string()));
+            text(Some(&record.name));
+            text(Some(&record.path));
+        }
+        text(None);
         for record in &self.realisations {
             text(Some(&record.derivation));
             text(Some(&record.name));
@@ -108,22 +118,36 @@ impl Records {
     }
 }
 
-/// The rows of `paths` (sorted, each once) and their realisations; with [`Links`] also references and outputs.
+/// The rows of `paths` (sorted, each once), their references, outputs and realisations.
 pub(super) fn records(
     c: &Connection,
     dir: &StoreDir,
     paths: &[StorePath],
     links: Links,
 ) -> Result<Records, QueryError> {
-    let (ids, paths) = path_records(c, dir, paths)?;
+    let (ids, mut paths) = path_records(c, dir, paths)?;
+    without_strangers(dir, &mut paths);
     let index: HashMap<i64, usize> = ids.iter().enumerate().map(|(index, id)| (*id, index)).collect();
     let realisations = realisations(c, &index)?;
-    let mut records = Records { paths, realisations, ..Records::default() };
-    if links != Links::None {
-        records.references = references(c, dir, &ids, &index, &records.paths, links)?;
-        records.outputs = outputs(c, &ids, &index, &records.paths)?;
+    let references = references(c, dir, &ids, &index, &paths, links)?;
+    let outputs = outputs(c, &ids, &index, &paths)?;
+    Ok(Records { paths, references, outputs, realisations })
+}
+
+/// Takes out derivers that are not among `paths`, which are sorted.
+fn without_strangers(dir: &StoreDir, paths: &mut [PathRecord]) {
+    let is_member = |paths: &[PathRecord], deriver: &str| {
+        dir.parse(deriver.as_bytes())
+            .is_ok_and(|deriver| paths.binary_search_by(|record| record.path.cmp(&deriver)).is_ok())
+    };
+    for at in 0..paths.len() {
+        let stranger = paths.get(at).and_then(|record| record.deriver.as_deref());
+        if stranger.is_some_and(|deriver| !is_member(paths, deriver))
+            && let Some(record) = paths.get_mut(at)
+        {
+            record.deriver = None;
+        }
     }
-    Ok(records)
 }
 
 fn path_records(

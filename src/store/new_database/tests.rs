@@ -7,7 +7,7 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::*;
 use crate::store::database::Links;
-use crate::store::database::{RealisationRecord, uri};
+use crate::store::database::{OutputRecord, RealisationRecord, uri};
 use crate::store::{Database, Location, ReferenceError, StorePath};
 
 /// All rows of a query as text, columns separated by `|`.
@@ -58,10 +58,31 @@ fn the_rows_are_those_of_the_host_for_members_and_no_others() {
         let file = dir.path().join("db.sqlite");
         write(&file, &StoreDir::default(), &records).unwrap();
 
-        let columns = "path, hash, deriver, narSize, ultimate, sigs, ca";
+        // A deriver that is no member is a name of something that is hidden.
+        let columns =
+            "path, hash, CASE WHEN deriver IN (MEMBERS) THEN deriver END, narSize, ultimate, sigs, ca";
         let theirs = format!("SELECT {columns}, 1 FROM ValidPaths WHERE path IN (MEMBERS) ORDER BY path");
-        let ours = format!("SELECT {columns}, registrationTime FROM ValidPaths ORDER BY id");
-        assert_eq!(rows(&file, &ours), expected(&store, &paths, &theirs));
+        let ours = "SELECT path, hash, deriver, narSize, ultimate, sigs, ca, registrationTime FROM ValidPaths ORDER BY id";
+        assert_eq!(rows(&file, ours), expected(&store, &paths, &theirs));
+        let has_derivations = bases.iter().any(|base| base.ends_with(".drv"));
+        assert_eq!(
+            rows(&file, "SELECT DISTINCT deriver IS NOT NULL FROM ValidPaths").len() == 2,
+            has_derivations
+        );
+        let named = rows(&store.database(), "SELECT path FROM ValidPaths");
+        let hidden = named.iter().filter(|name| !paths.iter().any(|path| name.ends_with(path.as_str())));
+        let bytes = std::fs::read(&file).unwrap();
+        let outputs = expected(
+            &store,
+            &paths,
+            "SELECT o.path FROM DerivationOutputs o JOIN ValidPaths v ON v.id = drv WHERE v.path IN (MEMBERS)",
+        );
+        for hidden in hidden.filter(|name| !outputs.contains(name)) {
+            assert!(
+                !bytes.windows(hidden.len()).any(|window| window == hidden.as_bytes()),
+                "{hidden} is named"
+            );
+        }
         let refs = "SELECT a.path, b.path FROM Refs JOIN ValidPaths a ON a.id = referrer
             JOIN ValidPaths b ON b.id = reference";
         let theirs = format!("{refs} WHERE a.path IN (MEMBERS) ORDER BY a.path, b.path");
@@ -101,7 +122,7 @@ fn what_is_not_valid_is_an_error_with_its_path() {
     let env: StorePath = store.path("env-a").parse().unwrap();
     let error = database.records(std::slice::from_ref(&env), Links::Closed).unwrap_err().to_string();
     assert!(error.contains(env.as_str()) && error.contains("no member"), "{error}");
-    database.records(&[env], Links::None).unwrap();
+    database.records(&[env], Links::Within).unwrap();
 }
 
 #[test]
@@ -109,13 +130,22 @@ fn the_digest_tells_all_that_differs() {
     let store = MiniStore::temporary();
     let database = Database::open(&Location::open(store.root()).unwrap()).unwrap();
     let paths = paths(&store, &store.closure("env-a"));
-    let records = database.records(&paths, Links::None).unwrap();
+    let records = database.records(&paths, Links::Closed).unwrap();
     let digest = records.digest();
-    assert_eq!(database.records(&paths, Links::Closed).unwrap().digest(), digest);
+    assert_eq!(database.records(&paths, Links::Within).unwrap().digest(), digest);
     type Change = fn(&mut Records);
-    let changes: [Change; 8] = [
+    let changes: [Change; 11] = [
+        |r| r.references.truncate(1),
+        |r| r.references[0].1 += 1,
+        |r| {
+            r.outputs.push(OutputRecord {
+                derivation: 0,
+                name: "out".to_owned(),
+                path: "/nix/store/x".to_owned(),
+            })
+        },
         |r| r.paths[0].hash.push('0'),
-        |r| r.paths[0].deriver = None,
+        |r| r.paths[0].deriver = Some("/nix/store/x.drv".to_owned()),
         |r| r.paths[0].nar_size = None,
         |r| r.paths[0].ultimate = Some(7),
         |r| r.paths[0].signatures = Some("key:0".to_owned()),

@@ -39,7 +39,7 @@ use error::Tried;
 use template::Template;
 
 /// Changes whenever another template is made out of the same records.
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
 
 /// How often a template is made that is removed before it is used.
 const ATTEMPTS: usize = 8;
@@ -101,7 +101,8 @@ impl NixState {
         let database = Database::open(&self.store)?;
         let paths: Vec<StorePath> =
             self.members.iter().filter_map(|name| StorePath::from_base_name(name).ok()).collect();
-        let key = self.key(&database.records(&paths, Links::None)?);
+        let records = database.records(&paths, self.links)?;
+        let key = self.key(&records);
         if let Some(template) = Template::open(&self.dir, &key)? {
             return Ok(template);
         }
@@ -111,7 +112,7 @@ impl NixState {
             if let Some(template) = Template::open(&self.dir, &key)? {
                 return Ok(template);
             }
-            let key = self.make(&database, &paths)?;
+            self.make(&key, &records, &paths)?;
             // It is there now, unless it was removed in this instant.
             if let Some(template) = Template::open(&self.dir, &key)? {
                 drop(turn);
@@ -121,18 +122,15 @@ impl NixState {
         Err(io::Error::from(Errno::EAGAIN)).tried("make a template in", &self.dir)
     }
 
-    /// Makes the template, and answers its key: of what is read now, which may be another than what was read before.
-    fn make(&self, database: &Database, paths: &[StorePath]) -> Result<String, NixStateError> {
-        let records = database.records(paths, self.links)?;
-        let key = self.key(&records);
+    /// Makes the template with this key.
+    fn make(&self, key: &str, records: &Records, paths: &[StorePath]) -> Result<(), NixStateError> {
         let draft = draft::Draft::make(&self.dir)?;
         let roots: Vec<&StorePath> = match &self.roots {
             Some(roots) => roots.iter().collect(),
             None => paths.iter().collect(),
         };
-        tree::write(draft.path(), &self.store.dir, &records, &roots)?;
-        draft.publish(&key)?;
-        Ok(key)
+        tree::write(draft.path(), &self.store.dir, records, &roots)?;
+        draft.publish(key)
     }
 
     fn key(&self, records: &Records) -> String {
