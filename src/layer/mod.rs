@@ -172,6 +172,12 @@ pub trait Lower: Send + Sync + 'static {
 
     /// Sizes of the file system that holds the layer.
     fn statfs(&self) -> io::Result<StatFs>;
+
+    /// True for a directory whose directories show only whole: one of an upper that is not opaque is a part of one
+    /// that another lower had, and shows only if this lower has that, too.
+    fn shows_whole(&self, _dir: &Self::Object) -> bool {
+        false
+    }
 }
 
 /// What a draft is made as.

@@ -88,6 +88,9 @@ impl<L: Lower, U: Upper> UnionFs<L, U> {
                     if let Some(entry) = self.find_entry(parent, name)? {
                         break entry;
                     }
+                    if self.is_part(&self.place(parent)?, name)? {
+                        return Err(Errno::EISDIR);
+                    }
                 }
                 made => break made?,
             }
@@ -111,7 +114,7 @@ impl<L: Lower, U: Upper> UnionFs<L, U> {
         permissions: u16,
     ) -> Outcome<Entry> {
         let place = self.place(parent)?;
-        if self.find(&place, name)?.is_some() {
+        if self.find(&place, name)?.is_some() || self.is_part(&place, name)? {
             return Err(Errno::EEXIST);
         }
         let upper = self.upper()?;

@@ -10,7 +10,7 @@ impl<L: Lower, U: Upper> UnionFs<L, U> {
     /// Links an inode, which is copied up first.
     pub(super) fn make_link(&self, ino: Ino, parent: Ino, name: &Name) -> Outcome<Entry> {
         let place = self.place(parent)?;
-        if self.find(&place, name)?.is_some() {
+        if self.find(&place, name)?.is_some() || self.is_part(&place, name)? {
             return Err(Errno::EEXIST);
         }
         {

@@ -26,6 +26,8 @@ pub(crate) enum Above {
 pub(crate) enum Below {
     /// Nothing, or nothing that shows in this directory.
     Absent,
+    /// Nothing, in a directory whose directories show only whole ([`Lower::shows_whole`](crate::layer::Lower::shows_whole)).
+    Missing,
     /// Anything but a directory.
     Other,
     /// A directory.
@@ -56,12 +58,19 @@ impl Below {
     pub(crate) fn of(kind: FileKind) -> Self {
         if kind == FileKind::Directory { Self::Directory } else { Self::Other }
     }
+
+    /// Nothing, in a directory whose directories show only whole, or in any other.
+    pub(crate) fn nothing(shows_whole: bool) -> Self {
+        if shows_whole { Self::Missing } else { Self::Absent }
+    }
 }
 
 /// The rule.
 pub(crate) fn merge(above: Above, below: Below) -> Shows {
     match (above, below) {
-        (Above::Whiteout, _) | (Above::Absent, Below::Absent) => Shows::Nothing,
+        (Above::Whiteout, _) | (Above::Absent, Below::Absent | Below::Missing) => Shows::Nothing,
+        // The upper has a part of a directory of another lower.
+        (Above::Directory { opaque: false }, Below::Missing) => Shows::Nothing,
         (Above::Absent, _) => Shows::Lower,
         (Above::Directory { opaque: false }, Below::Directory) => Shows::Both,
         (Above::Directory { .. } | Above::Other, _) => Shows::Upper,
@@ -77,14 +86,16 @@ mod tests {
         let open = Above::Directory { opaque: false };
         let opaque = Above::Directory { opaque: true };
         let rule = [
-            (Above::Absent, [Shows::Nothing, Shows::Lower, Shows::Lower]),
-            (Above::Whiteout, [Shows::Nothing; 3]),
-            (Above::Other, [Shows::Upper; 3]),
-            (open, [Shows::Upper, Shows::Upper, Shows::Both]),
-            (opaque, [Shows::Upper; 3]),
+            (Above::Absent, [Shows::Nothing, Shows::Nothing, Shows::Lower, Shows::Lower]),
+            (Above::Whiteout, [Shows::Nothing; 4]),
+            (Above::Other, [Shows::Upper; 4]),
+            (open, [Shows::Upper, Shows::Nothing, Shows::Upper, Shows::Both]),
+            (opaque, [Shows::Upper; 4]),
         ];
         for (above, shows) in rule {
-            for (below, shows) in [Below::Absent, Below::Other, Below::Directory].into_iter().zip(shows) {
+            for (below, shows) in
+                [Below::Absent, Below::Missing, Below::Other, Below::Directory].into_iter().zip(shows)
+            {
                 assert_eq!(merge(above, below), shows, "{above:?} over {below:?}");
                 let alone = merge(above, Below::Absent);
                 assert!(above.lets_through() || shows == alone, "{above:?} hides {below:?}");

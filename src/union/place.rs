@@ -232,7 +232,14 @@ impl<L: Lower, U: Upper> UnionFs<L, U> {
             (None, Some(dir)) if above.lets_through() => self.find_lower(dir, name)?,
             _ => None,
         };
-        let shows = merge(above, below.as_ref().map_or(Below::Absent, |(_, stat)| Below::of(stat.kind)));
+        let whole = self.shows_whole(place);
+        // Through a directory that is not opaque nothing but a directory shows, wherever it is moved from.
+        let fits = |stat: &Stat| {
+            !whole || !matches!(above, Above::Directory { .. }) || stat.kind == FileKind::Directory
+        };
+        let below = below.filter(|(_, stat)| fits(stat));
+        let shows =
+            merge(above, below.as_ref().map_or(Below::nothing(whole), |(_, stat)| Below::of(stat.kind)));
         match (shows, object, below) {
             (Shows::Lower, _, Some((lower, stat))) => {
                 let identity = Identity::of_lower(stat.kind);
@@ -249,6 +256,23 @@ impl<L: Lower, U: Upper> UnionFs<L, U> {
             }
             _ => Ok(None),
         }
+    }
+
+    /// True for a place whose directories show only whole.
+    pub(super) fn shows_whole(&self, place: &PlaceOf<L, U>) -> bool {
+        place.lower.as_ref().is_some_and(|dir| self.lower.shows_whole(dir))
+    }
+
+    /// True for a name that does not show although the upper has a directory there: a part of one that this lower has not.
+    /// Nothing can be made in its place, and nothing of it is changed.
+    pub(super) fn is_part(&self, place: &PlaceOf<L, U>, name: &Name) -> Outcome<bool> {
+        let (Some(upper), Some(dir)) = (&self.upper, &place.upper) else { return Ok(false) };
+        if !place.linked || !self.shows_whole(place) {
+            return Ok(false);
+        }
+        let Presence::Present(object) = upper.presence(dir, name)? else { return Ok(false) };
+        let directory = upper.stat(&object)?.kind == FileKind::Directory;
+        Ok(directory && self.find(place, name)?.is_none())
     }
 
     /// What the lower has where a redirect leads, and where that is. A path that leads nowhere is no error.

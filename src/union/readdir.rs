@@ -63,7 +63,7 @@ fn in_order(names: Vec<Name>) -> Vec<(u64, Name)> {
 }
 
 impl<L: Lower, U: Upper> UnionFs<L, U> {
-    /// All names that show in a directory.
+    /// All names that show in a directory; and those of parts ([`is_part`](Self::is_part)), which keep it from being empty.
     pub(super) fn names(&self, place: &PlaceOf<L, U>) -> Outcome<Vec<Name>> {
         if !place.linked {
             return Ok(Vec::new());

@@ -36,6 +36,7 @@ impl<L: Lower, U: Upper> UnionFs<L, U> {
                 RenameMode::NoReplace if target.is_some() => return Err(Errno::EEXIST),
                 RenameMode::Exchange if target.is_none() => return Err(Errno::ENOENT),
                 _ if from == to => return Ok(()),
+                _ if target.is_none() && self.is_part(&b, to.1)? => return Err(Errno::EEXIST),
                 _ => {}
             }
             self.copy_up_moved(from, &source)?;
@@ -178,6 +179,10 @@ impl<L: Lower, U: Upper> UnionFs<L, U> {
             return Ok(None);
         }
         let noted = upper.redirect(object)?;
+        // Where directories show only whole it would not show; what copies it makes it one.
+        if found.lower.is_none() && noted.is_some() && self.shows_whole(to) {
+            return Err(Errno::EXDEV);
+        }
         let kept = match noted {
             Some(Redirect::Path(_) | Redirect::Nowhere) => true,
             Some(Redirect::Sibling(_)) => from.ino == to.ino,

@@ -1,5 +1,7 @@
 //! The lower of a view: `store/` with the members of a closure in it, `var/` with Nix's state for them, and nothing else.
 //!
+//! An upper's own directories in `store` show only whole: opaque, or together with the member that they change.
+//!
 //! Whether a name is a member is decided in memory, before any call on the layer of the store: a hidden name and one
 //! that does not exist are the same `ENOENT` and take the same time. Below a member everything is the store's.
 //!
@@ -224,6 +226,12 @@ impl<L: Lower> Lower for ClosureLower<L> {
             Inner(object) => self.store.list_xattr(object),
             Below(object) => self.var()?.list_xattr(object),
         }
+    }
+
+    /// An upper that was used with another closure may have changed files of a path that is no member of this one: without
+    /// the rest of the path they are none.
+    fn shows_whole(&self, dir: &Self::Object) -> bool {
+        matches!(dir, Store)
     }
 
     /// No sizes: those of the store's disk, and what is free on it, tell what others have. This is what statfs(2) of a

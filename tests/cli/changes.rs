@@ -103,6 +103,49 @@ fn nothing_changed_is_nothing_and_a_missing_upper_says_where_to_look() {
     assert_eq!(ran.out, "P /nix/ (owner)\n");
 }
 
+/// `env-a` has not `data` and `twin`, but `right`: a part of the former is no change of it.
+#[test]
+fn parts_of_paths_that_another_environment_does_not_have_are_not_its_changes() {
+    let mut changed = Changed::new("env-b", "web");
+    let (right, data) = (changed.below("right"), changed.below("data"));
+    changed.write(&format!("{right}/bin/where"), b"changed");
+    changed.chmod(&format!("{data}/share"), 0o700);
+    changed.mkdir("store/new");
+    let (lock, store) = (changed.scene.path("env-a.lock"), changed.scene.store.root().to_owned());
+    let owner = format!("{}:{}", union_support::caller().uid, union_support::caller().gid);
+    let over = ["--closure", lock.to_str().unwrap(), "--store", store.to_str().unwrap(), "--owner", &owner];
+    let diff = |changed: &Changed| changed.nixview(&[&["diff", "web"], &over[..]].concat()).ok().out;
+    let expected = ["A /nix/store/new/".to_owned(), format!("M /nix/{right}/bin/where (mtime)")];
+    let lines = |text: &str| {
+        let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+        lines.sort();
+        lines
+    };
+    assert_eq!(lines(&diff(&changed)), expected);
+    let layer = changed.scene.path("layer.tar");
+    let export = ["export", "web", "-o", layer.to_str().unwrap()];
+    changed.nixview(&[&export[..], &over].concat()).ok();
+    let listed = changed.scene.shell("tar -tf layer.tar").ok().out;
+    assert!(listed.contains("nix/store/new") && !listed.contains(&data), "{listed}");
+    // It is there still, and can be deleted.
+    assert!(changed.nixview(&["diff", "web"]).ok().out.contains(&data));
+    changed.nixview(&[&["reset", "web", &data], &over[..]].concat()).ok();
+    assert!(
+        !changed
+            .nixview(&[
+                "diff",
+                "web",
+                "--closure",
+                changed.scene.path("env-b.lock").to_str().unwrap(),
+                "--store",
+                store.to_str().unwrap()
+            ])
+            .ok()
+            .out
+            .contains(&data)
+    );
+}
+
 #[test]
 fn a_reset_takes_back_all_or_what_is_named() {
     let mut changed = all_kinds();

@@ -27,6 +27,7 @@ mod union_power;
 mod union_redirect;
 mod union_resume;
 mod union_semantics;
+mod union_whole;
 
 #[path = "../support"]
 mod support {

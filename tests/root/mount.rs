@@ -74,6 +74,42 @@ fn changes_are_there_again_with_the_same_upper() {
 
 #[test]
 #[ignore = "needs root and /dev/fuse"]
+fn an_upper_of_another_environment_is_warned_of_and_shows_whole_paths_alone() {
+    let scene = Scene::new();
+    let warned = "the upper was last used with another environment";
+    let mount = |label: &str| scene.mount(label, "a", &["--name", "web"]).ok();
+    // Nothing is in it yet.
+    mount("env-b");
+    scene.nixview(&["umount", "web"]).ok();
+    assert!(!mount("env-a").err.contains(warned));
+    scene.nixview(&["umount", "web"]).ok();
+    assert!(!mount("env-b").err.contains(warned));
+    let data = scene.store.path("data");
+    scene.shell(&format!("chmod 700 a/store/{data}/share && cp -r a/store/{data} a/store/new")).ok();
+    scene.nixview(&["umount", "web"]).ok();
+    let ran = mount("env-a");
+    for part in [warned, "'env-b'", "'env-a'", data, "nixview reset"] {
+        assert!(ran.err.contains(part), "{part}: {ran:?}");
+    }
+    let mut want = scene.store.closure("env-a");
+    want.push("new");
+    want.sort_unstable();
+    let listed = scene.shell("LC_ALL=C ls a/store").ok().out;
+    assert_eq!(listed.lines().collect::<Vec<_>>(), want);
+    scene
+        .shell(&format!("! test -e a/store/{data} && ! mkdir a/store/{data} && test -d a/store/new/share"))
+        .ok();
+    scene.nixview(&["umount", "web"]).ok();
+    assert!(!mount("env-a").err.contains(warned), "it is the same now");
+    scene.nixview(&["umount", "web"]).ok();
+    mount("env-b");
+    assert_eq!(scene.shell(&format!("stat -c %a a/store/{data}/share")).ok().out, "700\n");
+    scene.nixview(&["umount", "web"]).ok();
+    scene.assert_nothing_left();
+}
+
+#[test]
+#[ignore = "needs root and /dev/fuse"]
 fn a_name_is_free_when_its_view_was_unmounted_by_others() {
     let scene = Scene::new();
     // umount(8) comes back while the server still cleans up.

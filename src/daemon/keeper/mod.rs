@@ -11,6 +11,7 @@
 //! end ([`server`]). docs/operations.md says what users see of it.
 
 mod connection;
+mod earlier;
 mod ledger;
 mod link;
 mod memory;

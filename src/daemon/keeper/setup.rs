@@ -6,9 +6,9 @@ use std::path::Path;
 use std::time::SystemTime;
 
 use super::connection::Connecting;
-use super::server;
 use super::watch::{Deaths, Watch};
 use super::{Caller, Destination, Dirs, Held, ServeOptions};
+use super::{earlier, server};
 use crate::daemon::error::{Attempt, Failure};
 use crate::daemon::pin::{self, Pinned};
 use crate::daemon::record::{self, ClosureRecord, ExtraRootRecord, Place, Record, UpperRecord};
@@ -42,7 +42,7 @@ impl Serving<'_> {
         let (closure, pinned, warning) = pin::closure(self.spec, self.dirs, self.options.require_gc_roots)?;
         held.pinned = pinned;
         self.warnings.extend(warning);
-        self.note_view(held)?;
+        let earlier = self.note_view(held)?;
         let mut record = self.record(held);
         held.publish(&record)?;
 
@@ -53,6 +53,9 @@ impl Serving<'_> {
         let lower = build::lower(&self.spec.lock, &closure, &self.spec.store, &store, &self.dirs.state)
             .attempt(|| "cannot put the view together".to_owned())?;
         drop(closure);
+        if let (Some(earlier), Some(upper)) = (&earlier, &held.upper) {
+            self.warnings.push(earlier::warning(self.spec, upper, earlier, &lower)?);
+        }
         let connection = Connecting { serving: &self, lower: &lower, store: &store }.connect(held, caller)?;
         record.io = connection.io.name().to_owned();
         record.server = connection.process.number();
@@ -124,10 +127,11 @@ impl Serving<'_> {
         build::open_upper(self.spec).attempt(|| "cannot use the upper".to_owned())
     }
 
-    /// Notes with the upper what it lies over from now on.
-    fn note_view(&mut self, held: &Held) -> Result<(), Failure> {
-        let Some(upper) = &held.upper else { return Ok(()) };
+    /// Notes with the upper what it lies over from now on; answers what it lay over before, if that is another closure.
+    fn note_view(&mut self, held: &Held) -> Result<Option<LastView>, Failure> {
+        let Some(upper) = &held.upper else { return Ok(None) };
         let attempt = || "cannot use the upper".to_owned();
+        let earlier = earlier::environment(self.spec, upper).attempt(attempt)?;
         let database_of = database_of(self.spec, upper).attempt(attempt)?;
         let digest = &self.spec.lock.closure.digest;
         if database_of.as_ref().is_some_and(|other| other != digest) {
@@ -140,7 +144,8 @@ impl Serving<'_> {
             owner: self.spec.owner,
             database_of,
         };
-        upper.record_view(&view).attempt(attempt)
+        upper.record_view(&view).attempt(attempt)?;
+        Ok(earlier)
     }
 
     fn record(&self, held: &Held) -> Record {

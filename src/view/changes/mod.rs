@@ -14,11 +14,13 @@ use crate::layer::Stat;
 use crate::vfs::{FileKind, Name};
 
 mod compare;
+mod parts;
 mod reset;
 mod summary;
 mod trees;
 mod walk;
 
+pub use parts::Parts;
 pub use reset::{Reset, ResetError, reset};
 pub use summary::Summary;
 pub use trees::{ReadUpper, Trees};

@@ -161,6 +161,18 @@ impl<L: Lower, U: ReadUpper> Trees<'_, L, U> {
         })
     }
 
+    /// True for a directory of the upper that does not show, being a part of one that this lower has not; `through` is what
+    /// shows through it, `above` the directory of the lower that shows through the one that it is in.
+    pub(in crate::view) fn is_part(
+        &self,
+        dir: &U::Object,
+        through: &Through,
+        above: Option<&L::Object>,
+    ) -> io::Result<bool> {
+        let whole = above.is_some_and(|above| self.lower.shows_whole(above));
+        Ok(whole && matches!(through, Through::Nothing) && !self.upper.is_opaque(dir)?)
+    }
+
     pub(in crate::view) fn open(
         &self,
         object: &Shown<U::Object, L::Object>,

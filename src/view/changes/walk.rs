@@ -139,7 +139,7 @@ impl<L: Lower, U: ReadUpper> Walk<'_, L, U> {
             (Presence::Absent, Through::Same) => return Ok(()),
             (Presence::Whiteout, _) | (Presence::Absent, Through::Nothing) => None,
             (Presence::Absent, Through::Elsewhere(_)) => self.moved(&objects, &name, through)?,
-            (Presence::Present(object), parent) => Some(self.own(object, parent)?),
+            (Presence::Present(object), parent) => self.own(object, &objects, parent)?,
         };
         match (now, below) {
             (None, Some((_, stat))) if wanted => self.deleted(&stat),
@@ -164,13 +164,25 @@ impl<L: Lower, U: ReadUpper> Walk<'_, L, U> {
     }
 
     /// What shows of an object of the upper.
-    fn own(&self, object: U::Object, parent: &Through) -> Result<NowOf<L, U>, ChangesError> {
+    fn own(
+        &self,
+        object: U::Object,
+        directory: &ObjectsOf<L, U>,
+        parent: &Through,
+    ) -> Result<Option<NowOf<L, U>>, ChangesError> {
         let stat = self.trees.upper.stat(&object).at(READ, &self.path)?;
         let (through, elsewhere) = match stat.kind {
             FileKind::Directory => self.trees.through(&object, &self.path, parent).at(READ, &self.path)?,
             _ => (Through::Nothing, None),
         };
-        Ok(Now { object: Shown::Upper(object), stat, through, elsewhere })
+        let above = match parent {
+            Through::Nothing => None,
+            Through::Same => directory.lower.as_ref(),
+            Through::Elsewhere(_) => directory.elsewhere.as_ref(),
+        };
+        let part = stat.kind == FileKind::Directory
+            && self.trees.is_part(&object, &through, above).at(READ, &self.path)?;
+        Ok((!part).then_some(Now { object: Shown::Upper(object), stat, through, elsewhere }))
     }
 
     /// The objects of the current directory; `None` if it is gone meanwhile.

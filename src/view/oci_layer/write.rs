@@ -153,10 +153,16 @@ impl<L: Lower, U: ReadUpper> Export<'_, L, U> {
         if directory.in_upper {
             let dir = upper.resolve(&directory.path)?;
             opaque |= upper.is_opaque(&dir)?;
+            let above = self.lower_of(directory)?.filter(|above| lower.shows_whole(above));
             for entry in upper.read_dir(&dir)? {
                 let object = match upper.presence(&dir, &entry.name)? {
                     Presence::Absent => continue,
                     Presence::Whiteout => None,
+                    Presence::Present(object)
+                        if above.is_some() && self.is_part(directory, &entry.name, &object)? =>
+                    {
+                        continue;
+                    }
                     Presence::Present(object) => Some(Shown::Upper(object)),
                 };
                 members.push(Member { name: entry.name, object });
@@ -176,6 +182,26 @@ impl<L: Lower, U: ReadUpper> Export<'_, L, U> {
             members.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         }
         Ok((members, opaque))
+    }
+
+    /// The directory of the lower that shows through one.
+    fn lower_of(&self, directory: &Directory) -> io::Result<Option<L::Object>> {
+        match &directory.through {
+            _ if !self.how.lower_known => Ok(None),
+            Through::Nothing => Ok(None),
+            Through::Same => self.trees.lower.resolve(&directory.path).map(Some),
+            Through::Elsewhere(at) => self.trees.lower.resolve(&at.path(&directory.path)).map(Some),
+        }
+    }
+
+    /// True for what does not show in a directory whose directories show only whole.
+    fn is_part(&self, directory: &Directory, name: &Name, object: &U::Object) -> io::Result<bool> {
+        if self.trees.upper.stat(object)?.kind != FileKind::Directory {
+            return Ok(false);
+        }
+        let path = [directory.path.as_slice(), std::slice::from_ref(name)].concat();
+        let (through, _) = self.trees.through(object, &path, &directory.through)?;
+        self.trees.is_part(object, &through, self.lower_of(directory)?.as_ref())
     }
 
     /// What is to be done of a directory that was written.

@@ -260,6 +260,15 @@ impl UpperDir {
         LastView::read(self.dir.as_fd(), &self.path)
     }
 
+    /// True if anything is in its tree.
+    ///
+    /// # Errors
+    /// [`UpperError::Io`].
+    pub fn holds_anything(&self) -> Result<bool, UpperError> {
+        let names = self.layer.root().and_then(|root| self.layer.read_dir(&root));
+        names.map(|names| !names.is_empty()).tried("list 'data'", &self.path)
+    }
+
     /// True if it has a database of Nix's of its own. Looks for the name alone: what is there is the container's.
     ///
     /// # Errors
