@@ -78,7 +78,7 @@ fn purging_keeps_what_a_mounted_view_holds_and_says_so() {
     let upper = File::options().read(true).write(true).open(upper).unwrap();
     assert!(lock::try_lock(&upper).unwrap());
     let shown = File::open(purge.state().join("nix-state/shown")).unwrap();
-    shown.lock_shared().unwrap();
+    rustix::fs::flock(&shown, rustix::fs::FlockOperation::LockShared).unwrap();
     let said = purge.run("purge");
     let stays = ["nix-state/shown/nix/db/db.sqlite", "temporary/tmp-1-0/data/kept", "temporary/tmp-1-0/lock"];
     let changes = ["uppers/web/data/file", "users/1000/web/data/file"];

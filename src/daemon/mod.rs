@@ -3,6 +3,7 @@
 mod claim;
 pub mod doctor;
 mod error;
+mod hidden;
 pub mod keeper;
 pub mod launch;
 pub mod leftovers;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use super::leftovers;
 use super::registry::{Registry, RegistryError, State};
 use crate::store::{Location, LocationError, lease};
+use crate::sys::mountinfo;
 
 /// Where a store is if nobody says otherwise.
 pub const DEFAULT_STORE: &str = "/nix/store";
@@ -47,6 +48,10 @@ fn sweep_one(store: &Path, dry_run: bool) -> Result<(u64, Vec<String>), Box<dyn 
         Err(LocationError::NotAStore { .. }) => return Ok((0, Vec::new())),
         answer => answer?,
     };
+    // A view lies over this store here: the roots that it shows are its own, and it hides those of the host.
+    if mountinfo::mount_of(&location.real)?.is_some_and(|mount| leftovers::is_view(&mount)) {
+        return Ok((0, Vec::new()));
+    }
     if dry_run {
         let Some(gcroots) = location.gc_roots_dir() else { return Ok((0, Vec::new())) };
         return Ok((lease::dead(&gcroots)?.dead.len() as u64, Vec::new()));

@@ -101,8 +101,15 @@ fn background(
         _ => Vec::new(),
     };
     launch(&kept, |reporter| {
+        let null = match process::null() {
+            Ok(null) => null,
+            Err(error) => {
+                let failure = Failure::of("cannot open /dev/null", &error);
+                return u8::from(reporter.report(&Report::Failed(failure), None).is_err()) + 1;
+            }
+        };
         let private = matches!(destination, Destination::Private { .. });
-        let mut caller = Elsewhere { reporter: Some(reporter), private, told: false };
+        let mut caller = Elsewhere { reporter: Some(reporter), null, private, told: false };
         match (serve(spec, dirs, destination, options, &mut caller), &caller.reporter) {
             (Ok(()), _) => 0,
             (Err(failure), Some(reporter)) if !caller.told => {
@@ -121,6 +128,8 @@ fn background(
 struct Elsewhere {
     /// `None` in a process that does not talk to it.
     reporter: Option<Reporter>,
+    /// `/dev/null`, opened before a view can be mounted over `/dev`.
+    null: OwnedFd,
     private: bool,
     told: bool,
 }
@@ -130,7 +139,7 @@ impl Caller for Elsewhere {
         let report = Report::Usable { record: Box::new(record.clone()), warnings };
         self.reporter.as_ref().ok_or(io::ErrorKind::NotConnected)?.report(&report, mount)?;
         self.told = true;
-        process::silence()
+        process::silence(&self.null)
     }
 
     fn socket(&self) -> Option<&OwnedFd> {
@@ -140,6 +149,6 @@ impl Caller for Elsewhere {
     fn leave(&mut self) -> io::Result<()> {
         self.reporter = None;
         // Whoever reads the caller's output waits for its end.
-        process::silence()
+        process::silence(&self.null)
     }
 }

@@ -46,6 +46,8 @@ const ATTEMPTS: u32 = 1000;
 #[derive(Debug)]
 pub struct Lease {
     path: PathBuf,
+    /// The directory that it is in: its path may lead elsewhere when the lease ends, as when a view lies over it.
+    parent: OwnedFd,
     dir: OwnedFd,
     /// Locked.
     _file: File,
@@ -100,12 +102,13 @@ impl Lease {
     /// Makes a new directory a lease; `None` if a sweep was faster.
     fn establish(path: &Path) -> io::Result<Option<Self>> {
         let Some(dir) = if_there(open_dir(path))? else { return Ok(None) };
+        let parent = open_dir(path.parent().unwrap_or(Path::new("/")))?;
         let Some(file) = if_there(names::create_file(dir.as_fd(), LEASE, 0o600))? else { return Ok(None) };
         let file = File::from(file);
         if !lock::try_lock(&file)? || file.metadata()?.nlink() == 0 {
             return Ok(None);
         }
-        Ok(Some(Self { path: path.to_owned(), dir, _file: file, count: 0 }))
+        Ok(Some(Self { path: path.to_owned(), parent, dir, _file: file, count: 0 }))
     }
 
     /// The directory that holds them.
@@ -129,10 +132,8 @@ impl Lease {
         if let Some(name) = clear(self.dir.as_fd()).map_err(fail)? {
             return Err(GcRootError::Foreign { path: self.path.join(name) });
         }
-        match fs::remove_dir(&self.path) {
-            Err(error) if error.kind() != ErrorKind::NotFound => Err(fail(error)),
-            _ => Ok(()),
-        }
+        let name = self.path.file_name().unwrap_or_default();
+        if_there(names::remove_directory(self.parent.as_fd(), name.as_bytes())).map(drop).map_err(fail)
     }
 }
 

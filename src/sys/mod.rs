@@ -27,5 +27,6 @@ pub mod output_file;
 pub mod process;
 pub mod signals;
 pub mod socket;
+pub mod sqlite;
 pub mod stat;
 pub mod xattr;

@@ -47,6 +47,16 @@ pub fn mount_at(path: &Path) -> io::Result<Option<MountInfo>> {
     Ok(mounts()?.into_iter().rev().find(|m| m.mount_point == path))
 }
 
+/// The mount that shows `path` (absolute, without symbolic links), which is not looked at.
+///
+/// # Errors
+/// As for [`mounts`].
+pub fn mount_of(path: &Path) -> io::Result<Option<MountInfo>> {
+    let above = mounts()?.into_iter().filter(|m| path.starts_with(&m.mount_point));
+    // Of several on one mount point the last is the topmost.
+    Ok(above.max_by_key(|m| m.mount_point.components().count()))
+}
+
 fn parse(table: &[u8]) -> io::Result<Vec<MountInfo>> {
     let lines = table.split(|b| *b == b'\n').filter(|line| !line.is_empty());
     lines

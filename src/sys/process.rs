@@ -182,17 +182,21 @@ pub fn detach() -> io::Result<()> {
     Ok(())
 }
 
-/// Sends what is printed from now on to `/dev/null`.
+/// Sends what is printed from now on to `null`.
 ///
 /// # Errors
-/// If `/dev/null` cannot be opened.
-pub fn silence() -> io::Result<()> {
-    nix::unistd::dup2_stdout(null()?)?;
-    nix::unistd::dup2_stderr(null()?)?;
+/// As dup2(2).
+pub fn silence(null: &OwnedFd) -> io::Result<()> {
+    nix::unistd::dup2_stdout(null)?;
+    nix::unistd::dup2_stderr(null)?;
     Ok(())
 }
 
-fn null() -> io::Result<OwnedFd> {
+/// Opens `/dev/null`.
+///
+/// # Errors
+/// As open(2).
+pub fn null() -> io::Result<OwnedFd> {
     let flags = rustix::fs::OFlags::RDWR | rustix::fs::OFlags::CLOEXEC;
     Ok(rustix::fs::open("/dev/null", flags, rustix::fs::Mode::empty())?)
 }

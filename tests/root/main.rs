@@ -27,6 +27,7 @@ mod locked_flags;
 mod metadata;
 mod mount;
 mod nix_state;
+mod over_store;
 mod overlay_oracle;
 mod owner;
 mod power;

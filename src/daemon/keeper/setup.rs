@@ -10,6 +10,7 @@ use super::watch::{Deaths, Watch};
 use super::{Caller, Destination, Dirs, Held, ServeOptions};
 use super::{earlier, server};
 use crate::daemon::error::{Attempt, Failure};
+use crate::daemon::hidden;
 use crate::daemon::pin::{self, Pinned};
 use crate::daemon::record::{self, ClosureRecord, ExtraRootRecord, Place, Record, UpperRecord};
 use crate::daemon::registry::Registry;
@@ -47,7 +48,10 @@ impl Serving<'_> {
         held.publish(&record)?;
 
         let traced = Traced::new(self.spec.trace.as_deref());
-        held.traced = Some(traced.attempt(|| "cannot have memory for the view".to_owned())?);
+        held.traced = Some(traced.attempt(|| match &self.spec.trace {
+            Some(path) => format!("cannot write the trace {}", path.display()),
+            None => "cannot have memory for the view".to_owned(),
+        })?);
         let store = open_read_only(&self.spec.store.real)
             .attempt(|| format!("cannot open the store {} read-only", self.spec.store.real.display()))?;
         let lower = build::lower(&self.spec.lock, &closure, &self.spec.store, &store, &self.dirs.state)
@@ -101,13 +105,13 @@ impl Serving<'_> {
 
     /// The directory to mount on, opened before anything is done.
     fn target(&self) -> Result<Option<Target>, Failure> {
-        match self.destination {
-            Destination::Directory { path, opened: None } => Target::at(path).map(Some),
-            Destination::Directory { path, opened: Some(directory) } => {
-                Target::opened(directory, path).map(Some)
-            }
-            Destination::Private { .. } | Destination::Handed { .. } => Ok(None),
-        }
+        let target = match self.destination {
+            Destination::Directory { path, opened: None } => Target::at(path)?,
+            Destination::Directory { path, opened: Some(directory) } => Target::opened(directory, path)?,
+            Destination::Private { .. } | Destination::Handed { .. } => return Ok(None),
+        };
+        hidden::refuse(&target.path, &self.spec.store, self.dirs)?;
+        Ok(Some(target))
     }
 
     /// The right to mount on `path`, where no view is: until the answer is dropped nobody else mounts one there.

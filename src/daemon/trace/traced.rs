@@ -2,12 +2,16 @@
 
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
+
+use rustix::fs::{Mode, OFlags};
 
 use super::shared::{NONE, Shared, Slot, WHOLE};
 use crate::daemon::record::Record;
 use crate::lock::EnvLock;
+use crate::sys::open::proc_path;
 use crate::sys::output_file::OutputTarget;
 use crate::trace::{self, End, Head, TracedClosure};
 
@@ -17,8 +21,19 @@ pub(in crate::daemon) struct Traced {
     pub(super) shared: Shared,
     /// The server's end of the pipe.
     pub(super) woken: File,
-    /// The file of a trace of the whole view, and its head once that is known.
-    file: Option<(PathBuf, Option<Head>)>,
+    /// The file of a trace of the whole view.
+    file: Option<TraceFile>,
+}
+
+/// The file of a trace of a whole view.
+#[derive(Debug)]
+struct TraceFile {
+    /// As people know it.
+    path: PathBuf,
+    /// The directory that it is in, opened before the view can be mounted over it.
+    dir: OwnedFd,
+    /// The first line, once it is known.
+    head: Option<Head>,
 }
 
 /// Seconds since 1970.
@@ -47,10 +62,11 @@ impl Traced {
     /// Of a view that is to be set up, with the file if it is to be traced from its beginning.
     ///
     /// # Errors
-    /// As memfd_create(2) and pipe(2).
+    /// As memfd_create(2), pipe(2), and open(2) of the directory of the file.
     pub(in crate::daemon) fn new(file: Option<&Path>) -> io::Result<Self> {
         let (shared, woken) = Shared::new(if file.is_some() { WHOLE } else { NONE })?;
-        Ok(Self { shared, woken, file: file.map(|file| (file.to_owned(), None)) })
+        let file = file.map(TraceFile::new).transpose()?;
+        Ok(Self { shared, woken, file })
     }
 
     /// True if it is traced from its beginning.
@@ -63,17 +79,17 @@ impl Traced {
     /// # Errors
     /// If the file cannot be written.
     pub(in crate::daemon) fn begin(&mut self, record: &Record, lock: &EnvLock) -> io::Result<()> {
-        let Some((path, known)) = &mut self.file else { return Ok(()) };
+        let Some(file) = &mut self.file else { return Ok(()) };
         let head = head(record, &lock.name, lock.store_dir.as_str(), true);
-        write(path, &head, None)?;
-        *known = Some(head);
+        write(&file.place(), &head, None)?;
+        file.head = Some(head);
         Ok(())
     }
 
     /// As [`begin`](Self::begin), where that was done already by another process.
     pub(in crate::daemon) fn go_on(&mut self, record: &Record, lock: &EnvLock) {
-        if let Some((_, known)) = &mut self.file {
-            *known = Some(head(record, &lock.name, lock.store_dir.as_str(), true));
+        if let Some(file) = &mut self.file {
+            file.head = Some(head(record, &lock.name, lock.store_dir.as_str(), true));
         }
     }
 
@@ -82,10 +98,28 @@ impl Traced {
     /// # Errors
     /// If it cannot be written, with its path.
     pub(in crate::daemon) fn end(self, shown: bool) -> io::Result<()> {
-        let Some((path, Some(head))) = &self.file else { return Ok(()) };
-        let done =
-            if shown { write(path, head, Some(&self.shared)) } else { OutputTarget::find(path)?.remove() };
+        let Some(file) = &self.file else { return Ok(()) };
+        let (path, place, Some(head)) = (&file.path, file.place(), &file.head) else { return Ok(()) };
+        let done = if shown {
+            write(&place, head, Some(&self.shared))
+        } else {
+            OutputTarget::find(&place)?.remove()
+        };
         done.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
+    }
+}
+
+impl TraceFile {
+    fn new(path: &Path) -> io::Result<Self> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let dir = rustix::fs::open(path.parent().unwrap_or(Path::new("/")), flags, Mode::empty())?;
+        Ok(Self { path: path.to_owned(), dir, head: None })
+    }
+
+    /// A path that leads to it, whatever is mounted over its directory by now.
+    fn place(&self) -> PathBuf {
+        let name = self.path.file_name().unwrap_or_default();
+        Path::new(&proc_path(self.dir.as_fd())).join(name)
     }
 }
 

@@ -15,7 +15,9 @@ mod realised;
 mod records;
 mod stamp;
 
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use parking_lot::Mutex;
 use rusqlite::Connection;
@@ -29,7 +31,7 @@ pub use open::{Access, uri};
 pub use records::{Links, OutputRecord, PathRecord, RealisationRecord, Records};
 pub use stamp::Stamp;
 
-use open::{OpenError, Opened};
+use open::{OpenError, Opened, Way};
 
 /// What the database says of a valid path.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,7 +58,9 @@ pub struct Registered {
 /// Nix's database of a store.
 pub struct Database {
     location: Location,
+    /// As people know it.
     file: PathBuf,
+    way: Way,
     opened: Mutex<Opened>,
 }
 
@@ -75,8 +79,28 @@ impl Database {
                 problem: "it has no Nix database (no ../var/nix beside it)".to_owned(),
             });
         };
-        let opened = open::open(&file).map_err(|error| broken(&file, &error))?;
-        let database = Self { location: location.clone(), file, opened: Mutex::new(opened) };
+        Self::by(location, file.clone(), Way::by_path(file))
+    }
+
+    /// Opens the database of a store in `dir`, the directory of its file, whatever is mounted over that by now. A private
+    /// copy, where one is needed, is a directory whose path begins with `scratch`, locked (flock(2)) while it is used.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_in(
+        location: &Location,
+        dir: &Arc<OwnedFd>,
+        scratch: PathBuf,
+    ) -> Result<Self, ReferenceError> {
+        let file = location.database_file().unwrap_or_default();
+        let way = Way::through(Arc::clone(dir), file.file_name().unwrap_or_default(), scratch);
+        let way = way.map_err(|error| broken(&file, &error.into()))?;
+        Self::by(location, file, way)
+    }
+
+    fn by(location: &Location, file: PathBuf, way: Way) -> Result<Self, ReferenceError> {
+        let opened = open::open(&way).map_err(|error| broken(&file, &error))?;
+        let database = Self { location: location.clone(), file, way, opened: Mutex::new(opened) };
         database.read(query::check_schema)?;
         Ok(database)
     }
@@ -104,7 +128,7 @@ impl Database {
     /// # Errors
     /// [`ReferenceError::Broken`] if they cannot be looked at.
     pub fn stamp(&self) -> Result<Stamp, ReferenceError> {
-        Stamp::take(&self.file).map_err(|error| broken(&self.file, &error.into()))
+        Stamp::take(&self.way.file).map_err(|error| broken(&self.file, &error.into()))
     }
 
     /// What is recorded of a path; `None` if it is not valid.
@@ -203,8 +227,8 @@ impl Database {
                 }
             }
             *opened = match attempt {
-                ..ATTEMPTS => open::open(&self.file),
-                _ => open::copied(&self.file),
+                ..ATTEMPTS => open::open(&self.way),
+                _ => open::copied(&self.way),
             }
             .map_err(|error| broken(&self.file, &error))?;
         }
@@ -291,5 +315,58 @@ impl References for Database {
         let members = self.reach(roots, include_outputs)?;
         let nar_size = members.iter().map(|m| m.nar_size).sum();
         Ok(Some(Reached { paths: members.into_iter().map(|m| m.path).collect(), nar_size }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "test code")]
+
+    use std::fs;
+
+    use mini_store::MiniStore;
+
+    use super::*;
+
+    #[test]
+    fn a_database_is_read_through_its_directory_whatever_its_path_leads_to() {
+        let store = MiniStore::temporary();
+        let location = Location::open(store.root()).unwrap();
+        let paths = Database::open(&location).unwrap().valid_paths().unwrap();
+        let file = store.database();
+        let dir = Arc::new(OwnedFd::from(fs::File::open(file.parent().unwrap()).unwrap()));
+        let copies = tempfile::tempdir().unwrap();
+        let scratch = copies.path().join("copy-");
+        // Another directory is at the path now, as below a mount.
+        let (nix, hidden) = (store.root().join("nix"), store.root().join("hidden"));
+        fs::rename(&nix, &hidden).unwrap();
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(&file, "another").unwrap();
+        assert!(Database::open(&location).is_err());
+        let database = Database::open_in(&location, &dir, scratch.clone()).unwrap();
+        assert_eq!((database.access(), database.valid_paths().unwrap()), (Access::Immutable, paths.clone()));
+        drop(database);
+
+        // With a log that is used, and with one whose writer is gone: that is copied to where it was said.
+        let hidden = hidden.join("var/nix/db");
+        let writer = Connection::open(hidden.join("db.sqlite")).unwrap();
+        let sql = "PRAGMA journal_mode=WAL; UPDATE ValidPaths SET registrationTime = 7";
+        writer.execute_batch(sql).unwrap();
+        let database = Database::open_in(&location, &dir, scratch.clone()).unwrap();
+        assert_eq!((database.access(), database.valid_paths().unwrap()), (Access::Shared, paths.clone()));
+        drop(database);
+        let left = tempfile::tempdir().unwrap();
+        for name in ["db.sqlite", "db.sqlite-wal"] {
+            fs::copy(hidden.join(name), left.path().join(name)).unwrap();
+        }
+        let dir = Arc::new(OwnedFd::from(fs::File::open(left.path()).unwrap()));
+        let names = || fs::read_dir(copies.path()).unwrap().count();
+        let database = Database::open_in(&location, &dir, scratch).unwrap();
+        assert_eq!((database.access(), database.valid_paths().unwrap()), (Access::Copied, paths));
+        assert_eq!(names(), 1);
+        drop(database);
+        assert_eq!(names(), 0);
+        fs::remove_dir_all(&nix).unwrap();
+        fs::rename(store.root().join("hidden"), &nix).unwrap();
     }
 }

@@ -1,11 +1,17 @@
 //! Opening Nix's database without writing to it and, where possible, without leaving anything behind.
 
+use std::ffi::OsStr;
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::stamp::{Stamp, beside, copy};
+use crate::sys::open::proc_path;
+use crate::sys::sqlite::follow_descriptors;
 
 /// How the database is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,11 +33,42 @@ pub(super) struct Opened {
     /// What the connection was opened on.
     pub(super) stamp: Stamp,
     /// The copy, removed with this.
-    _copy: Option<tempfile::TempDir>,
+    _copy: Option<Scratch>,
 }
 
-/// Where private copies go; on disk, as a database may be larger than memory.
-const SCRATCH: &[&str] = &["/var/tmp", "/tmp"];
+/// How the paths of private copies begin; on disk, as a database may be larger than memory.
+const SCRATCH: &[&str] = &["/var/tmp/nixview-db-", "/tmp/nixview-db-"];
+
+/// A directory for a private copy, with its lock (flock(2)) as long as it is used.
+struct Scratch {
+    dir: tempfile::TempDir,
+    _lock: File,
+}
+
+/// The way to a database.
+#[derive(Debug)]
+pub(super) struct Way {
+    /// The file as it is opened.
+    pub(super) file: PathBuf,
+    /// How the path of a private copy begins; `None`: as one of [`SCRATCH`].
+    pub(super) scratch: Option<PathBuf>,
+    /// What `file` leads through.
+    _held: Option<Arc<OwnedFd>>,
+}
+
+impl Way {
+    /// By its path.
+    pub(super) fn by_path(file: PathBuf) -> Self {
+        Self { file, scratch: None, _held: None }
+    }
+
+    /// Through the directory of the file: whatever is mounted over that later.
+    pub(super) fn through(dir: Arc<OwnedFd>, name: &OsStr, scratch: PathBuf) -> std::io::Result<Self> {
+        follow_descriptors()?;
+        let file = Path::new(&proc_path(dir.as_fd())).join(name);
+        Ok(Self { file, scratch: Some(scratch), _held: Some(dir) })
+    }
+}
 
 /// How often a copy is tried that a writer changed meanwhile.
 const COPY_ATTEMPTS: usize = 5;
@@ -54,7 +91,8 @@ pub(super) enum OpenError {
 /// With `readonly_shm` SQLite makes no `-shm`: without one that is there already it does not open the log (and a copy is
 /// read), and with one that no writer holds it keeps the index in memory (`unixOpenSharedMemory`,
 /// `walBeginShmUnreliable`).
-pub(super) fn open(database: &Path) -> Result<Opened, OpenError> {
+pub(super) fn open(way: &Way) -> Result<Opened, OpenError> {
+    let database = way.file.as_path();
     let stamp = Stamp::take(database)?;
     if !stamp.has_log() {
         let connection = connect(database, "immutable=1")?;
@@ -62,17 +100,18 @@ pub(super) fn open(database: &Path) -> Result<Opened, OpenError> {
     }
     match connect(database, "mode=ro&readonly_shm=1") {
         Ok(connection) => Ok(Opened { connection, access: Access::Shared, stamp, _copy: None }),
-        Err(error) if needs_copy(&error) => copied(database),
+        Err(error) if needs_copy(&error) => copied(way),
         Err(error) => Err(error.into()),
     }
 }
 
 /// Opens a private copy, whatever is in the log.
-pub(super) fn copied(database: &Path) -> Result<Opened, OpenError> {
+pub(super) fn copied(way: &Way) -> Result<Opened, OpenError> {
+    let database = way.file.as_path();
     for _ in 0..COPY_ATTEMPTS {
         let before = Stamp::take(database)?;
-        let dir = scratch()?;
-        let target = dir.path().join("db.sqlite");
+        let dir = scratch(way)?;
+        let target = dir.dir.path().join("db.sqlite");
         for ending in ["", "-wal", "-journal"] {
             copy(&beside(database, ending), &beside(&target, ending))?;
         }
@@ -85,15 +124,30 @@ pub(super) fn copied(database: &Path) -> Result<Opened, OpenError> {
     Err(OpenError::Busy)
 }
 
-fn scratch() -> std::io::Result<tempfile::TempDir> {
+fn scratch(way: &Way) -> std::io::Result<Scratch> {
     let mut last = std::io::Error::from(std::io::ErrorKind::NotFound);
-    for place in SCRATCH {
-        match tempfile::Builder::new().prefix("nixview-db-").tempdir_in(place) {
+    let places = match &way.scratch {
+        Some(place) => vec![place.as_path()],
+        None => SCRATCH.iter().map(Path::new).collect(),
+    };
+    for place in places {
+        match Scratch::make(place) {
             Ok(dir) => return Ok(dir),
             Err(error) => last = error,
         }
     }
     Err(last)
+}
+
+impl Scratch {
+    fn make(place: &Path) -> std::io::Result<Self> {
+        let prefix = place.file_name().unwrap_or_default();
+        let dir =
+            tempfile::Builder::new().prefix(prefix).tempdir_in(place.parent().unwrap_or(Path::new("/")))?;
+        let lock = File::open(dir.path())?;
+        rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive)?;
+        Ok(Self { dir, _lock: lock })
+    }
 }
 
 /// True if the log cannot be used in place.

@@ -16,6 +16,9 @@ use crate::sys;
 /// What the names of drafts begin with.
 pub(super) const PREFIX: &str = "draft-";
 
+/// What the names of private copies of the host's database begin with: a copy of a reader that was killed is swept as a draft.
+pub(super) const COPY: &str = "draft-db-";
+
 /// How long another is waited for who makes a template, maybe the same. After that both make one: a maker that was stopped
 /// must not stop others.
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -17,9 +17,11 @@ mod template;
 mod tree;
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustix::fs::{Mode, OFlags};
 use sha2::{Digest, Sha256};
 
 use super::late::{Late, LateError, Made};
@@ -53,6 +55,9 @@ pub struct NixState {
     /// Where templates are.
     dir: PathBuf,
     store: Location,
+    /// The directory of the host's database, opened before the view can be mounted over it: a look at it by its path would
+    /// wait for this view.
+    database: Arc<OwnedFd>,
     members: Arc<Members>,
     /// Roots of the collector in the view; `None`: all members.
     roots: Option<Vec<StorePath>>,
@@ -62,9 +67,19 @@ pub struct NixState {
 
 impl NixState {
     /// That of a view of `members`; `None` if the store has no database of Nix's, and so nothing is known of them.
-    #[must_use]
-    pub fn of(state: &Path, store: &Location, lock: &EnvLock, members: &Arc<Members>) -> Option<Self> {
-        store.database_file().filter(|file| file.is_file())?;
+    ///
+    /// # Errors
+    /// If the directory of the database cannot be opened.
+    pub fn of(
+        state: &Path,
+        store: &Location,
+        lock: &EnvLock,
+        members: &Arc<Members>,
+    ) -> io::Result<Option<Self>> {
+        let file = store.database_file().filter(|file| file.is_file());
+        let Some(directory) = file.as_deref().and_then(Path::parent) else { return Ok(None) };
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let database = Arc::new(rustix::fs::open(directory, flags, Mode::empty())?);
         let roots = lock.few_to_pin().map(|mut roots| {
             roots.sort_unstable();
             roots.dedup();
@@ -72,7 +87,7 @@ impl NixState {
         });
         let links = if lock.only.is_some() { Links::Within } else { Links::Closed };
         let (dir, members) = (state.join(DIRECTORY), Arc::clone(members));
-        Some(Self { dir, store: store.clone(), members, roots, links })
+        Ok(Some(Self { dir, store: store.clone(), database, members, roots, links }))
     }
 
     /// The layer `var`, found or made when it is first needed.
@@ -98,7 +113,8 @@ impl NixState {
     }
 
     fn template(&self) -> Result<Template, NixStateError> {
-        let database = Database::open(&self.store)?;
+        template::make_directory(&self.dir).tried("make the directory", &self.dir)?;
+        let database = Database::open_in(&self.store, &self.database, self.dir.join(draft::COPY))?;
         let paths: Vec<StorePath> =
             self.members.iter().filter_map(|name| StorePath::from_base_name(name).ok()).collect();
         let records = database.records(&paths, self.links)?;
@@ -106,7 +122,6 @@ impl NixState {
         if let Some(template) = Template::open(&self.dir, &key)? {
             return Ok(template);
         }
-        template::make_directory(&self.dir).tried("make the directory", &self.dir)?;
         let turn = draft::turn(&self.dir).tried("lock", &self.dir)?;
         for _ in 0..ATTEMPTS {
             if let Some(template) = Template::open(&self.dir, &key)? {

@@ -1,6 +1,7 @@
 //! strace(1), which kills a process before a system call of it.
 
 use std::fs;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -18,17 +19,27 @@ pub(crate) fn wait_until(what: &str, mut is: impl FnMut() -> bool) {
 /// Lets strace(1) kill a process before its `n`-th `call`, and likewise each that it starts; comes back when it watches all
 /// threads.
 pub(crate) fn kill_at(call: &str, n: usize, pid: i32) -> Child {
-    let strace = Command::new("strace")
-        .args(["-f", "-q", "-o", "/dev/null", "-e", &format!("trace={call}")])
-        .args(["-e", &format!("inject={call}:signal=KILL:when={n}"), "-p", &pid.to_string()])
-        .stdin(Stdio::null())
-        .spawn()
-        .expect("strace is needed");
+    let kill = format!("inject={call}:signal=KILL:when={n}");
+    attach(&["-o", "/dev/null", "-e", &format!("trace={call}"), "-e", &kill], &[pid])
+}
+
+/// Lets strace(1) write into `file` each call with a path that processes, and those that they start, make; comes back when
+/// it watches all threads.
+pub(crate) fn paths(pids: &[i32], file: &Path) -> Child {
+    attach(&["-s", "4096", "-e", "trace=%file", "-o", file.to_str().unwrap()], pids)
+}
+
+fn attach(options: &[&str], pids: &[i32]) -> Child {
+    let mut command = Command::new("strace");
+    command.args(["-f", "-q"]).args(options);
+    for pid in pids {
+        command.arg("-p").arg(pid.to_string());
+    }
+    let strace = command.stdin(Stdio::null()).spawn().expect("strace is needed");
     wait_until("strace does not attach", || {
-        fs::read_dir(format!("/proc/{pid}/task")).unwrap().all(|task| {
-            let status = fs::read_to_string(task.unwrap().path().join("status")).unwrap();
-            status.contains(&format!("TracerPid:\t{}\n", strace.id()))
-        })
+        let tasks = pids.iter().flat_map(|pid| fs::read_dir(format!("/proc/{pid}/task")).unwrap());
+        let mut tasks = tasks.map(|task| fs::read_to_string(task.unwrap().path().join("status")).unwrap());
+        tasks.all(|status| status.contains(&format!("TracerPid:\t{}\n", strace.id())))
     });
     strace
 }
