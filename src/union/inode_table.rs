@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::node::{Held, Identity, LowerPath, Node, Source};
-use super::number;
+use super::number::{self, Candidates, Holder, PathHash};
 use super::record::{Done, Event, Recorder};
 use crate::vfs::{Errno, FileKind, Generation, Ino, Name, Whereabouts};
 
@@ -18,6 +18,9 @@ pub(super) struct Table<LO, UO> {
     by_upper: HashMap<u64, u64>,
     /// Nodes of the lower that did not get the number of their path, because it was taken.
     displaced: HashMap<(Ino, Name), u64>,
+    /// Numbers of inodes that have names and are not known any more: programs may remember them, so no other inode gets
+    /// them. Only numbers that are hashes; at most one for each path of the lower and each copy of one.
+    reserved: HashMap<u64, Holder>,
     generations: u64,
     /// Who is told of every change.
     recorder: Option<Arc<dyn Recorder>>,
@@ -28,12 +31,13 @@ pub(super) struct Table<LO, UO> {
 impl<LO, UO> Table<LO, UO> {
     /// A table with the root, which is never forgotten.
     pub(super) fn new(root: Source) -> Self {
-        let mut node = Node::new(FileKind::Directory, root, Generation(0), Ino::ROOT.0);
+        let mut node = Node::new(FileKind::Directory, root, Generation(0), PathHash::ROOT);
         node.lookups = 1;
         Self {
             nodes: HashMap::from([(Ino::ROOT.0, node)]),
             by_upper: HashMap::new(),
             displaced: HashMap::new(),
+            reserved: HashMap::new(),
             generations: 0,
             recorder: None,
             touched: Vec::new(),
@@ -45,9 +49,16 @@ impl<LO, UO> Table<LO, UO> {
         self.recorder = Some(recorder);
     }
 
-    /// Puts nodes back that another table had told of; `generations` is the highest generation that it gave.
-    pub(super) fn restore(&mut self, nodes: Vec<(Ino, Node<LO, UO>)>, generations: u64) {
+    /// Puts nodes back that another table had told of; `generations` is the highest generation that it gave, `reserved`
+    /// are the numbers that it kept for inodes that were not known.
+    pub(super) fn restore(
+        &mut self,
+        nodes: Vec<(Ino, Node<LO, UO>)>,
+        generations: u64,
+        reserved: &[(u64, u64)],
+    ) {
         self.generations = generations;
+        self.reserved = reserved.iter().map(|(number, holder)| (*number, Holder(*holder))).collect();
         for (ino, node) in nodes.into_iter().filter(|(ino, _)| *ino != Ino::ROOT) {
             if let (Source::Upper(upper), Some(_)) = (node.source, node.links.first()) {
                 self.by_upper.insert(upper, ino.0);
@@ -59,7 +70,7 @@ impl<LO, UO> Table<LO, UO> {
         for (number, node) in &self.nodes {
             for (parent, name) in node.links.iter() {
                 *children.entry(parent.0).or_default() += 1;
-                if node.source.has_lower() && *number != node.path_hash {
+                if node.source.has_lower() && *number != node.path_hash.number() {
                     displaced.push(((*parent, name.clone()), *number));
                 }
             }
@@ -88,7 +99,7 @@ impl<LO, UO> Table<LO, UO> {
         for ino in self.touched.iter().copied().filter(|ino| *ino != Ino::ROOT.0) {
             events.push(match self.nodes.get(&ino) {
                 Some(node) => Event::Node { ino, node: node.record() },
-                None => Event::Gone { ino },
+                None => Event::Gone { ino, holder: self.reserved.get(&ino).map(|holder| holder.0) },
             });
         }
         events.extend(got);
@@ -164,11 +175,11 @@ impl<LO, UO> Table<LO, UO> {
     }
 
     /// The hash of the path in the lower of what was found under a name.
-    fn path_hash(&self, parent: Ino, name: &Name, found: &Identity) -> u64 {
+    fn path_hash(&self, parent: Ino, name: &Name, found: &Identity) -> PathHash {
         if let Some(moved) = &found.moved {
-            return number::of_names(moved);
+            return PathHash::of_names(moved);
         }
-        self.nodes.get(&parent.0).map_or(0, |dir| number::of_path(dir.path_hash, name))
+        self.nodes.get(&parent.0).map_or(PathHash::ROOT, |dir| dir.path_hash.child(name))
     }
 
     /// The number of the known node that stands for what was found under a name.
@@ -181,7 +192,7 @@ impl<LO, UO> Table<LO, UO> {
         } else {
             self.displaced.get(&(parent, name.clone())).copied()
         };
-        let number = displaced.unwrap_or_else(|| self.path_hash(parent, name, found));
+        let number = displaced.unwrap_or_else(|| self.path_hash(parent, name, found).number());
         let node = self.nodes.get(&number)?;
         node.links.contains(parent, name).then_some(Ino(number))
     }
@@ -232,17 +243,9 @@ impl<LO, UO> Table<LO, UO> {
 
     fn insert(&mut self, parent: Ino, name: &Name, found: &Identity) -> Ino {
         let path_hash = self.path_hash(parent, name, found);
-        let first = found.number(path_hash);
-        let mut free = first;
         let upper = found.source.upper().map(number::of_upper);
-        if let Some(own) = upper.filter(|_| self.nodes.contains_key(&first)) {
-            free = own;
-        }
-        let mut n = 0;
-        while self.nodes.contains_key(&free) {
-            n += 1;
-            free = number::probe(first, n);
-        }
+        let mut node = Node::new(found.kind, found.source, Generation(0), path_hash);
+        let free = self.free_number(found.candidates(path_hash), node.holder());
         let generation = if Some(free) == upper {
             self.generations += 1;
             Generation(self.generations)
@@ -251,15 +254,27 @@ impl<LO, UO> Table<LO, UO> {
         };
         match found.source {
             Source::Upper(ino) => drop(self.by_upper.insert(ino, free)),
-            Source::Lower | Source::Both(_) if free != path_hash => {
+            Source::Lower | Source::Both(_) if free != path_hash.number() => {
                 self.displaced.insert((parent, name.clone()), free);
             }
             Source::Lower | Source::Both(_) => {}
         }
-        let mut node = Node::new(found.kind, found.source, generation, path_hash);
+        node.generation = generation;
         node.moved.clone_from(&found.moved);
         self.nodes.insert(free, node);
         Ino(free)
+    }
+
+    /// The first candidate that no known inode has and that does not belong to one that is not known.
+    fn free_number(&mut self, mut candidates: Candidates, holder: Holder) -> u64 {
+        loop {
+            let number = candidates.next();
+            let others = self.reserved.get(&number).is_some_and(|reserved| *reserved != holder);
+            if !others && !self.nodes.contains_key(&number) {
+                self.reserved.remove(&number);
+                return number;
+            }
+        }
     }
 
     /// Gives a node a further name; a name leads to it again, so what is held for the lack of one is let go.
@@ -457,6 +472,10 @@ impl<LO, UO> Table<LO, UO> {
             }
             let Some(node) = self.nodes.remove(&ino.0) else { return };
             self.touch(ino);
+            let exact = node.source.upper().is_some_and(|upper| number::is_exact(ino.0, upper));
+            if !exact && node.links.first().is_some() {
+                self.reserved.insert(ino.0, node.holder());
+            }
             dropped.0.push(ino);
             if let Source::Upper(upper) = node.source
                 && self.by_upper.get(&upper) == Some(&ino.0)
@@ -574,7 +593,7 @@ mod tests {
     #[test]
     fn colliding_path_numbers_get_a_second_probe() {
         let mut table = Nodes::new(Source::Lower);
-        let wanted = number::of_path(1, &name("b"));
+        let wanted = PathHash::ROOT.child(&name("b")).number();
         // Something else sits at the number of /b already.
         let squatter = Identity { origin: Some(wanted), ..file(Source::Upper(5)) };
         assert_eq!(table.intern(Ino::ROOT, &name("a"), &squatter, 1), Ino(wanted));
@@ -585,6 +604,67 @@ mod tests {
         assert_eq!(table.intern(Ino::ROOT, &name("b"), &file(Source::Lower), 1), b, "found again by name");
         assert_eq!(table.forget(b, 3).0, [b]);
         assert!(table.displaced.is_empty());
+        // The squatter has a name, so a program may remember its number: no other inode gets it.
+        assert_eq!(table.intern(Ino::ROOT, &name("b"), &file(Source::Lower), 1), b);
+        assert_eq!(table.intern(Ino::ROOT, &name("a"), &squatter, 1), Ino(wanted));
+    }
+
+    /// Two names of the root whose paths have one short number.
+    fn colliding() -> [Name; 2] {
+        let mut seen = HashMap::new();
+        for n in 0_u32.. {
+            let name = name(&format!("f{n}"));
+            if let Some(other) = seen.insert(PathHash::ROOT.child(&name).number(), name.clone()) {
+                return [other, name];
+            }
+        }
+        unreachable!("there are more names than numbers")
+    }
+
+    #[test]
+    fn paths_whose_numbers_collide_are_never_one_whatever_is_forgotten_meanwhile() {
+        let [a, b] = colliding();
+        let mut table = Nodes::new(Source::Both(2));
+        let first = table.intern(Ino::ROOT, &a, &file(Source::Lower), 1);
+        assert_eq!(table.forget(first, 1).0, [first]);
+        let second = table.intern(Ino::ROOT, &b, &file(Source::Lower), 1);
+        assert_ne!(second, first, "a program may remember the number of a file that the kernel forgot");
+        assert_eq!(table.forget(second, 1).0, [second]);
+        assert_eq!(table.intern(Ino::ROOT, &b, &file(Source::Lower), 1), second);
+        assert_eq!(table.intern(Ino::ROOT, &a, &file(Source::Lower), 1), first);
+        // A copy keeps the number, also once it is forgotten.
+        table.copied_up(second, 40);
+        assert_eq!(table.forget(second, 1).0, [second]);
+        let copy = Identity { origin: Some(second.0), ..file(Source::Upper(40)) };
+        assert_eq!(table.intern(Ino::ROOT, &name("moved"), &copy, 1), second);
+        // A removed file gives its number back.
+        let _ = table.remove_link(first, Ino::ROOT, &a, GONE);
+        assert_eq!(table.forget(first, 1).0, [first]);
+        assert_eq!(table.reserved, HashMap::new());
+    }
+
+    #[test]
+    fn a_restored_table_keeps_numbers_of_what_was_forgotten() {
+        let [a, b] = colliding();
+        let number = PathHash::ROOT.child(&a).number();
+        let holder = Holder::path(PathHash::ROOT.child(&a));
+        let mut table = Nodes::new(Source::Lower);
+        table.restore(Vec::new(), 0, &[(number, holder.0)]);
+        assert_ne!(table.intern(Ino::ROOT, &b, &file(Source::Lower), 1), Ino(number));
+        assert_eq!(table.intern(Ino::ROOT, &a, &file(Source::Lower), 1), Ino(number));
+    }
+
+    #[test]
+    fn large_numbers_of_the_upper_are_distinct_below_two_to_the_53rd() {
+        let mut table = Nodes::new(Source::Both(2));
+        let mut all = std::collections::HashSet::new();
+        for n in 0..2000_u64 {
+            let upper = u64::MAX - n * 0x1_0000_0001;
+            let ino = table.intern(Ino::ROOT, &name(&format!("f{n}")), &file(Source::Upper(upper)), 1);
+            assert!(ino.0 < 1 << 53 && all.insert(ino.0));
+            assert_eq!(table.forget(ino, 1).0, [ino]);
+            assert_eq!(table.intern(Ino::ROOT, &name(&format!("f{n}")), &file(Source::Upper(upper)), 0), ino);
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_bytes::Bytes;
 
-use super::number;
+use super::number::{Candidates, Holder, PathHash};
 use super::record::NodeRecord;
 use crate::vfs::{Errno, FileKind, Generation, Ino, Name};
 
@@ -131,7 +131,7 @@ pub(super) struct Node<LO, UO> {
     pub(super) source: Source,
     pub(super) generation: Generation,
     /// Hash of the path in the lower, of directories in which the lower shows; the base of their children's numbers.
-    pub(super) path_hash: u64,
+    pub(super) path_hash: PathHash,
     /// Where the lower has a directory that was moved. `None`: under its name in the directory where its parent is.
     pub(super) moved: Option<LowerPath>,
     pub(super) links: Links,
@@ -151,7 +151,7 @@ pub(super) struct Node<LO, UO> {
 }
 
 impl<LO, UO> Node<LO, UO> {
-    pub(super) fn new(kind: FileKind, source: Source, generation: Generation, path_hash: u64) -> Self {
+    pub(super) fn new(kind: FileKind, source: Source, generation: Generation, path_hash: PathHash) -> Self {
         Self {
             kind,
             source,
@@ -167,6 +167,11 @@ impl<LO, UO> Node<LO, UO> {
             publishing: false,
             held: None,
         }
+    }
+
+    /// The inode that its number belongs to, also once the kernel has forgotten it.
+    pub(super) fn holder(&self) -> Holder {
+        self.source.upper().map_or_else(|| Holder::path(self.path_hash), Holder::upper)
     }
 
     /// True if reads are to be answered by the lower.
@@ -257,13 +262,11 @@ impl Identity {
         Self { kind: FileKind::Directory, source: Source::Both(ino), origin: None, moved }
     }
 
-    /// The number to try first.
-    pub(super) fn number(&self, path_hash: u64) -> u64 {
+    /// The numbers to try.
+    pub(super) fn candidates(&self, path_hash: PathHash) -> Candidates {
         match self.source {
-            Source::Lower | Source::Both(_) => path_hash,
-            Source::Upper(ino) => {
-                self.origin.filter(|n| number::is_origin(*n, ino)).unwrap_or(number::of_upper(ino))
-            }
+            Source::Lower | Source::Both(_) => Candidates::of_path(path_hash),
+            Source::Upper(ino) => Candidates::of_upper(ino, self.origin),
         }
     }
 }

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_bytes::Bytes;
 
 pub use super::node::Source;
+pub use super::number::PathHash;
 use super::{Outcome, UnionFs};
 use crate::layer::{Lower, Upper};
 use crate::vfs::{Entry, Handle, Ino, Name, Timespec};
@@ -56,7 +57,7 @@ pub struct NodeRecord<'a> {
     /// Of its number.
     pub generation: u64,
     /// Hash of the path in the lower.
-    pub path_hash: u64,
+    pub path_hash: PathHash,
     /// Lookups that the kernel has not forgotten.
     pub lookups: u64,
     /// Where the lower has a directory that was moved.
@@ -87,6 +88,8 @@ pub enum Event<'a> {
     Gone {
         /// Its number.
         ino: u64,
+        /// The inode that the number still belongs to, if it has a name.
+        holder: Option<u64>,
     },
     /// The request adds to the lookups of an inode, or takes back what it has added.
     Looked {
@@ -208,6 +211,8 @@ pub enum Intent<'a> {
 pub struct Past<'a> {
     /// All inodes but the root.
     pub nodes: Vec<(u64, NodeRecord<'a>)>,
+    /// Numbers of inodes that are not known but have names, with the inodes that they belong to.
+    pub reserved: Vec<(u64, u64)>,
     /// The highest generation that was given.
     pub generations: u64,
     /// All open handles: number, inode, and whether it is the lower's file.

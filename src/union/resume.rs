@@ -97,7 +97,7 @@ impl<L: Lower, U: Upper> UnionFs<L, U> {
             nodes.push((Ino(*ino), node));
         }
         let table = self.table.get_mut();
-        table.restore(nodes, past.generations);
+        table.restore(nodes, past.generations, &past.reserved);
         let side = |lower: bool| if lower { Side::Lower } else { Side::Upper };
         for (_, ino, lower) in &past.handles {
             table.opened(*ino, *lower && passes_through);

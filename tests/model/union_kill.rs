@@ -416,7 +416,7 @@ fn run<'d, D: Disk + Sync>(
     let mut actor = Actor { view, saw: Vec::new(), open: Vec::new() };
     (deed.1)(&mut actor);
     // Numbers of the upper are others on each disk.
-    let of = |(n, ino): (usize, Ino)| (ino, if ino.0 >> 63 == 0 { ino.0 } else { 1 << 63 | n as u64 });
+    let of = |(n, ino): (usize, Ino)| (ino, if ino.0 >> 31 == 0 { ino.0 } else { 1 << 31 | n as u64 });
     let known = actor.view.tree().into_values().map(|shown| shown.attr.ino).enumerate().map(of).collect();
     let (before, _) = actor.view.fs.count();
     actor.view.fs.armed(true);

@@ -76,10 +76,16 @@ impl Got {
     }
 }
 
+fn gone(ino: u64, holder: Option<u64>) -> Note<'static> {
+    Note::Union(Event::Gone { ino, holder })
+}
+
 /// All that is known, out of the notes `'a`.
 #[derive(Debug, Default)]
 pub(super) struct Past<'a> {
     nodes: HashMap<u64, NodeRecord<'a>>,
+    /// The inodes that numbers of unknown inodes belong to.
+    reserved: BTreeMap<u64, u64>,
     /// Inode, and whether it is the lower's file.
     pub(super) handles: BTreeMap<u64, (u64, bool)>,
     /// With the request.
@@ -146,8 +152,12 @@ impl<'a> Past<'a> {
             Event::Node { ino, node } => {
                 self.generation = self.generation.max(node.generation);
                 self.nodes.insert(ino, node);
+                self.reserved.remove(&ino);
             }
-            Event::Gone { ino } => drop(self.nodes.remove(&ino)),
+            Event::Gone { ino, holder } => {
+                self.nodes.remove(&ino);
+                self.reserved.extend(holder.map(|holder| (ino, holder)));
+            }
             Event::Looked { ino, count } => {
                 if let Some(got) = self.got(request) {
                     *got.lookups.entry(ino).or_default() += count;
@@ -193,6 +203,9 @@ impl<'a> Past<'a> {
         for (ino, node) in &self.nodes {
             frame(0, &[Note::Union(Event::Node { ino: *ino, node: node.clone() })])?;
         }
+        let reserved: Vec<_> =
+            self.reserved.iter().map(|(ino, holder)| gone(*ino, Some(*holder))).collect();
+        frame(0, &reserved)?;
         for (handle, (ino, lower)) in &self.handles {
             frame(0, &[Note::Union(Event::Opened { handle: *handle, ino: *ino, lower: *lower })])?;
         }
@@ -229,6 +242,7 @@ impl<'a> Past<'a> {
     pub(super) fn of_union(&self) -> record::Past<'a> {
         record::Past {
             nodes: self.nodes.iter().map(|(ino, node)| (*ino, node.clone())).collect(),
+            reserved: self.reserved.iter().map(|(ino, holder)| (*ino, *holder)).collect(),
             generations: self.generation,
             handles: self.handles.iter().map(|(h, (ino, lower))| (Handle(*h), Ino(*ino), *lower)).collect(),
             last_handle: self.handle,

@@ -226,6 +226,7 @@ impl Got {
 pub struct Known<'a> {
     pub nodes: BTreeMap<u64, NodeRecord<'a>>,
     pub handles: BTreeMap<u64, (u64, bool)>,
+    reserved: BTreeMap<u64, u64>,
     intents: BTreeMap<u64, (u64, Intent<'a>)>,
     got: HashMap<u64, Got>,
     generation: u64,
@@ -261,8 +262,12 @@ impl<'a> Known<'a> {
             Event::Node { ino, node } => {
                 self.generation = self.generation.max(node.generation);
                 self.nodes.insert(ino, node);
+                self.reserved.remove(&ino);
             }
-            Event::Gone { ino } => drop(self.nodes.remove(&ino)),
+            Event::Gone { ino, holder } => {
+                self.nodes.remove(&ino);
+                self.reserved.extend(holder.map(|holder| (ino, holder)));
+            }
             Event::Looked { ino, count } => {
                 self.got(request, |got| *got.lookups.entry(ino).or_default() += count);
             }
@@ -301,6 +306,7 @@ impl<'a> Known<'a> {
         let handles = self.handles.iter().map(|(handle, (ino, lower))| (Handle(*handle), Ino(*ino), *lower));
         Past {
             nodes: self.nodes.iter().map(|(ino, node)| (*ino, node.clone())).collect(),
+            reserved: self.reserved.clone().into_iter().collect(),
             generations: self.generation,
             handles: handles.collect(),
             last_handle: self.handle,
