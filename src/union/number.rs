@@ -19,7 +19,7 @@ use sha2::{Digest, Sha256};
 
 use crate::vfs::{Ino, Name};
 
-/// The smallest number without a special meaning: 0 is no inode, 1 the root; cookies 1 and 2 are `.` and `..`.
+/// The smallest number without a special meaning: 0 is no inode, 1 the root; the cookies 1 and 2 are those of `.` and `..`.
 const FIRST: u64 = 3;
 
 /// The upper's numbers below this have the first range of the upper.
@@ -34,7 +34,7 @@ const UPPER_LONG: u64 = 1 << 52;
 /// The upper's numbers below this have the second range of the upper, the others the third.
 const UPPER_EXACT: u64 = 1 << 51;
 
-/// The top bit: cookies do not have it, holders of the upper do.
+/// The top bit: holders of the upper have it.
 const TOP: u64 = 1 << 63;
 
 /// The hash of a path in the lower: 128 bits of SHA-256, so that two paths with one hash need not be thought of.
@@ -145,9 +145,38 @@ fn is_of_path(number: u64) -> bool {
     (FIRST..SHORT).contains(&number) || (LONG..UPPER_LONG).contains(&number)
 }
 
-/// The position of a name in listings of its directory: 63 bits, at least 3.
-pub(super) fn cookie(name: &Name) -> u64 {
-    (hash(&[&Ino::ROOT.0.to_le_bytes(), name.as_bytes()]).0 & !TOP).max(FIRST)
+/// The position of a name in listings of its directory, which are in the order of positions. 63 bits, of which the upper 31 are at
+/// least 3.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) struct Position(u64);
+
+impl Position {
+    /// The position of a name, unless another name of the directory has it.
+    pub(super) fn of(name: &Name) -> Self {
+        let PathHash(first, second) = hash(&[&Ino::ROOT.0.to_le_bytes(), name.as_bytes()]);
+        Self((FIRST + first % (SHORT - FIRST)) << 32 | second >> 32)
+    }
+
+    /// The next position.
+    pub(super) fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+
+    /// True if one short cookie cannot stand for both.
+    pub(super) fn is_close_to(self, other: Self) -> bool {
+        self.0 >> 32 == other.0 >> 32
+    }
+
+    /// The cookie of a name with this position: below 2^31, which 32-bit programs need, if the name is `alone`, which means
+    /// that no other name of the listing [is close](Self::is_close_to).
+    pub(super) fn cookie(self, alone: bool) -> u64 {
+        if alone { self.0 >> 32 } else { self.0 }
+    }
+
+    /// The last position that a listing that goes on after a cookie leaves out.
+    pub(super) fn of_cookie(cookie: u64) -> Self {
+        Self(if cookie < LONG { cookie << 32 | (LONG - 1) } else { cookie })
+    }
 }
 
 #[cfg(test)]
@@ -172,7 +201,8 @@ mod tests {
         assert_eq!(store.number(), 242_958_187, "changing numbers breaks what programs remember");
         let path = [name(b"store"), name(b"x")];
         assert_eq!(PathHash::of_names(&path), store.child(&name(b"x")));
-        assert_eq!(cookie(&name(b"store")), 0x4217_2146_a1bd_ec39);
+        // Of 1, 7 zero bytes and the name.
+        assert_eq!(Position::of(&name(b"store")), Position(0x2e48_b3fe_17ad_a4b4));
     }
 
     #[test]

@@ -1,7 +1,7 @@
-//! Listings of directories: both layers as one, in the order of cookies.
+//! Listings of directories: both layers as one, in the order of [positions](Position), which depend on names alone.
 //!
 //! There is no open directory: a request says after which cookie it goes on, and any listing of the directory can
-//! answer it, since a name has the same cookie in all of them. A listing is kept so that n names cost one reading
+//! answer it, since a name has the same position in all of them. A listing is kept so that n names cost one reading
 //! and one sort, however many requests they take. A listing from the start is always a new one if names have changed;
 //! going on from a kept one may show names as they were when that was made, as POSIX allows; a name that is gone is
 //! left out, since each is looked up as it is handed out.
@@ -14,7 +14,8 @@ use parking_lot::Mutex;
 use super::lru::Lru;
 use super::merge::{Above, Below, Shows, merge};
 use super::place::PlaceOf;
-use super::{Outcome, UnionFs, number};
+use super::number::Position;
+use super::{Outcome, UnionFs};
 use crate::layer::{EntryKind, Lower, Upper};
 use crate::vfs::{DirEntry, FileKind, Flow, Ino, Name};
 
@@ -24,11 +25,11 @@ const LISTINGS: usize = 8;
 /// A listing of more names than this is not kept once it was handed out to its end.
 const KEPT_NAMES: usize = 4096;
 
-/// The names of a directory, by cookie.
+/// The names of a directory, by position.
 #[derive(Debug)]
 struct Listing {
     changes: u64,
-    names: Vec<(u64, Name)>,
+    names: Vec<(Position, Name)>,
 }
 
 /// Listings that were used lately.
@@ -50,14 +51,23 @@ impl Listings {
     }
 }
 
-/// Gives each name its place: the hash of the name, or where two are equal, the next free number, in name order.
-fn in_order(names: Vec<Name>) -> Vec<(u64, Name)> {
-    let mut listed: Vec<(u64, Name)> = names.into_iter().map(|n| (number::cookie(&n), n)).collect();
+impl Listing {
+    /// The cookie of the name at `index`, which has `position`.
+    fn cookie(&self, index: usize, position: Position) -> u64 {
+        let near = [index.checked_sub(1), index.checked_add(1)];
+        let mut near = near.into_iter().flatten().filter_map(|near| self.names.get(near));
+        position.cookie(!near.any(|(other, _)| position.is_close_to(*other)))
+    }
+}
+
+/// Gives each name its position: that of the name alone, or where two are equal, the next free one, in name order.
+fn in_order(names: Vec<Name>) -> Vec<(Position, Name)> {
+    let mut listed: Vec<(Position, Name)> = names.into_iter().map(|n| (Position::of(&n), n)).collect();
     listed.sort_unstable();
-    let mut last = 0;
-    for (cookie, _) in &mut listed {
-        *cookie = (*cookie).max(last + 1);
-        last = *cookie;
+    let mut least: Option<Position> = None;
+    for (position, _) in &mut listed {
+        *position = least.map_or(*position, |least| least.max(*position));
+        least = Some(position.next());
     }
     listed
 }
@@ -118,9 +128,10 @@ impl<L: Lower, U: Upper> UnionFs<L, U> {
             place = self.place(ino)?;
         }
         let listing = self.listing(&place, after)?;
-        let start = listing.names.partition_point(|(cookie, _)| *cookie <= after);
+        let left_out = Position::of_cookie(after);
+        let start = listing.names.partition_point(|(position, _)| *position <= left_out);
         let mut taken = false;
-        for (cookie, name) in listing.names.get(start..).unwrap_or_default() {
+        for (index, (position, name)) in listing.names.iter().enumerate().skip(start) {
             let entry = match self.find_entry_in(place.clone(), name) {
                 Ok(Some(entry)) => entry,
                 Ok(None) => continue,
@@ -128,7 +139,7 @@ impl<L: Lower, U: Upper> UnionFs<L, U> {
                 Err(_) if taken => return Ok(()),
                 Err(errno) => return Err(errno),
             };
-            let flow = sink(&DirEntry { name: name.clone(), cookie: *cookie, entry });
+            let flow = sink(&DirEntry { name: name.clone(), cookie: listing.cookie(index, *position), entry });
             if flow == Flow::Full || !lookups {
                 let dropped = self.table.lock().unlook(entry.attr.ino);
                 self.purge(dropped);
@@ -147,7 +158,7 @@ impl<L: Lower, U: Upper> UnionFs<L, U> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "test code")]
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "test code")]
 
     use super::*;
 
@@ -157,7 +168,43 @@ mod tests {
         let all = in_order(names.clone());
         let few = in_order(names.into_iter().step_by(7).collect());
         assert!(all.windows(2).all(|w| w.first().unwrap().0 < w.last().unwrap().0));
-        assert!(all.first().unwrap().0 > 2);
+        assert!(all.first().unwrap().0 > Position::of_cookie(2));
         assert!(few.iter().all(|entry| all.contains(entry)));
+    }
+
+    /// Which name follows each name of a listing, by its cookie.
+    fn following(names: &[Name], of: &Listing) -> Vec<Option<Name>> {
+        let cookie = |name: &Name| {
+            let (index, (position, _)) = of.names.iter().enumerate().find(|(_, (_, n))| n == name).unwrap();
+            of.cookie(index, *position)
+        };
+        let after = |name| {
+            let left_out = Position::of_cookie(cookie(name));
+            of.names.iter().find(|(position, _)| *position > left_out).map(|(_, name)| name.clone())
+        };
+        names.iter().map(after).collect()
+    }
+
+    #[test]
+    fn cookies_are_short_but_where_they_would_collide_and_each_leads_to_the_next_name() {
+        let mut seen = std::collections::HashMap::new();
+        let mut names: Vec<Name> = Vec::new();
+        let pair = (0..).find_map(|n| {
+            let name = Name::new(format!("n{n}").as_bytes()).unwrap();
+            names.push(name.clone());
+            let other = seen.insert(Position::of(&name).cookie(true), name.clone())?;
+            Some([other, name])
+        });
+        let pair = pair.unwrap();
+        let listing = Listing { changes: 0, names: in_order(names) };
+        let long = |index: usize| listing.cookie(index, listing.names[index].0) > u64::from(u32::MAX);
+        let long: Vec<Name> =
+            (0..listing.names.len()).filter(|i| long(*i)).map(|i| listing.names[i].1.clone()).collect();
+        assert_eq!(long.iter().collect::<HashSet<_>>(), pair.iter().collect());
+        let order: Vec<Name> = listing.names.iter().map(|(_, name)| name.clone()).collect();
+        let next: Vec<_> = order.iter().skip(1).cloned().map(Some).chain([None]).collect();
+        assert_eq!(following(&order[order.len() - 50..], &listing), next[next.len() - 50..]);
+        let at: Vec<usize> = pair.iter().map(|name| order.iter().position(|n| n == name).unwrap()).collect();
+        assert_eq!(following(&pair, &listing), at.iter().map(|i| next[*i].clone()).collect::<Vec<_>>());
     }
 }

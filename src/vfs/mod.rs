@@ -111,8 +111,8 @@ pub trait Vfs: Send + Sync {
     /// Makes the names of a directory durable.
     fn fsyncdir(&self, ino: Ino) -> Result<()>;
 
-    /// Lists the names of a directory whose cookies are greater than `after` (0 lists all), in cookie order, to
-    /// `sink`, until that is full. Every entry taken counts as a lookup if `lookups` is set.
+    /// Lists the names of a directory that follow the one with the cookie `after` (0 lists all) to `sink`, until that is
+    /// full. Every entry taken counts as a lookup if `lookups` is set.
     fn readdir(
         &self,
         ino: Ino,

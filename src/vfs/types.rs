@@ -238,8 +238,8 @@ pub enum SeekTarget {
 pub struct DirEntry {
     /// The name; `.` and `..` are not listed by a [`Vfs`](super::Vfs), the rim adds them.
     pub name: Name,
-    /// Where the listing goes on after this entry: greater than 2, the same for a name in every listing of the
-    /// directory, also by another server and while other names come and go; listings are sorted by it.
+    /// Where the listing continues after this entry: greater than 2, and of no other name in the listing. It leads to the
+    /// same place in every listing of the directory, also by another server and while other names come and go.
     pub cookie: u64,
     /// What the name stands for.
     pub entry: Entry,
