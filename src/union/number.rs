@@ -68,9 +68,8 @@ impl PathHash {
 
 fn hash(parts: &[&[u8]]) -> PathHash {
     let digest = parts.iter().fold(Sha256::new(), |digest, part| digest.chain_update(part)).finalize();
-    let word = |skip: usize| {
-        digest.iter().skip(skip).take(8).fold(0, |number, byte| number << 8 | u64::from(*byte))
-    };
+    let word =
+        |skip: usize| digest.iter().skip(skip).take(8).fold(0, |number, byte| number << 8 | u64::from(*byte));
     PathHash(word(0), word(8))
 }
 

@@ -13,8 +13,8 @@ use parking_lot::Mutex;
 
 use super::lru::Lru;
 use super::merge::{Above, Below, Shows, merge};
-use super::place::PlaceOf;
 use super::number::Position;
+use super::place::PlaceOf;
 use super::{Outcome, UnionFs};
 use crate::layer::{EntryKind, Lower, Upper};
 use crate::vfs::{DirEntry, FileKind, Flow, Ino, Name};
@@ -139,7 +139,8 @@ impl<L: Lower, U: Upper> UnionFs<L, U> {
                 Err(_) if taken => return Ok(()),
                 Err(errno) => return Err(errno),
             };
-            let flow = sink(&DirEntry { name: name.clone(), cookie: listing.cookie(index, *position), entry });
+            let flow =
+                sink(&DirEntry { name: name.clone(), cookie: listing.cookie(index, *position), entry });
             if flow == Flow::Full || !lookups {
                 let dropped = self.table.lock().unlook(entry.attr.ino);
                 self.purge(dropped);

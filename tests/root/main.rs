@@ -19,6 +19,7 @@ mod disk;
 mod endurance;
 mod export;
 mod fuse;
+mod inode_numbers;
 mod kill;
 mod kill_everywhere;
 mod kill_leases;

@@ -203,8 +203,7 @@ impl<'a> Past<'a> {
         for (ino, node) in &self.nodes {
             frame(0, &[Note::Union(Event::Node { ino: *ino, node: node.clone() })])?;
         }
-        let reserved: Vec<_> =
-            self.reserved.iter().map(|(ino, holder)| gone(*ino, Some(*holder))).collect();
+        let reserved: Vec<_> = self.reserved.iter().map(|(ino, holder)| gone(*ino, Some(*holder))).collect();
         frame(0, &reserved)?;
         for (handle, (ino, lower)) in &self.handles {
             frame(0, &[Note::Union(Event::Opened { handle: *handle, ino: *ino, lower: *lower })])?;

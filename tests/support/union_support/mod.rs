@@ -266,7 +266,10 @@ impl<F: Vfs> View<F> {
                 return all;
             }
             for entry in &part {
-                assert!(entry.cookie > 2 && all.iter().all(|e| e.cookie != entry.cookie), "cookies are distinct");
+                assert!(
+                    entry.cookie > 2 && all.iter().all(|e| e.cookie != entry.cookie),
+                    "cookies are distinct"
+                );
                 *self.lookups.entry(entry.entry.attr.ino).or_default() += 1;
                 all.push(entry.clone());
             }
