@@ -260,3 +260,25 @@ impl<'a> Past<'a> {
         OpenFiles { inodes: inodes.collect(), highest: self.backing }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "test code")]
+
+    use super::*;
+
+    #[test]
+    fn numbers_of_forgotten_inodes_outlive_many_servers() {
+        let mut bytes = Vec::new();
+        for note in [gone(7, Some(70)), gone(8, None), gone(9, Some(90)), gone(9, None)] {
+            let start = begin_frame(&mut bytes, 0);
+            bytes = postcard::to_extend(&note, bytes).unwrap();
+            end_frame(&mut bytes, start);
+        }
+        for _ in 0..3 {
+            let past = Past::read(&bytes).unwrap();
+            assert_eq!(past.of_union().reserved, [(7, 70), (9, 90)]);
+            bytes = past.write(&HashSet::new()).unwrap();
+        }
+    }
+}
