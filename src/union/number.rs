@@ -130,7 +130,7 @@ pub(super) fn of_upper(ino: u64) -> u64 {
     match ino {
         ..SHORT => SHORT | ino,
         SHORT..UPPER_EXACT => UPPER_LONG | ino,
-        UPPER_EXACT.. => UPPER_LONG | UPPER_EXACT | hash(&[&ino.to_le_bytes()]).0 % UPPER_EXACT,
+        UPPER_EXACT.. => UPPER_LONG | UPPER_EXACT | (hash(&[&ino.to_le_bytes()]).0 % UPPER_EXACT),
     }
 }
 
