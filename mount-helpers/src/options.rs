@@ -81,6 +81,7 @@ pub struct Options {
     owner: Option<(u32, u32)>,
     io: Option<Io>,
     acl: bool,
+    devices: bool,
     require_gc_roots: bool,
     no_restart: bool,
     private: bool,
@@ -145,6 +146,7 @@ impl Options {
             "trace" => self.trace = Some(path(value)?),
             "acl" => self.acl = true,
             "noacl" => self.acl = false,
+            "devices" => self.devices = true,
             "require-gc-roots" => self.require_gc_roots = true,
             "no-restart" => self.no_restart = true,
             "no_allow_other" => self.private = true,
@@ -191,6 +193,7 @@ impl Options {
         request.owner = self.owner;
         request.io = self.io.unwrap_or_default();
         request.acl = self.acl;
+        request.devices = self.devices;
         request.require_gc_roots = self.require_gc_roots;
         request.no_restart = self.no_restart;
         request.allow_other = !self.private;
@@ -289,7 +292,7 @@ mod tests {
 
     #[test]
     fn everything_that_can_be_said_of_a_view_arrives() {
-        let all = "rw,upper=/u,owner=1000:100,name=web,store=/s,io=cached,acl,noexec,upper-size=2G,upper-inodes=9,\
+        let all = "rw,upper=/u,owner=1000:100,name=web,store=/s,io=cached,acl,devices,noexec,upper-size=2G,upper-inodes=9,\
                    threads=2,require-gc-roots,no-restart,no_allow_other,state-dir=/st,\
                    trace=/t.trace";
         let got = request(all).unwrap();
@@ -300,6 +303,7 @@ mod tests {
             owner: Some((1000, 100)),
             io: Io::Cached,
             acl: true,
+            devices: true,
             no_exec: true,
             upper_size: Some(2 << 30),
             upper_inodes: Some(9),

@@ -93,6 +93,7 @@ fn run(lock: &EnvLock, store: &Location, program: &Program, context: &Context) -
         owner: own_ids()?,
         io: IoChoice::Auto,
         access_lists: false,
+        devices: false,
         trace: None,
     };
     let options = ServeOptions {

@@ -32,6 +32,10 @@ pub struct ViewArgs {
     /// from the top of the view [default: lists are refused, and those in the upper count for nothing]
     #[arg(long)]
     pub acl: bool,
+    /// Let device nodes be made in the view; none can be opened there, but whoever reads the upper elsewhere may find
+    /// them [default: only device 0:0, which leads nowhere]
+    #[arg(long)]
+    pub devices: bool,
     /// Fail if Nix's garbage collector cannot be kept from the environment [default: warn]
     #[arg(long)]
     pub require_gc_roots: bool,
@@ -159,6 +163,7 @@ impl ViewArgs {
                 IoArg::Cached => Io::Cached,
             },
             acl: self.acl,
+            devices: self.devices,
             require_gc_roots: self.require_gc_roots,
             no_restart: self.no_restart,
             threads: Some(self.threads),

@@ -64,6 +64,9 @@ pub struct MountRequest {
     /// Access control lists are kept and obeyed.
     #[serde(default)]
     pub acl: bool,
+    /// Device nodes can be made. For root alone.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub devices: bool,
     /// Fail if the garbage collector cannot be kept from the closure.
     #[serde(default)]
     pub require_gc_roots: bool,
@@ -102,6 +105,7 @@ impl MountRequest {
             owner: None,
             io: Io::Auto,
             acl: false,
+            devices: false,
             require_gc_roots: false,
             allow_other: true,
             no_exec: false,

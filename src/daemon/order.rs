@@ -111,8 +111,19 @@ impl Order {
         let lock_file = lock_file.clone();
         let trace =
             request.trace.as_deref().map(|path| absolute(path, "trace").map(Path::to_owned)).transpose()?;
-        let access_lists = request.acl;
-        let spec = ViewSpec { name, lock_file, lock, store, upper, limit, owner, io, access_lists, trace };
+        let spec = ViewSpec {
+            name,
+            lock_file,
+            lock,
+            store,
+            upper,
+            limit,
+            owner,
+            io,
+            access_lists: request.acl,
+            devices: request.devices,
+            trace,
+        };
         Ok(Self { spec, destination, options })
     }
 }

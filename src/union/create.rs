@@ -47,6 +47,9 @@ impl<L: Lower, U: Upper> UnionFs<L, U> {
             None | Some(FileKind::Regular) => NewObject::File,
             Some(FileKind::Directory) => return Err(Errno::EPERM),
             Some(FileKind::Symlink) => return Err(Errno::EINVAL),
+            Some(FileKind::CharDevice | FileKind::BlockDevice) if rdev != 0 && !self.options.devices => {
+                return Err(Errno::EPERM);
+            }
             Some(kind) => NewObject::Node { kind, rdev },
         };
         let permissions = u16::try_from(mode & 0o7777).unwrap_or_default();

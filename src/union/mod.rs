@@ -86,6 +86,9 @@ pub struct Options {
     /// `false`: they are refused, and those in the layers count for nothing. Default `false`, since the kernel then asks
     /// for the list of the root at each look-up by others than its owner (docs/decisions).
     pub access_lists: bool,
+    /// Device nodes can be made; `false`: only those that lead to no device, of the number 0:0 (others: `EPERM`). Default
+    /// `true`.
+    pub devices: bool,
     /// How many objects are kept open for each layer, at most. Default 128.
     pub objects: usize,
     /// How many files are kept open for reads and writes without a handle, at most. Default 32.
@@ -94,7 +97,15 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { owner: None, io: Io::default(), durable: true, access_lists: false, objects: 128, files: 32 }
+        Self {
+            owner: None,
+            io: Io::default(),
+            durable: true,
+            access_lists: false,
+            devices: true,
+            objects: 128,
+            files: 32,
+        }
     }
 }
 

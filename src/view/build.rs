@@ -124,6 +124,7 @@ fn options(spec: &ViewSpec, passthrough: bool) -> Options {
         io: if passthrough { crate::union::Io::Passthrough } else { crate::union::Io::Cached },
         durable: !matches!(spec.upper, UpperChoice::Temporary { .. }),
         access_lists: spec.access_lists,
+        devices: spec.devices,
         ..Options::default()
     }
 }

@@ -28,6 +28,8 @@ pub struct ViewSpec {
     pub io: IoChoice,
     /// Access control lists are kept and obeyed, where the upper's file system has them.
     pub access_lists: bool,
+    /// Device nodes can be made in it; `false`: none but of the number 0:0, which leads nowhere.
+    pub devices: bool,
     /// The file that is to say at the end what of it was used (absolute).
     pub trace: Option<PathBuf>,
 }

@@ -166,6 +166,47 @@ fn what_cannot_go_out_is_named_and_nothing_is_written() {
     assert!(ran.err.contains("warning: /nix/store/new/.wh.odd"), "{}", ran.err);
 }
 
+#[test]
+fn devices_and_set_id_bits_come_in_only_as_asked() {
+    let changed = Changed::new("env-b", "web");
+    let layer = changed.out("devices.tar");
+    let mut archive = tar::Builder::new(fs::File::create(&layer).unwrap());
+    let mut header = tar::Header::new_ustar();
+    header.set_path("nix/store/null").unwrap();
+    header.set_entry_type(tar::EntryType::Char);
+    header.set_mode(0o666);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(0);
+    header.set_size(0);
+    header.set_device_major(1).unwrap();
+    header.set_device_minor(3).unwrap();
+    header.set_cksum();
+    archive.append(&header, std::io::empty()).unwrap();
+    archive.finish().unwrap();
+    changed
+        .import(&["one", &layer])
+        .failed(1, &["entry 'nix/store/null'", "it is a device node", "hint: --devices"]);
+    assert!(!changed.scene.path("state/uppers/one").exists());
+
+    let layer = changed.out("set-id.tar");
+    let tree = "mkdir -p t/nix/store/new && cd t/nix/store/new && touch su plain && chmod 4755 su && tar -C ../../.. -cf";
+    changed.scene.shell(&format!("{tree} {layer} nix")).ok();
+    let mode = |view: &str| {
+        let file = changed.scene.path("state/uppers").join(view).join("data/store/new/su");
+        fs::metadata(file).unwrap().mode() & 0o7777
+    };
+    let told = "1 file has set-id bits or capabilities (nix/store/new/su): ";
+    let kept = changed.import(&["--no-same-owner", "kept", &layer]).ok();
+    assert!(kept.err.contains(&format!("warning: {told}kept")), "{kept:?}");
+    assert_eq!(mode("kept"), 0o4755);
+    let removed = changed.import(&["--no-same-owner", "--no-setid", "--json", "removed", &layer]).ok();
+    assert!(removed.err.contains(&format!("warning: {told}removed")), "{removed:?}");
+    let report: Value = serde_json::from_str(&removed.out).unwrap();
+    assert_eq!(report["set_id"], 1);
+    assert_eq!(mode("removed"), 0o755);
+}
+
 /// As GNU tar makes them: with `./` before each name, directories that others imply, long names, holes.
 #[test]
 fn archives_of_other_programs_are_read() {

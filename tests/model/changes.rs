@@ -311,7 +311,8 @@ where
     let (lower, upper) = (disk.lower(), fresh.upper());
     let source = Source { prefix: vec![name("nix")], skip_others: false };
     let trees_of = Trees { lower: &lower, upper: &upper, owner: None };
-    import(&source, bytes.as_slice(), Target { trees: trees_of, owner: None }).map_err(|e| e.to_string())?;
+    import(&source, bytes.as_slice(), Target { trees: trees_of, owner: None, devices: true, set_id: true })
+        .map_err(|e| e.to_string())?;
     let (before, after) = (tree(disk.lower(), disk.upper()), tree(disk.lower(), fresh.upper()));
     if before != after {
         return Err(format!("{before:?} became {after:?}"));

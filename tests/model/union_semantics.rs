@@ -309,6 +309,25 @@ fn whiteouts_cannot_be_made_by_programs() {
 }
 
 #[test]
+fn a_view_without_devices_makes_only_those_that_lead_nowhere() {
+    let disk = MemDisk::new();
+    let options = Options { devices: false, ..options(Io::Cached) };
+    let mut view = View::new(disk.lower(), disk.upper(), options);
+    for (kind, n) in [(FileKind::CharDevice, "new-c"), (FileKind::BlockDevice, "new-b")] {
+        let mode = kind.mode_bits() | 0o600;
+        assert_eq!(
+            errno(view.fs.mknod(caller(), Ino::ROOT, &name(n), mode, 0x103)),
+            Errno::EPERM,
+            "{kind:?}"
+        );
+        assert_eq!(view.walk(n), Err(Errno::ENOENT));
+        assert_eq!(view.fs.mknod(caller(), Ino::ROOT, &name(n), mode, 0).unwrap().attr.rdev, 0, "{kind:?}");
+    }
+    let fifo = FileKind::Fifo.mode_bits() | 0o600;
+    view.fs.mknod(caller(), Ino::ROOT, &name("fifo"), fifo, 0).unwrap();
+}
+
+#[test]
 fn a_device_0_0_of_the_lower_is_copied_up_as_one() {
     let lower = MemLayer::new();
     lower.add("n", &NewObject::Node { kind: FileKind::CharDevice, rdev: 0 }, 0o600).unwrap();

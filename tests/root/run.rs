@@ -33,6 +33,25 @@ fn settle(scene: &Scene) {
 
 #[test]
 #[ignore = "needs root and /dev/fuse"]
+fn device_nodes_are_made_on_demand_alone_and_open_nothing() {
+    let scene = Scene::new();
+    let refused = scene
+        .run("env-a", &[], "mknod /nix/null c 1 3; mknod /nix/sda b 8 0; mknod /nix/zero c 0 0; ls /nix")
+        .ok();
+    assert_eq!(refused.err.matches("Operation not permitted").count(), 2, "{refused:?}");
+    assert!(refused.out.contains("zero") && !refused.out.contains("null"), "{refused:?}");
+    let made = scene.run(
+        "env-a",
+        &["--devices"],
+        "mknod /nix/null c 1 3 && stat -c %t:%T /nix/null && cat /nix/null",
+    );
+    assert_eq!(made.out, "1:3\n");
+    assert!(made.err.contains("Permission denied"), "{made:?}");
+    scene.assert_nothing_left();
+}
+
+#[test]
+#[ignore = "needs root and /dev/fuse"]
 fn a_command_sees_the_view_at_nix_and_its_code_comes_back() {
     let scene = Scene::new();
     let before = scene.store_digest();

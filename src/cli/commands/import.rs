@@ -9,10 +9,10 @@ use serde::Serialize;
 
 use crate::cli::changes::{Over, OverArgs, prefix_of, told, upper_path};
 use crate::cli::output::count;
-use crate::cli::view::absolute;
+use crate::cli::view::{absolute, warn};
 use crate::cli::{CliError, Context, ErrorContext};
 use crate::layer::Lower;
-use crate::view::oci_layer::{self, ImportError, Imported, Source, Target, decompressed};
+use crate::view::oci_layer::{self, ImportError, Imported, Problem, Source, Target, decompressed};
 use crate::view::upper_dir::{LimitChoice, UpperDir, UpperError, UpperLook, UpperSpec};
 
 /// Arguments of `nixview import`.
@@ -35,6 +35,12 @@ pub struct Args {
     /// Leave out what lies elsewhere than in nix/ [default: fail]
     #[arg(long)]
     pub skip_others: bool,
+    /// Make device nodes; a view lets nobody open them [default: fail]
+    #[arg(long)]
+    pub devices: bool,
+    /// Take set-id bits and file capabilities from files; a view honours neither [default: keep them, and tell]
+    #[arg(long)]
+    pub no_setid: bool,
     /// Give everything to the owner of the view [default: with root, to whom the layer says]
     #[arg(long)]
     pub no_same_owner: bool,
@@ -56,6 +62,7 @@ struct Report {
     whiteouts: u64,
     opaque: u64,
     skipped: u64,
+    set_id: u64,
 }
 
 /// Why the new tree could not be made.
@@ -108,9 +115,12 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
             return Err(error);
         }
     };
-    let Imported { entries, whiteouts, opaque, skipped } = imported;
+    let Imported { entries, whiteouts, opaque, skipped, set_id, first_set_id } = imported;
+    if set_id > 0 {
+        warn(context, &[told_set_id(set_id, &first_set_id, args.no_setid)]);
+    }
     if args.json {
-        context.output.json(&Report { upper: path, entries, whiteouts, opaque, skipped })?;
+        context.output.json(&Report { upper: path, entries, whiteouts, opaque, skipped, set_id })?;
     } else {
         context.output.line(&format!(
             "{}: {}, {} hidden, {} replaced whole, {} left out",
@@ -124,6 +134,15 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// What is said of files that give a program other rights.
+fn told_set_id(number: u64, first: &[String], removed: bool) -> String {
+    let what = count(number, "file has", "files have");
+    let more = if number > first.len() as u64 { ", …" } else { "" };
+    let done =
+        if removed { "removed" } else { "kept, and without effect in a view; --no-setid removes them" };
+    format!("{what} set-id bits or capabilities ({}{more}): {done}", first.join(", "))
+}
+
 fn fill(args: &Args, over: &Over, upper: &mut UpperDir, archive: impl Read) -> Result<Imported, CliError> {
     let layer = upper.layer();
     let names = layer.root().and_then(|root| layer.read_dir(&root)).context("cannot read the upper")?;
@@ -135,12 +154,19 @@ fn fill(args: &Args, over: &Over, upper: &mut UpperDir, archive: impl Read) -> R
     let owner = (args.no_same_owner || !privileged).then_some(over.view.owner);
     let source = Source { prefix: prefix_of(&over.view.lock.store_dir)?, skip_others: args.skip_others };
     let filled = upper.rebuild(over.view.owner, |new| {
-        let target = Target { trees: over.trees(new), owner };
+        let (devices, set_id) = (args.devices, !args.no_setid);
+        let target = Target { trees: over.trees(new), owner, devices, set_id };
         oci_layer::import(&source, archive, target).map_err(Failed::Import)
     });
     let imported = filled.map_err(|error| match error {
         Failed::Upper(error) => told(&error),
-        Failed::Import(error) => CliError::new(format!("cannot import {}: {error}", args.file.display())),
+        Failed::Import(error) => {
+            let told = CliError::new(format!("cannot import {}: {error}", args.file.display()));
+            match error.problem {
+                Problem::Device => told.hint("--devices makes device nodes"),
+                _ => told,
+            }
+        }
     })?;
     upper.record_view(&over.view).map_err(|error| told(&error))?;
     Ok(imported)

@@ -61,6 +61,9 @@ pub(super) fn restrict(
         return Err(Failure::new("only root may have the daemon write a trace")
             .hint("without the daemon ('--no-daemon') the view is traced as you; or trace it with 'nixview run --trace'"));
     }
+    if request.devices {
+        return Err(Failure::new("only root may have a view in which device nodes can be made"));
+    }
     let name = match (&request.name, &request.place) {
         (Some(name), _) => name.parse().attempt(|| "cannot name the view".to_owned())?,
         (None, Place::Directory { path }) => ViewName::of_target(path)
@@ -182,6 +185,7 @@ mod tests {
         assert!(refused(&|r| r.owner = Some((0, 0))).contains("1000:100 alone"));
         assert!(refused(&|r| r.upper = Upper::Directory { path: "/etc".into() }).contains("only root"));
         assert!(refused(&|r| r.name = Some("../x".to_owned())).contains("cannot name"));
+        assert!(refused(&|r| r.devices = true).contains("only root"));
         assert!(refused(&|r| r.store = dir.path().join("other")).contains("alone"));
         let place = Place::Directory { path: PathBuf::from("/") };
         assert!(refused(&|r| r.place = place.clone()).contains("belongs to the user 0"));

@@ -1,5 +1,6 @@
 //! From an archive to an upper.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read};
 
@@ -9,6 +10,15 @@ use super::{DIRECTORY_MARK, ImportError, OPAQUE, Problem, Tried, WHITEOUT, is_pr
 use crate::layer::{Access, LayerFile, Lower, NewObject, Presence, Restore};
 use crate::vfs::{Errno, FileKind, Name, SetAttr, SetTime, Timespec, XattrMode};
 use crate::view::changes::Trees;
+
+/// How many files with set-id bits are told by name.
+const TOLD: usize = 5;
+
+/// Set-user-id and set-group-id of a mode.
+const SET_ID: u16 = 0o6000;
+
+/// The attribute of file capabilities (capabilities(7)).
+const CAPABILITIES: &[u8] = b"security.capability";
 
 /// How much content is read at once, in bytes; and the size of the zeros that become a hole.
 const CHUNK: usize = 256 * 1024;
@@ -30,10 +40,14 @@ pub struct Target<'t, L, U> {
     pub trees: Trees<'t, L, U>,
     /// User and group of everything; `None`: as the archive says.
     pub owner: Option<(u32, u32)>,
+    /// Device nodes are made; else they are an error.
+    pub devices: bool,
+    /// Files keep what gives other rights to a program: set-id bits, and file capabilities.
+    pub set_id: bool,
 }
 
 /// What was imported.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Imported {
     /// Objects that were made, one that came twice counted twice.
     pub entries: u64,
@@ -43,6 +57,10 @@ pub struct Imported {
     pub opaque: u64,
     /// Members that lie elsewhere, left out.
     pub skipped: u64,
+    /// Files that the archive gives set-id bits or capabilities, whether they kept them or not.
+    pub set_id: u64,
+    /// The paths of the first few of these in the archive, escaped.
+    pub first_set_id: Vec<String>,
 }
 
 /// Makes an empty upper hold and hide what an archive says.
@@ -118,8 +136,29 @@ impl<L: Lower, U: Restore> Apply<'_, L, U> {
             return Ok(());
         }
         self.imported.entries += 1;
+        let entry = &self.without_set_id(entry);
         let dir = self.directory(above)?.ok_or_else(|| not_a_directory(above))?;
         self.object(entry, &dir, &path, name, reader)
+    }
+
+    /// Counts a member that gives a program other rights, and takes them away unless they are to stay.
+    fn without_set_id<'e>(&mut self, entry: &'e Entry) -> Cow<'e, Entry> {
+        let capable = entry.xattrs.iter().any(|(name, _)| name == CAPABILITIES);
+        let gives = matches!(entry.body, Body::File { .. }) && (entry.permissions & SET_ID != 0 || capable);
+        if !gives {
+            return Cow::Borrowed(entry);
+        }
+        self.imported.set_id += 1;
+        if self.imported.first_set_id.len() < TOLD {
+            self.imported.first_set_id.push(entry.path.escape_ascii().to_string());
+        }
+        if self.target.set_id {
+            return Cow::Borrowed(entry);
+        }
+        let mut entry = entry.clone();
+        entry.permissions &= !SET_ID;
+        entry.xattrs.retain(|(name, _)| name != CAPABILITIES);
+        Cow::Owned(entry)
     }
 
     /// Where a name of the archive leads.
@@ -259,6 +298,9 @@ impl<L: Lower, U: Restore> Apply<'_, L, U> {
             Body::Symlink(target) => NewObject::Symlink(target),
             Body::Node { kind, rdev } if is_zero_device(*kind, *rdev) => {
                 return Err(Problem::refused("a device 0:0 would hide a name"));
+            }
+            Body::Node { kind: FileKind::CharDevice | FileKind::BlockDevice, .. } if !self.target.devices => {
+                return Err(Problem::Device);
             }
             Body::Node { kind, rdev } => NewObject::Node { kind: *kind, rdev: *rdev },
         };

@@ -55,6 +55,9 @@ pub enum Problem {
     /// It is no member that a layer can have, or one that must not be.
     #[error("{0}")]
     Refused(String),
+    /// It is a device node, and none is to be made.
+    #[error("it is a device node")]
+    Device,
     /// The archive cannot be read, or the upper not be written.
     #[error("cannot {0}: {1}")]
     Io(&'static str, #[source] io::Error),

@@ -55,7 +55,7 @@ fn import_with(bytes: &[u8], skip_others: bool) -> (Result<Imported, ImportError
     let (lower, upper) = (lower(), MemLayer::new());
     let source = Source { prefix: path("nix"), skip_others };
     let trees = Trees { lower: &lower, upper: &upper, owner: Some((1, 2)) };
-    let answer = import(&source, bytes, Target { trees, owner: None });
+    let answer = import(&source, bytes, Target { trees, owner: None, devices: true, set_id: true });
     (answer, upper)
 }
 
@@ -307,6 +307,54 @@ fn hostile_members_are_refused_with_name_and_place() {
     }
 }
 
+/// Imports without devices and set-id bits.
+fn import_harmless(bytes: &[u8]) -> (Result<Imported, ImportError>, MemLayer) {
+    let (lower, upper) = (lower(), MemLayer::new());
+    let source = Source { prefix: path("nix"), skip_others: false };
+    let trees = Trees { lower: &lower, upper: &upper, owner: None };
+    let answer = import(&source, bytes, Target { trees, owner: None, devices: false, set_id: false });
+    (answer, upper)
+}
+
+#[test]
+fn devices_are_refused_unless_they_are_wanted() {
+    for kind in [FileKind::CharDevice, FileKind::BlockDevice] {
+        let device = entry("nix/store/d", Body::Node { kind, rdev: rustix::fs::makedev(1, 3) });
+        let error = import_harmless(&archive(&[device])).0.unwrap_err();
+        assert!(matches!(error.problem, Problem::Device), "{error}");
+        assert!(error.to_string().ends_with("of the archive: it is a device node"), "{error}");
+    }
+    let fifo = entry("nix/store/f", Body::Node { kind: FileKind::Fifo, rdev: 0 });
+    import_harmless(&archive(&[fifo])).0.unwrap();
+}
+
+#[test]
+fn set_id_bits_are_told_and_taken_away_if_so_asked() {
+    let with = |at: &str, body: Body, permissions: u16| Entry { permissions, ..entry(at, body) };
+    let mut capable = entry("nix/store/capable", Body::file(3));
+    capable.xattrs = vec![(b"security.capability".to_vec(), b"x".to_vec())];
+    let members = [
+        with("nix/store/su", Body::file(3), 0o4755),
+        with("nix/store/sg", Body::file(3), 0o2711),
+        with("nix/store/dir", Body::Directory, 0o2775),
+        with("nix/store/plain", Body::file(3), 0o1755),
+        capable,
+    ];
+    let permissions =
+        |upper: &MemLayer, at: &str| upper.stat(&upper.resolve(&path(at)).unwrap()).unwrap().permissions;
+    let bytes = archive(&members);
+    for (keep, (answer, upper)) in [(true, import_with(&bytes, false)), (false, import_harmless(&bytes))] {
+        let told = answer.unwrap();
+        assert_eq!(told.set_id, 3);
+        assert_eq!(told.first_set_id, ["nix/store/su", "nix/store/sg", "nix/store/capable"]);
+        let all = ["store/su", "store/sg", "store/dir", "store/plain"].map(|at| permissions(&upper, at));
+        let set_id = if keep { [0o4755, 0o2711] } else { [0o755, 0o711] };
+        assert_eq!(all, [set_id[0], set_id[1], 0o2775, 0o1755]);
+        let capable = upper.resolve(&path("store/capable")).unwrap();
+        assert_eq!(upper.list_xattr(&capable).unwrap().len(), usize::from(keep));
+    }
+}
+
 #[test]
 fn others_are_left_out_if_so_asked() {
     let members = [
@@ -458,7 +506,8 @@ fn a_disk_that_fails_keeps_its_errno() {
     upper.freeze();
     let trees = Trees { lower: &lower, upper: &upper, owner: None };
     let source = Source { prefix: path("nix"), skip_others: false };
-    let error = import(&source, bytes.as_slice(), Target { trees, owner: None }).unwrap_err();
+    let error = import(&source, bytes.as_slice(), Target { trees, owner: None, devices: true, set_id: true })
+        .unwrap_err();
     let Problem::Io(_, error) = error.problem else { return assert_eq!(error.to_string(), "EROFS") };
     assert_eq!(Errno::of(&error), Errno::EROFS);
 }

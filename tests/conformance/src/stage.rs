@@ -184,6 +184,8 @@ impl<'a> Stage<'a> {
         let mut command =
             self.nixview(&["mount", "--name", self.fs.name(), "--io", self.fs.name(), "--closure"]);
         command.arg(&lock).arg("--store").arg(&store).arg("--upper").arg(self.root.join("u/view"));
+        // The suites make device nodes, and expect no more of them.
+        command.arg("--devices");
         Ok(command)
     }
 
