@@ -61,6 +61,7 @@ pub fn record(
         environment: recipe.environment(files.path(), cores()).into_iter().map(to_os).collect(),
         directory: files.path().to_owned(),
         output: Some(answer.try_clone().context(WHAT)?.into()),
+        isolation: None,
     };
     run(lock, store, &program, context)?;
     answer.seek(SeekFrom::Start(0)).context(WHAT)?;

@@ -11,6 +11,7 @@ pub mod file;
 pub mod fuse_connection;
 pub mod fuse_device;
 pub mod fusermount;
+pub mod isolated_root;
 pub mod leftover;
 pub mod lock;
 pub mod locked_mount;

@@ -23,6 +23,15 @@ pub fn own_mounts() -> io::Result<()> {
     Ok(rustix::mount::mount_change("/", slave)?)
 }
 
+/// Gives the next children of this process a PID namespace of their own, of which the first is the init: it adopts what is
+/// left in it, and all in it end with it. This process can make no thread afterwards.
+///
+/// # Errors
+/// `EPERM` without CAP_SYS_ADMIN, `ENOSPC` where the system forbids more.
+pub fn own_pids() -> io::Result<()> {
+    Ok(nix::sched::unshare(CloneFlags::CLONE_NEWPID)?)
+}
+
 /// Enters a user namespace in which this process has every capability and the ids that it had before.
 ///
 /// Other ids do not exist in it (they show as 65534). Capabilities end with the next exec, unless the user is 0.
@@ -82,7 +91,15 @@ pub fn replace_root_with(directories: &[&str]) -> io::Result<()> {
             }
         }
     }
-    rustix::process::fchdir(&root)?;
+    change_root(&root)
+}
+
+/// Makes a mount that lies over the root of this process its root, and takes the old one away.
+///
+/// # Errors
+/// As pivot_root(2): `EINVAL` where the root is the initial ramfs, `EPERM` without CAP_SYS_ADMIN.
+pub(super) fn change_root(root: &OwnedFd) -> io::Result<()> {
+    rustix::process::fchdir(root)?;
     // The second "." stacks the old root over the new one, where it can be taken away (pivot_root(2), NOTES).
     rustix::process::pivot_root(".", ".")?;
     rustix::mount::unmount(".", UnmountFlags::DETACH)?;

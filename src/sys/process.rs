@@ -140,6 +140,15 @@ pub fn mount_namespace_of(pid: Pid) -> io::Result<Option<u64>> {
     }
 }
 
+/// The mount namespace of this process. By /proc/self: in a PID namespace whose /proc is not mounted yet, its own pid is
+/// that of another process there.
+///
+/// # Errors
+/// If `/proc` cannot be read.
+pub fn own_mount_namespace() -> io::Result<u64> {
+    Ok(fs::metadata("/proc/self/ns/mnt")?.ino())
+}
+
 /// All processes in a mount namespace.
 ///
 /// # Errors
@@ -237,6 +246,15 @@ pub fn die_with_parent(parent: Pid, signal: Signal) -> io::Result<()> {
     } else {
         Err(io::Error::from_raw_os_error(libc::ESRCH))
     }
+}
+
+/// Has the kernel send `signal` to this process when its parent dies, which is in another PID namespace and so has no pid
+/// here. A parent that was dead before is not noticed.
+///
+/// # Errors
+/// As prctl(2).
+pub fn die_with_parent_outside(signal: Signal) -> io::Result<()> {
+    Ok(set_parent_process_death_signal(Some(signal))?)
 }
 
 /// Makes orphans among the descendants of this process its own children.

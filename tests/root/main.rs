@@ -34,6 +34,7 @@ mod owner;
 mod power;
 mod quota;
 mod run;
+mod run_isolated;
 mod server_death;
 mod sys_mount;
 mod trace;

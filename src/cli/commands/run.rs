@@ -10,7 +10,7 @@ use crate::cli::view::{LimitArgs, UpperArgs, ViewArgs, absolute, dirs, failed, w
 use crate::cli::{CliError, Context, ErrorContext};
 use crate::control::{Place, Upper};
 use crate::daemon::keeper::ServeOptions;
-use crate::daemon::run::{Outcome, Program, environment};
+use crate::daemon::run::{Isolation, Outcome, Program, environment};
 use crate::daemon::{self, Order};
 use crate::lock::format::MAX_SIZE;
 use crate::view::ViewName;
@@ -24,7 +24,8 @@ use crate::view::spec::ViewSpec;
     Examples:\n  \
     nixview run --closure env.lock -- python3 app.py\n  \
     nixview run --closure env.lock --pure -- bash -c 'echo $PATH'\n  \
-    nixview run --closure env.lock --upper ./changes -- make install"
+    nixview run --closure env.lock --upper ./changes -- make install\n  \
+    nixview run --closure small.lock --isolated --pure --share . -- python3 app.py"
 )]
 pub struct Args {
     /// How it is run.
@@ -58,6 +59,13 @@ pub struct HowArgs {
     /// Work in this directory [default: the current one]
     #[arg(long, value_name = "DIR")]
     pub chdir: Option<PathBuf>,
+    /// Show nothing of the host: /nix, /proc, /dev, /tmp, an empty home directory, /etc/passwd and /etc/group alone, in a
+    /// PID namespace. For testing what an environment lacks; no boundary of security [default: all of the host but its /nix]
+    #[arg(long)]
+    pub isolated: bool,
+    /// With --isolated: show this directory or file of the host, too, with the right to write [default: none]
+    #[arg(long, value_name = "PATH", requires = "isolated", value_hint = clap::ValueHint::AnyPath)]
+    pub share: Vec<PathBuf>,
     /// Use a user namespace, as without root [default: only without root]
     #[arg(long)]
     pub user_namespace: bool,
@@ -91,6 +99,28 @@ impl HowArgs {
     pub(super) fn variables(&self, bin: &[PathBuf]) -> Vec<(OsString, OsString)> {
         environment::environment(std::env::vars_os(), &[], bin, self.pure)
     }
+
+    /// What a command that is isolated has of the host.
+    fn isolation(&self, files: Option<&Files>) -> Result<Isolation, CliError> {
+        let mut shared: Vec<PathBuf> =
+            self.share.iter().map(|path| absolute(path)).collect::<Result<_, _>>()?;
+        shared.extend(files.map(|files| files.path().to_owned()));
+        let home = std::env::var_os("HOME").map(PathBuf::from);
+        Isolation::new(home.as_deref(), shared).map_err(failed)
+    }
+
+    /// Leads variables away from directories of the host that are not there.
+    fn isolated_variables(&self, isolation: &Isolation, variables: &mut Vec<(OsString, OsString)>) {
+        const TEMPORARY: [&str; 5] = ["NIX_BUILD_TOP", "TEMP", "TEMPDIR", "TMP", "TMPDIR"];
+        variables.retain(|(name, _)| name != "XDG_RUNTIME_DIR");
+        for (name, value) in variables {
+            if TEMPORARY.iter().any(|temporary| name == temporary) {
+                *value = "/tmp".into();
+            } else if name == "HOME" {
+                *value = isolation.home().into();
+            }
+        }
+    }
 }
 
 /// Runs what `choose` says, which is told the view and the directories of its programs.
@@ -113,8 +143,17 @@ pub(super) fn execute(
         Some(dir) => absolute(dir)?,
         None => std::env::current_dir().context("cannot tell the current directory")?,
     };
-    let (program, arguments, environment, files) = choose(&spec, &bin)?;
-    let program = Program { program, arguments, environment, directory, output: None };
+    let (program, arguments, mut environment, files) = choose(&spec, &bin)?;
+    let isolation = how.isolated.then(|| how.isolation(files.as_ref())).transpose()?;
+    let directory = match &isolation {
+        Some(isolation) => {
+            how.isolated_variables(isolation, &mut environment);
+            let there = how.chdir.is_some() || isolation.has(&directory);
+            if there { directory } else { isolation.home().to_owned() }
+        }
+        None => directory,
+    };
+    let program = Program { program, arguments, environment, directory, output: None, isolation };
     let options = ServeOptions { fusermount: false, ..options };
     let usable = &mut |_: &_, warnings: &[String]| warn(context, warnings);
     let outcome = daemon::run(&spec, &dirs(context), &program, options, how.user_namespace, usable);

@@ -36,7 +36,8 @@ pub struct Args {
 /// # Errors
 /// If the view cannot be had.
 pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
-    let own = std::env::var_os("SHELL").filter(|shell| !shell.is_empty() && !args.how.pure);
+    let own =
+        std::env::var_os("SHELL").filter(|shell| !shell.is_empty() && !args.how.pure && !args.how.isolated);
     execute(&args.how, context, |spec, bin| {
         if let Some(environment) = &spec.lock.environment {
             let entered = enter_shell(environment, args.run.as_deref(), args.how.pure)?;

@@ -6,9 +6,11 @@
 //! server sees that, cleans up and ends, however the others died.
 
 pub mod environment;
+mod isolation;
 mod program;
 mod supervise;
 
+pub use isolation::Isolation;
 pub use program::Program;
 pub(super) use supervise::take_signals;
 pub use supervise::{Outcome, supervise};

@@ -7,13 +7,14 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use rustix::process::{Pid, Signal as Kill};
 
+use super::isolation;
 use super::program::{NotStarted, Program};
 use crate::daemon::error::{Attempt, Failure};
 use crate::daemon::launch::Launched;
 use crate::json;
 use crate::sys::process::{self, Ended, Fork};
 use crate::sys::signals::{Signals, wait_readable};
-use crate::sys::socket;
+use crate::sys::{namespace, socket};
 
 /// What is passed on to the command.
 const PASSED: [Signal; 8] = [
@@ -99,10 +100,16 @@ fn start(
     let attempt = || "cannot start the command's process".to_owned();
     let (here, there) = socket::pair().attempt(attempt)?;
     let own = rustix::process::getpid();
+    if program.isolation.is_some() {
+        namespace::own_pids().attempt(|| "cannot have a PID namespace".to_owned())?;
+    }
     let child = match process::fork().attempt(attempt)? {
         Fork::Parent(child) => child,
         Fork::Child => {
             drop(here);
+            if let Some(isolation) = &program.isolation {
+                isolation::init(program, isolation, view, keeper, there, signals);
+            }
             let not_started = match signals.unblock() {
                 Ok(()) => program.become_it(own, view, keeper),
                 Err(error) => {
@@ -143,16 +150,22 @@ fn wait_for(
             }
         }
         wait_readable(&[signals.as_fd()], None).attempt(attempt)?;
-        while let Some(arrived) = signals.next().attempt(attempt)? {
-            // What a key of the terminal caused has gone to the command already, as to the whole foreground group.
-            if arrived.signal != libc::SIGCHLD
-                && !arrived.from_kernel
-                && let Some(signal) = Kill::from_named_raw(arrived.signal)
-            {
-                process::send_signal(command, signal).attempt(attempt)?;
-            }
+        pass_on(command, signals).attempt(attempt)?;
+    }
+}
+
+/// Sends the command the signals that have arrived, but those that it has already.
+pub(super) fn pass_on(command: Pid, signals: &Signals) -> io::Result<()> {
+    while let Some(arrived) = signals.next()? {
+        // What a key of the terminal caused has gone to the command already, as to the whole foreground group.
+        if arrived.signal != libc::SIGCHLD
+            && !arrived.from_kernel
+            && let Some(signal) = Kill::from_named_raw(arrived.signal)
+        {
+            process::send_signal(command, signal)?;
         }
     }
+    Ok(())
 }
 
 fn told(ended: Ended) -> String {
@@ -163,7 +176,7 @@ fn told(ended: Ended) -> String {
 }
 
 /// Ends every child but the server: what the command left behind, all of which are children of this process by now.
-fn end_leftovers(server: Pid) -> io::Result<()> {
+pub(super) fn end_leftovers(server: Pid) -> io::Result<()> {
     let until = Instant::now() + GRACE;
     let mut first = true;
     loop {
