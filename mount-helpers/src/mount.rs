@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 
 use nixview::control::{ControlError, MountRequest, Place, Stopped, Upper, ViewRef};
 use nixview::sys::mount::{self, Change, SUBTYPE, Unmount};
+use nixview::sys::mount_id::MountId;
+use nixview::sys::mount_point;
 use nixview::sys::mountinfo::{self, MountInfo};
 
 use crate::options::{OptionError, Options};
@@ -139,7 +141,7 @@ impl MountCall {
             Problem::new(code::MOUNT, format!("cannot read {}: {error}", source.display()))
                 .hint("what is mounted is a lock file, made by 'nixview lock'")
         })?;
-        let directory = mount::open_target(&target).map_err(|error| {
+        let directory = resolved(&target).and_then(|path| mount_point::open_at(&path)).map_err(|error| {
             Problem::new(code::MOUNT, format!("cannot mount on {}: {error}", target.display()))
         })?;
         if self.fake {
@@ -170,7 +172,13 @@ impl MountCall {
         // mount(8) says all options that are to hold; that `exec` does is told by `noexec` missing.
         let change = Change { read_only, no_exec: Some(self.options.no_exec == Some(true)) };
         if !self.fake {
-            let opened = mount::open_target(&path).map_err(|error| Problem::system(what(), &error))?;
+            let opened = mount_point::open_at(&path).map_err(|error| Problem::system(what(), &error))?;
+            if !MountId::from_number(view.id)
+                .is_of(opened.as_fd())
+                .map_err(|e| Problem::system(what(), &e))?
+            {
+                return Err(Problem::new(code::MOUNT, format!("{}: it is another mount now", what())));
+            }
             mount::change(opened.as_fd(), change)
                 .map_err(|error| Problem::new(code::MOUNT, format!("{}: {error}", what())))?;
         }
@@ -234,11 +242,10 @@ impl UmountCall {
     /// # Errors
     /// [`Problem`], `EBUSY` among them.
     pub fn run(&self) -> Result<String, Problem> {
-        let (_, path) = view_at(&self.target)?;
+        let (view, path) = view_at(&self.target)?;
         let shown = path.display();
         if self.force {
-            mount::unmount(&path, Unmount::Abort)
-                .map_err(|error| Problem::new(code::MOUNT, format!("cannot unmount {shown}: {error}")))?;
+            unmount(&view, Unmount::Abort)?;
             return Ok(format!("{shown} is unmounted; who used it gets errors"));
         }
         let client = Dirs::default().client()?;
@@ -247,23 +254,36 @@ impl UmountCall {
             (name, Stopped::StillUsed) => Ok(format!("view '{name}' ends when nobody uses it any more")),
             // Of another runtime directory: its server sees that it is gone.
             (_, Stopped::Absent) => {
-                let how = if self.lazy { Unmount::Lazy } else { Unmount::Now };
-                mount::unmount(&path, how)
-                    .map_err(|error| Problem::new(code::MOUNT, format!("cannot unmount {shown}: {error}")))?;
+                unmount(&view, if self.lazy { Unmount::Lazy } else { Unmount::Now })?;
                 Ok(format!("{shown} is unmounted"))
             }
         }
     }
 }
 
+/// Unmounts a view, and no other mount, whatever has become of its path.
+fn unmount(view: &MountInfo, how: Unmount) -> Result<(), Problem> {
+    let path = &view.mount_point;
+    let what = || format!("cannot unmount {}", path.display());
+    let id = MountId::from_number(view.id);
+    let done = mount_point::unmount_at(path, &|root| id.is_of(root), how)
+        .map_err(|error| Problem::new(code::MOUNT, format!("{}: {error}", what())))?;
+    if done { Ok(()) } else { Err(Problem::new(code::MOUNT, format!("{}: it is another mount now", what()))) }
+}
+
+/// A path without symbolic links, but for the last name, which may be a view that does not answer.
+fn resolved(path: &Path) -> io::Result<PathBuf> {
+    let path = std::path::absolute(path)?;
+    match (path.parent(), path.file_name()) {
+        (Some(parent), Some(name)) => Ok(parent.canonicalize()?.join(name)),
+        _ => Ok(path),
+    }
+}
+
 /// The view that is mounted on a directory, and its path without symbolic links. The view itself is not asked.
 fn view_at(target: &Path) -> Result<(MountInfo, PathBuf), Problem> {
     let what = |error: &io::Error| Problem::system(format!("cannot find {}", target.display()), error);
-    let path = std::path::absolute(target).map_err(|error| what(&error))?;
-    let path = match (path.parent().map(Path::canonicalize), path.file_name()) {
-        (Some(parent), Some(name)) => parent.map_err(|error| what(&error))?.join(name),
-        _ => path,
-    };
+    let path = resolved(target).map_err(|error| what(&error))?;
     let found = mountinfo::mount_at(&path).map_err(|error| what(&error))?;
     let view = found.filter(|m| m.file_system.strip_prefix(b"fuse.") == Some(SUBTYPE.as_bytes()));
     match view {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::error::{Attempt, Failure};
 use super::leftovers;
+use super::mounted::Mounted;
 use super::record::Place;
 use super::registry::{Claim, Registry, RegistryError, State};
 use super::stop::{End, wait_for_end};
@@ -46,8 +47,9 @@ fn ends(registry: &Registry, name: &ViewName) -> Result<bool, Failure> {
         Some(State::Dead(_)) | None => return Ok(true),
     };
     match &record.place {
-        Place::Mounted { target, connection } => {
-            if leftovers::view_at(target, *connection).attempt(attempt)?.is_some() {
+        Place::Mounted { .. } => {
+            let here = Mounted::of_record(&record, None).map(|mounted| mounted.here()).transpose();
+            if here.attempt(attempt)?.flatten().is_some() {
                 return Ok(false);
             }
         }

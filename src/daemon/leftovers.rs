@@ -1,64 +1,17 @@
 //! What a view leaves when its server ends: taken away by the server itself, or by whoever finds that it was killed.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::error::{Attempt, Failure};
-use super::record::{Place, Record, UpperRecord};
+use super::mounted::{Mounted, Outcome};
+use super::record::{Record, UpperRecord};
 use super::registry::{Claim, Registry, RegistryError, State};
 use crate::store::gc_root::GcRootError;
 use crate::store::{Location, lease};
-use crate::sys::fuse_connection::FuseConnection;
-use crate::sys::mount::{SUBTYPE, Unmount};
-use crate::sys::mountinfo::{self, MountInfo};
-use crate::sys::{fusermount, mount, mount_id};
+use crate::sys::mount::Unmount;
 use crate::view::ViewName;
 use crate::view::upper_dir::{self, UpperError};
-
-/// True if a mount is a view of nixview.
-#[must_use]
-pub fn is_view(mount: &MountInfo) -> bool {
-    mount.file_system.strip_prefix(b"fuse.").is_some_and(|subtype| subtype == SUBTYPE.as_bytes())
-}
-
-/// The mount at `target`, if it is the view with this connection. Asks the mount table alone, never the mount.
-///
-/// # Errors
-/// If the mount table cannot be read.
-pub fn view_at(target: &Path, connection: u64) -> io::Result<Option<MountInfo>> {
-    let found = mountinfo::mount_at(target)?;
-    Ok(found.filter(|m| is_view(m) && self::connection(m) == connection))
-}
-
-/// The FUSE connection of a mounted view.
-#[must_use]
-pub fn connection(mount: &MountInfo) -> u64 {
-    FuseConnection::of_device(mount.device).number()
-}
-
-/// Takes a view's mount away, with fusermount3 where this process may not.
-///
-/// # Errors
-/// As [`mount::unmount`]; for a user without privilege, what fusermount3 says.
-pub fn unmount(target: &Path, how: Unmount) -> io::Result<()> {
-    match mount::unmount(target, how) {
-        Err(error) if error.raw_os_error() == Some(libc::EPERM) => {
-            fusermount::unmount(target, how != Unmount::Now)
-        }
-        answer => answer,
-    }
-}
-
-/// True if a dead view is still mounted at `target`, and no other that got the same connection number since.
-fn is_left(target: &Path, connection: u64, mount_id: Option<u64>) -> io::Result<bool> {
-    if view_at(target, connection)?.is_none() {
-        return Ok(false);
-    }
-    match mount_id {
-        Some(id) => Ok(mount_id::at(target)?.is_none_or(|found| found == id)),
-        None => Ok(true),
-    }
-}
 
 /// Takes away all that a dead server's record names, and then the record.
 ///
@@ -71,13 +24,17 @@ pub fn clean(claim: Claim, record: &Record) -> Result<(), Failure> {
             problem.get_or_insert(Failure::of(&what, &error));
         }
     };
-    if let Place::Mounted { target, connection } = &record.place {
-        let gone = match is_left(target, *connection, record.mount_id) {
-            Ok(true) => unmount(target, Unmount::Lazy),
-            Ok(false) => Ok(()),
-            Err(error) => Err(error),
-        };
-        note(format!("cannot unmount {} of the dead view '{}'", target.display(), record.name), gone);
+    if let Some(mounted) = Mounted::of_record(record, None) {
+        let turn = claim.registry().turn().map_err(io::Error::other);
+        let gone =
+            turn.and_then(|turn| mounted.unmount(Unmount::Lazy, &turn)).and_then(|outcome| match outcome {
+                Outcome::Unmounted | Outcome::NotHere => Ok(()),
+                Outcome::Covered(path) => {
+                    Err(io::Error::other(format!("something else is mounted over it on {}", path.display())))
+                }
+            });
+        let target = mounted.target().display();
+        note(format!("cannot unmount {target} of the dead view '{}'", record.name), gone);
     }
     if let Some(roots) = &record.gc_roots {
         let removed = lease::remove_dead(&roots.dir).map_err(io::Error::other);

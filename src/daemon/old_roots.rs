@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::leftovers;
+use super::mounted::is_view;
 use super::registry::{Registry, RegistryError, State};
 use crate::store::{Location, LocationError, lease};
 use crate::sys::mountinfo;
@@ -49,7 +50,7 @@ fn sweep_one(store: &Path, dry_run: bool) -> Result<(u64, Vec<String>), Box<dyn 
         answer => answer?,
     };
     // A view lies over this store here: the roots that it shows are its own, and it hides those of the host.
-    if mountinfo::mount_of(&location.real)?.is_some_and(|mount| leftovers::is_view(&mount)) {
+    if mountinfo::mount_of(&location.real)?.is_some_and(|mount| is_view(&mount)) {
         return Ok((0, Vec::new()));
     }
     if dry_run {

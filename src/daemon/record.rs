@@ -36,10 +36,16 @@ pub struct Record {
     /// Where the view is.
     #[serde(deserialize_with = "json::object")]
     pub place: Place,
-    /// Number of its mount that no other ever gets, where the kernel has such (Linux 6.8). Numbers of connections are used
+    /// Number of its mount that no other ever gets, or before Linux 6.8 the one in mountinfo. Numbers of connections are used
     /// again: without this one a dead view's record could name a mount of another registry.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mount_id: Option<u64>,
+    /// Number of its mount in /proc/PID/mountinfo.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mount_in_mountinfo: Option<u64>,
+    /// The descriptor of process `pid` that leads to the directory beneath the mount.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mount_point_fd: Option<u32>,
     /// The lock that it was made from.
     pub lock_file: PathBuf,
     /// What it shows.
@@ -195,6 +201,8 @@ pub(super) mod tests {
             since: 1_700_000_000,
             place: Place::Mounted { target: "/run/views/web".into(), connection: 77 },
             mount_id: Some(2_147_483_700),
+            mount_in_mountinfo: Some(63),
+            mount_point_fd: Some(7),
             lock_file: "/srv/env.lock".into(),
             closure: ClosureRecord { digest: "sha256-x".into(), count: 3 },
             extra_roots: vec![ExtraRootRecord { name: "fonts".into(), path: "/nix/store/f-fonts".into() }],

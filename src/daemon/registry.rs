@@ -4,7 +4,7 @@
 //! RUNTIME/views/NAME.lock   held by the server as long as it lives, however it ends
 //! RUNTIME/views/NAME.json   the record: who serves what, where; and what must be cleaned up if the server dies.
 //!                           A line of JSON for each state of it; the last whole one counts
-//! RUNTIME/mounting.lock     held from the look at what is mounted on a directory until a view is mounted there
+//! RUNTIME/mounting.lock     held from the look at what is mounted on a directory until a view is mounted or unmounted there
 //! ```
 //!
 //! The lock, and nothing else, tells whether a server lives: pids are used again. A record without a held lock is what
@@ -79,6 +79,12 @@ pub struct Registry {
     dir: PathBuf,
 }
 
+/// The right to mount and to unmount: one process of a registry has it at a time.
+#[derive(Debug)]
+pub struct Turn {
+    _lock: File,
+}
+
 /// The right to serve under a name: the lock, held. Dropping it without [`Claim::withdraw`] leaves the record.
 #[derive(Debug)]
 pub struct Claim {
@@ -108,16 +114,16 @@ impl Registry {
         dir.is_dir().then_some(Self { dir })
     }
 
-    /// Waits until no other server is between its look at what is mounted somewhere and its own mount: then it is this
-    /// one's turn, until the answer is dropped.
+    /// Waits until no other process is between its look at what is mounted somewhere and its own mount or unmount: then it is
+    /// this one's turn, until the answer is dropped.
     ///
     /// # Errors
     /// [`RegistryError::File`].
-    pub fn mounting(&self) -> Result<File, RegistryError> {
+    pub fn turn(&self) -> Result<Turn, RegistryError> {
         let path = self.dir.with_file_name("mounting.lock");
         let mut options = OpenOptions::new();
         let file = options.create(true).truncate(false).write(true).mode(0o600).open(&path);
-        file.and_then(|file| lock::wait_lock(&file).map(|()| file))
+        file.and_then(|file| lock::wait_lock(&file).map(|()| Turn { _lock: file }))
             .map_err(|source| RegistryError::File { path, source })
     }
 
@@ -237,6 +243,12 @@ impl Claim {
     #[must_use]
     pub fn name(&self) -> &ViewName {
         &self.name
+    }
+
+    /// The registry that it is a name of.
+    #[must_use]
+    pub fn registry(&self) -> &Registry {
+        &self.registry
     }
 
     /// The descriptor of the lock: the claim lives as long as any process has it.

@@ -8,6 +8,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use super::error::{Attempt, Failure};
 use super::leftovers;
+use super::mounted::{Mounted, Outcome, is_view};
 use super::record::{Place, Record};
 use super::registry::{Registry, State};
 use crate::sys::mount::Unmount;
@@ -75,7 +76,7 @@ fn end(registry: &Registry, name: ViewName, state: State, lazy: bool) -> Result<
     match &record.place {
         Place::Handed { .. } if lazy => tell_to_end(registry, &name, record.pid)?,
         Place::Handed { .. } => {}
-        Place::Mounted { .. } | Place::Private { .. } => unmount(&record, lazy)?,
+        Place::Mounted { .. } | Place::Private { .. } => unmount(registry, &record, lazy)?,
     }
     let patience = match (&record.place, lazy) {
         (Place::Handed { .. }, false) => LETTING_GO,
@@ -162,46 +163,36 @@ pub(super) fn wait_for_end(
     }
 }
 
-fn unmount(record: &Record, lazy: bool) -> Result<(), Failure> {
-    let Place::Mounted { target, connection } = &record.place else {
+fn unmount(registry: &Registry, record: &Record, lazy: bool) -> Result<(), Failure> {
+    let Some(mounted) = Mounted::of_served(record) else {
         return Err(Failure::new(format!("the view '{}' belongs to a command that runs in it", record.name))
             .hint("it ends with the command"));
     };
-    let attempt = || format!("cannot unmount {}", target.display());
-    if leftovers::view_at(target, *connection).attempt(attempt)?.is_none() {
-        if covered(target, *connection).attempt(attempt)? {
-            return Err(Failure::new(format!(
-                "something else is mounted over the view '{}' on {}",
-                record.name,
-                target.display()
-            ))
-            .hint(format!("unmount that first: umount {}", target.display())));
-        }
-        // Unmounted already, or mounted in another namespace only: the wait tells.
-        return Ok(());
-    }
+    let target = mounted.target().display();
+    let attempt = || format!("cannot unmount {target}");
     let how = if lazy { Unmount::Lazy } else { Unmount::Now };
-    leftovers::unmount(target, how).map_err(|error| {
-        let failure = Failure::of(&attempt(), &error);
-        if error.raw_os_error() == Some(libc::EBUSY) {
-            failure
-                .hint(format!(
-                    "'fuser -vm {}' or 'lsof +f -- {}' says who uses it",
-                    target.display(),
-                    target.display()
-                ))
-                .hint("'nixview umount --lazy' unmounts it now and lets them finish")
-        } else {
-            failure
+    let turn = registry.turn().attempt(attempt)?;
+    match mounted.unmount(how, &turn) {
+        // Unmounted already, or mounted in another namespace only: the wait tells.
+        Ok(Outcome::Unmounted | Outcome::NotHere) => Ok(()),
+        Ok(Outcome::Covered(path)) => {
+            let path = path.display();
+            Err(Failure::new(format!("something else is mounted over the view '{}' on {path}", record.name))
+                .hint(format!("unmount that first: umount {path}")))
         }
-    })
-}
-
-/// True if the view with this connection is mounted at `target`, beneath another mount.
-fn covered(target: &Path, connection: u64) -> std::io::Result<bool> {
-    Ok(mountinfo::mounts()?
-        .iter()
-        .any(|m| m.mount_point == target && leftovers::is_view(m) && leftovers::connection(m) == connection))
+        Err(error) => {
+            let failure = Failure::of(&attempt(), &error);
+            Err(match error.raw_os_error() {
+                Some(libc::EBUSY) => failure
+                    .hint(format!("'fuser -vm {target}' or 'lsof +f -- {target}' says who uses it"))
+                    .hint("'nixview umount --lazy' unmounts it now and lets them finish"),
+                Some(libc::ESTALE | libc::ELOOP | libc::ENOENT | libc::ENOTDIR) => failure.hint(
+                    "the directories above it are renamed all the time; end what does that, and try again",
+                ),
+                _ => failure,
+            })
+        }
+    }
 }
 
 /// What there is under a name, when its server has said what it serves or given the name back: for a moment both look the
@@ -236,7 +227,7 @@ pub(super) fn find(registry: &Registry, which: &Which<'_>) -> Result<(ViewName, 
             }
             let failure = Failure::new(format!("no view of this registry is mounted on {}", path.display()));
             let stray = mountinfo::mount_at(path).attempt(|| "cannot read the mount table".to_owned())?;
-            Err(if stray.is_some_and(|m| leftovers::is_view(&m)) {
+            Err(if stray.is_some_and(|m| is_view(&m)) {
                 failure.hint(format!(
                     "one of another runtime directory is (--runtime-dir); 'umount {}' takes it away",
                     path.display()

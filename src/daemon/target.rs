@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 
 use super::error::{Attempt, Failure};
-use super::leftovers;
-use crate::sys::{mount, mountinfo, open};
+use super::mounted::is_view;
+use crate::sys::{mount_point, mountinfo, open};
 
 /// A directory to mount on, opened before anything is done: nobody can change its path afterwards.
 #[derive(Debug)]
@@ -29,7 +29,8 @@ impl Target {
         let parent = parent.canonicalize().attempt(missing)?;
         let path = path.file_name().map_or_else(|| parent.clone(), |name| parent.join(name));
         refuse_view(&path)?;
-        let directory = mount::open_target(&path).map_err(|error| {
+        // No link has got into the path since it was resolved.
+        let directory = mount_point::open_at(&path).map_err(|error| {
             let failure = Failure::of(&missing(), &error);
             match error.raw_os_error() {
                 Some(libc::ENOENT) => {
@@ -84,7 +85,7 @@ pub fn open_target(path: &Path) -> Result<OwnedFd, Failure> {
 /// Fails if the topmost mount at `path` is a view.
 pub(super) fn refuse_view(path: &Path) -> Result<(), Failure> {
     let found = mountinfo::mount_at(path).attempt(|| format!("cannot mount on {}", path.display()))?;
-    if found.is_some_and(|m| leftovers::is_view(&m)) {
+    if found.is_some_and(|m| is_view(&m)) {
         return Err(Failure::new(format!("a view is mounted on {} already", path.display()))
             .hint(format!("end it with 'nixview umount {}'", path.display())));
     }

@@ -20,6 +20,7 @@ pub mod memory;
 pub mod memory_file;
 pub mod mount;
 pub mod mount_id;
+pub mod mount_point;
 pub mod mountinfo;
 pub mod names;
 pub mod namespace;

@@ -221,16 +221,24 @@ pub enum Unmount {
     Abort,
 }
 
+impl Unmount {
+    /// The flags of umount2(2).
+    pub(super) fn flags(self) -> UnmountFlags {
+        match self {
+            Self::Now => UnmountFlags::empty(),
+            Self::Lazy => UnmountFlags::DETACH,
+            Self::Abort => UnmountFlags::DETACH | UnmountFlags::FORCE,
+        }
+    }
+}
+
 /// Takes away the topmost mount at `path`. Does not ask the file system of that mount anything.
+///
+/// For a path that no other user can change; for all others there is [`super::mount_point`].
 ///
 /// # Errors
 /// `EINVAL` if nothing is mounted there, `EBUSY`, `EPERM` without privilege (see
 /// [`super::fusermount::unmount`]).
 pub fn unmount(path: &Path, how: Unmount) -> io::Result<()> {
-    let flags = match how {
-        Unmount::Now => UnmountFlags::empty(),
-        Unmount::Lazy => UnmountFlags::DETACH,
-        Unmount::Abort => UnmountFlags::DETACH | UnmountFlags::FORCE,
-    };
-    Ok(rustix::mount::unmount(path, flags | UnmountFlags::NOFOLLOW)?)
+    Ok(rustix::mount::unmount(path, how.flags() | UnmountFlags::NOFOLLOW)?)
 }

@@ -38,6 +38,14 @@ pub fn mounts() -> io::Result<Vec<MountInfo>> {
     parse(&std::fs::read("/proc/thread-self/mountinfo")?)
 }
 
+/// All mounts of the mount namespace of another process; as [`mounts`].
+///
+/// # Errors
+/// As for [`mounts`]; `ENOENT` if there is no such process, `EACCES` if it is another user's.
+pub fn mounts_of(pid: i32) -> io::Result<Vec<MountInfo>> {
+    parse(&std::fs::read(format!("/proc/{pid}/mountinfo"))?)
+}
+
 /// The topmost mount whose mount point is exactly `path` (absolute, without symbolic links); `None` if nothing is
 /// mounted there.
 ///

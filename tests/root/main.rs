@@ -39,6 +39,7 @@ mod server_death;
 mod sys_mount;
 mod trace;
 mod union;
+mod unmount;
 mod witnesses;
 
 #[path = "../support"]

@@ -11,14 +11,13 @@ use super::server::{self, Part};
 use super::setup::Serving;
 use super::{Caller, Destination, Held};
 use crate::daemon::error::{Attempt, Failure};
-use crate::daemon::leftovers;
+use crate::daemon::mounted::{Mounted, is_view};
 use crate::daemon::target::Target;
 use crate::fuse::{self, Greeting};
-use crate::sys::fuse_connection::FuseConnection;
 use crate::sys::locked_mount::{MountClone, lock_flags};
 use crate::sys::mount::{self, Change, FuseOptions};
 use crate::sys::process::{self, Ended};
-use crate::sys::{fusermount, mountinfo};
+use crate::sys::{fusermount, mount_point, mountinfo};
 use crate::union::record::HeldOpen;
 use crate::view::build::ViewLower;
 use crate::view::spec::{IoChoice, UpperChoice};
@@ -187,12 +186,13 @@ impl Connecting<'_> {
                     failure
                 }
             })?;
-            let found = mountinfo::mount_at(path).attempt(|| "cannot read the mount table".to_owned())?;
-            let connection =
-                found.filter(leftovers::is_view).map(|m| FuseConnection::of_device(m.device).number());
-            let connection = connection
+            let attempt = || format!("cannot look at {}", path.display());
+            let found = mountinfo::mount_at(path).attempt(attempt)?.filter(is_view);
+            // Of the root of a FUSE mount that is only referred to the server is asked nothing.
+            let root = found.map(|_| mount_point::open_at(path)).transpose().attempt(attempt)?;
+            let root = root
                 .ok_or_else(|| Failure::new(format!("fusermount3 mounted nothing on {}", path.display())))?;
-            held.mounted = Some((path.clone(), connection));
+            held.mounted = Some(Mounted::new(path.clone(), root.as_fd(), None).attempt(attempt)?);
             return Ok(device);
         }
         let device = mount::open_fuse_device().map_err(|error| {

@@ -23,7 +23,7 @@ mod watch;
 use std::io;
 use std::num::NonZeroUsize;
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -31,6 +31,7 @@ use nix::sys::signal::Signal;
 use super::claim;
 use super::error::{Attempt, Failure};
 use super::leftovers;
+use super::mounted::{Mounted, Outcome};
 use super::pin::Pinned;
 use super::record::Record;
 use super::registry::{Claim, Registry};
@@ -177,10 +178,12 @@ struct Held {
     pinned: Option<Pinned>,
     /// What can be traced of the view.
     traced: Option<Traced>,
-    /// Where it will be mounted, and the mount while it has no place. A server must not have them: it would use its own view.
+    /// Where it will be mounted.
     target: Option<Target>,
+    /// The mount while it has no place. A server must not have it: it would use its own view.
     mount: Option<OwnedFd>,
-    mounted: Option<(PathBuf, u64)>,
+    /// Where it is mounted.
+    mounted: Option<Mounted>,
     /// Somebody may have seen the view, and written to it.
     shown: bool,
 }
@@ -199,14 +202,14 @@ impl Held {
         let (upper, pinned, mounted) = (self.upper.take(), self.pinned.take(), self.mounted.take());
         let shown = self.shown;
         let mut answer = Ok(());
+        if let (Some(mounted), Some(claim)) = (mounted, &self.claim) {
+            answer = take_away(&mounted, claim.registry());
+        }
         let mut note = |what: String, done: io::Result<()>| {
             if let (Err(error), true) = (&done, answer.is_ok()) {
                 answer = Err(Failure::of(&what, error));
             }
         };
-        if let Some((target, connection)) = mounted {
-            note(format!("cannot unmount {}", target.display()), take_away(&target, connection));
-        }
         if let Some(traced) = self.traced.take() {
             note("cannot write the trace of the view".to_owned(), traced.end(shown));
         }
@@ -228,14 +231,16 @@ impl Held {
     }
 }
 
-fn take_away(target: &Path, connection: u64) -> io::Result<()> {
-    if leftovers::view_at(target, connection)?.is_none() {
-        return Ok(());
-    }
-    match leftovers::unmount(target, Unmount::Now) {
-        Err(error) if error.raw_os_error() == Some(libc::EBUSY) => leftovers::unmount(target, Unmount::Lazy),
-        // Somebody was faster.
-        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(()),
-        answer => answer,
+/// Unmounts a view, also while it is used.
+fn take_away(mounted: &Mounted, registry: &Registry) -> Result<(), Failure> {
+    let attempt = || format!("cannot unmount {}", mounted.target().display());
+    let turn = registry.turn().attempt(attempt)?;
+    match mounted.unmount(Unmount::Lazy, &turn).attempt(attempt)? {
+        Outcome::Unmounted | Outcome::NotHere => Ok(()),
+        Outcome::Covered(path) => Err(Failure::new(format!(
+            "{}: something else is mounted over it on {}",
+            attempt(),
+            path.display()
+        ))),
     }
 }

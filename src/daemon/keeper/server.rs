@@ -15,10 +15,12 @@ use super::memory::Memory;
 use super::setup::Serving;
 use super::{Caller, Held};
 use crate::daemon::error::{Attempt, Failure};
-use crate::daemon::record::{Place, Record};
+use crate::daemon::mounted::Mounted;
+use crate::daemon::record::Record;
 use crate::daemon::registry::State;
 use crate::daemon::trace::Recording;
 use crate::fuse::{self, Greeting, Session, Uses};
+use crate::sys::mount_point::MountPoint;
 use crate::sys::process::{self, Fork};
 use crate::sys::signals::wait_readable;
 use crate::sys::{memory, socket};
@@ -74,7 +76,7 @@ pub(super) fn start(
             drop(here);
             let link = Arc::new(Link::new(there));
             // Whoever has the mount keeps the view alive.
-            drop((held.mount.take(), held.target.take()));
+            drop(held.mount.take());
             if let Err(error) = caller.leave() {
                 link.tell(&Word::Failed(Failure::of("cannot leave the caller of the view", &error)), None);
                 process::end_now(1);
@@ -194,9 +196,9 @@ impl Part<'_> {
             }
         };
         // Of a mount that was not made its connection tells.
-        if let Place::Mounted { target, connection } = &record.place {
-            held.mounted = Some((target.clone(), *connection));
-        }
+        let before = held.mounted.take().and_then(Mounted::into_point);
+        let point = before.or_else(|| held.target.take().map(|target| MountPoint::new(target.directory)));
+        held.mounted = Mounted::of_record(&record, point);
         held.shown |= record.usable;
         if let Some(traced) = &mut held.traced {
             traced.go_on(&record, &self.serving.spec.lock);

@@ -1,6 +1,5 @@
 //! Setting a view up: everything that it needs, in an order in which nothing is lost.
 
-use std::fs::File;
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::SystemTime;
@@ -11,15 +10,15 @@ use super::{Caller, Destination, Dirs, Held, ServeOptions};
 use super::{earlier, server};
 use crate::daemon::error::{Attempt, Failure};
 use crate::daemon::hidden;
+use crate::daemon::mounted::Mounted;
 use crate::daemon::pin::{self, Pinned};
 use crate::daemon::record::{self, ClosureRecord, ExtraRootRecord, Place, Record, UpperRecord};
-use crate::daemon::registry::Registry;
+use crate::daemon::registry::{Registry, Turn};
 use crate::daemon::target::{Target, refuse_view};
 use crate::daemon::trace::Traced;
 use crate::lock::{Digest, EnvLock};
-use crate::sys::fuse_connection::FuseConnection;
 use crate::sys::signals::Signals;
-use crate::sys::{memory, mount, mount_id, socket};
+use crate::sys::{memory, mount, socket};
 use crate::view::build;
 use crate::view::open_read_only;
 use crate::view::spec::{UpperChoice, ViewSpec};
@@ -70,21 +69,20 @@ impl Serving<'_> {
         held.shown = held.mount.is_none();
         let mount = held.mount.take();
         if let (Some(mount), Some(Target { path, directory })) = (&mount, held.target.take()) {
-            let connection = FuseConnection::of_mount(mount.as_fd())
-                .attempt(|| "cannot ask the mount".to_owned())?
-                .number();
-            record.place = Place::Mounted { target: path.clone(), connection };
-            record.mount_id =
-                mount_id::of_mount(mount.as_fd()).attempt(|| "cannot ask the mount".to_owned())?;
+            let mounted = Mounted::new(path.clone(), mount.as_fd(), Some(directory))
+                .attempt(|| "cannot ask the mount".to_owned())?;
+            mounted.note_in(&mut record);
             held.publish(&record)?;
             let turn = self.turn(&path)?;
             held.shown = true;
-            mount::attach(mount.as_fd(), directory.as_fd())
-                .attempt(|| format!("cannot mount the view on {}", path.display()))?;
+            if let Some(point) = mounted.point() {
+                mount::attach(mount.as_fd(), point.as_fd())
+                    .attempt(|| format!("cannot mount the view on {}", path.display()))?;
+            }
             drop(turn);
-            held.mounted = Some((path, connection));
-        } else if let Some((target, connection)) = &held.mounted {
-            record.place = Place::Mounted { target: target.clone(), connection: *connection };
+            held.mounted = Some(mounted);
+        } else if let Some(mounted) = &held.mounted {
+            mounted.note_in(&mut record);
         }
         record.usable = true;
         held.publish(&record)?;
@@ -115,8 +113,8 @@ impl Serving<'_> {
     }
 
     /// The right to mount on `path`, where no view is: until the answer is dropped nobody else mounts one there.
-    pub(super) fn turn(&self, path: &Path) -> Result<File, Failure> {
-        let turn = self.registry.mounting().attempt(|| format!("cannot mount on {}", path.display()))?;
+    pub(super) fn turn(&self, path: &Path) -> Result<Turn, Failure> {
+        let turn = self.registry.turn().attempt(|| format!("cannot mount on {}", path.display()))?;
         refuse_view(path)?;
         Ok(turn)
     }
@@ -183,6 +181,8 @@ impl Serving<'_> {
             since: since.as_secs(),
             place,
             mount_id: None,
+            mount_in_mountinfo: None,
+            mount_point_fd: None,
             lock_file: self.spec.lock_file.clone(),
             // The closure that is shown was verified to be this one.
             closure: ClosureRecord {

@@ -199,8 +199,8 @@ impl Serving<'_> {
         namespace: Option<u64>,
         server: &OwnedFd,
     ) -> Result<(), Failure> {
-        if let Some((target, connection)) = held.mounted.take() {
-            take_away(&target, connection).attempt(|| format!("cannot unmount {}", target.display()))?;
+        if let Some(mounted) = held.mounted.take() {
+            take_away(&mounted, self.registry)?;
         }
         // Usually the command has ended, and the view with it: then there is nobody to look for.
         let over = |patience| closed(server, patience).attempt(|| "cannot wait".to_owned());
