@@ -71,6 +71,13 @@ struct Entry {
     prefix: String,
 }
 
+impl Facts {
+    /// Of each entry of the search path, whether something is there; nothing is for Nix's URLs.
+    pub(super) fn search_path_is_there(&self) -> impl Iterator<Item = bool> {
+        self.path.iter().map(|entry| Path::new(&entry.path).symlink_metadata().is_ok())
+    }
+}
+
 /// Asks Nix for [`Facts`].
 const FACTS: &str = "{ version = builtins.nixVersion; system = builtins.currentSystem; \
                      store = builtins.storeDir; path = builtins.nixPath; }";

@@ -3,7 +3,8 @@
 //! The digest is SHA-256 over length-prefixed fields ([`super::digest::Fields`]): the text `nixview inputs 1`, then for
 //! each file or link, sorted by its path relative to the base (component by component, bytewise): that path, one of
 //! `file`, `executable`, `link`, and the SHA-256 of the contents or the link's target. Directories count through what is
-//! in them. Sockets, devices and FIFOs are no inputs.
+//! in them. Sockets, devices and FIFOs are no inputs. Which names there are at all counts beside it
+//! ([`super::surroundings`]).
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -17,6 +18,7 @@ use std::process::{Command, Stdio};
 use super::digest::{Digest, Fields};
 use super::error::LockError;
 use super::source::{Inputs, InputsFrom};
+use super::surroundings::Surroundings;
 
 /// The most files that are hashed; a folder with more is not remembered.
 pub const MAX_FILES: usize = 20_000;
@@ -29,7 +31,12 @@ pub const MAX_BYTES: u64 = 512 << 20;
 pub(super) struct InputTree {
     base: PathBuf,
     paths: Vec<PathBuf>,
+    /// Directories that are inputs with all that is in them, which may be nothing.
+    directories: Vec<PathBuf>,
     from: InputsFrom,
+    /// The folder, or what is declared.
+    tops: Vec<PathBuf>,
+    without: Option<PathBuf>,
 }
 
 /// Why the inputs of an expression are not known.
@@ -50,7 +57,15 @@ impl InputTree {
         let file = real_folder(file)?;
         let folder = file.parent().unwrap_or(Path::new("/")).to_owned();
         let without = without.map(real_folder).transpose()?;
-        let mut found = Walk { paths: BTreeMap::new(), without };
+        let mut found = Walk { paths: BTreeMap::new(), directories: Vec::new(), without };
+        let tree = |base: PathBuf, from, tops: Vec<PathBuf>| Self {
+            base,
+            paths: Vec::new(),
+            directories: Vec::new(),
+            from,
+            tops,
+            without: None,
+        };
         let tree = if declared.is_empty() {
             match tracked(&folder) {
                 Some(paths) => {
@@ -58,11 +73,11 @@ impl InputTree {
                     for path in paths {
                         found.one(&folder, &folder.join(path))?;
                     }
-                    Self { base: folder, paths: Vec::new(), from: InputsFrom::Git }
+                    tree(folder.clone(), InputsFrom::Git, vec![folder])
                 }
                 None => {
                     found.all(&folder, &folder)?;
-                    Self { base: folder, paths: Vec::new(), from: InputsFrom::Folder }
+                    tree(folder.clone(), InputsFrom::Folder, vec![folder])
                 }
             }
         } else {
@@ -75,7 +90,7 @@ impl InputTree {
             for path in &all {
                 found.all(&base, path)?;
             }
-            Self { base, paths: Vec::new(), from: InputsFrom::Declared }
+            tree(base, InputsFrom::Declared, all)
         };
         Ok(found.finish(tree))
     }
@@ -85,9 +100,16 @@ impl InputTree {
         if !dir.is_dir() {
             return Ok(None);
         }
-        let mut found = Walk { paths: BTreeMap::new(), without: None };
+        let mut found = Walk { paths: BTreeMap::new(), directories: Vec::new(), without: None };
         found.all(dir, dir)?;
-        let tree = Self { base: dir.to_owned(), paths: Vec::new(), from: InputsFrom::Folder };
+        let tree = Self {
+            base: dir.to_owned(),
+            paths: Vec::new(),
+            directories: Vec::new(),
+            from: InputsFrom::Folder,
+            tops: vec![dir.to_owned()],
+            without: None,
+        };
         Ok(Some(found.finish(tree)))
     }
 
@@ -131,6 +153,9 @@ impl InputTree {
     pub(super) fn copy(&self, parent: &Path) -> io::Result<Self> {
         let base = parent.join(self.base_name());
         fs::create_dir_all(&base)?;
+        for directory in &self.directories {
+            fs::create_dir_all(base.join(directory))?;
+        }
         for path in &self.paths {
             let (from, to) = (self.base.join(path), base.join(path));
             if let Some(dir) = to.parent() {
@@ -148,6 +173,16 @@ impl InputTree {
         Ok(Self { base, ..self.clone() })
     }
 
+    /// What may be seen beside their contents.
+    pub(super) fn surroundings(&self) -> Surroundings<'_> {
+        Surroundings {
+            base: &self.base,
+            tops: &self.tops,
+            inputs: &self.paths,
+            without: self.without.as_deref(),
+        }
+    }
+
     /// The directory that holds them.
     pub(super) fn base(&self) -> &Path {
         &self.base
@@ -157,6 +192,7 @@ impl InputTree {
 /// Collects files with their sizes.
 struct Walk {
     paths: BTreeMap<PathBuf, u64>,
+    directories: Vec<PathBuf>,
     without: Option<PathBuf>,
 }
 
@@ -166,7 +202,8 @@ impl Walk {
         if self.paths.len() > MAX_FILES || self.paths.values().sum::<u64>() > MAX_BYTES {
             return Err(TooMany);
         }
-        Ok(InputTree { paths: self.paths.into_keys().collect(), ..tree })
+        let Self { paths, directories, without } = self;
+        Ok(InputTree { paths: paths.into_keys().collect(), directories, without, ..tree })
     }
 
     /// Adds a file or link below `base`; what is missing (tracked, but removed) or is neither is none.
@@ -197,6 +234,9 @@ impl Walk {
             if !fs::symlink_metadata(&path).map_err(failed)?.is_dir() {
                 self.one(base, &path)?;
             } else if path.file_name() != Some(OsStr::new(".git")) {
+                if let Ok(relative) = path.strip_prefix(base) {
+                    self.directories.push(relative.to_owned());
+                }
                 for entry in fs::read_dir(&path).map_err(failed)? {
                     open.push(entry.map_err(failed)?.path());
                 }
@@ -385,6 +425,7 @@ mod tests {
         let run = write(dir.path(), "e/x/run", "2");
         fs::set_permissions(&run, fs::Permissions::from_mode(0o555)).unwrap();
         symlink("/etc/passwd", dir.path().join("e/x/link")).unwrap();
+        fs::create_dir_all(dir.path().join("e/empty/below")).unwrap();
         let tree = find(&file, &[]);
         let copy = tree.copy(&dir.path().join("copy")).unwrap();
         assert_eq!(copy.hash().unwrap(), tree.hash().unwrap());
@@ -392,5 +433,6 @@ mod tests {
         let mut walked = find(&copy.base().join("shell.nix"), &[]);
         walked.from = tree.from;
         assert_eq!(walked.paths, tree.paths);
+        assert!(copy.base().join("empty/below").is_dir(), "what lists the folder sees the same");
     }
 }

@@ -20,6 +20,7 @@ mod pinned;
 mod remember;
 pub mod source;
 mod starts;
+mod surroundings;
 mod verify;
 
 pub use digest::Digest;

@@ -3,8 +3,9 @@
 //! The rule: a result is remembered only if evaluating *a copy of the inputs that has nothing else*, in Nix's restricted
 //! mode and with only those search path entries that lie in the store, gives the very same derivations. That the copy is
 //! enough proves that nothing else was read: no file outside, none that git does not track, no network, no environment
-//! variable. Everything that is left is in the key; where something of it is not known (too many files, a search path
-//! entry that can change), or the copy gives something else, the next lock evaluates again and says why.
+//! variable. Everything that is left is in the key, also what was not there and the names of all that was
+//! ([`super::surroundings`]); where something of it is not known (too many files, a search path entry that can change, a
+//! question for a file that may be anywhere), or the copy gives something else, the next lock evaluates again and says why.
 //!
 //! What the rule cannot see: `builtins.currentTime` where both evaluations fall into the same second, and a `getEnv`
 //! whose variable is unset now and set later (those that Nix and Nixpkgs read are in the key).
@@ -20,6 +21,7 @@ use super::inputs::InputTree;
 use super::make::Evaluation;
 use super::memory::Memory;
 use super::source::{Inputs, SearchPathEntry};
+use super::surroundings;
 
 /// An expression to evaluate or to remember.
 pub(super) struct Remembering<'a> {
@@ -138,7 +140,13 @@ impl Remembering<'_> {
     ) -> Result<Result<Digest, String>, LockError> {
         use std::os::unix::ffi::OsStrExt;
         let location = self.evaluator.location;
-        let mut key = Fields::new("nixview expression 1");
+        let mut key = Fields::new("nixview expression 2");
+        if self.expression.arguments.iter().flat_map(Argument::words).any(|word| surroundings::asks(&word)) {
+            return Ok(Err("its arguments ask whether files exist".to_owned()));
+        }
+        if let Err(why) = add_surroundings(tree, &mut key) {
+            return Ok(Err(why));
+        }
         key.add(location.dir.as_str().as_bytes());
         key.add(location.real.as_os_str().as_bytes());
         key.add(facts.version.as_bytes());
@@ -159,6 +167,10 @@ impl Remembering<'_> {
             key.add(entry.prefix.as_bytes());
             key.add(entry.path.as_deref().unwrap_or_default().as_bytes());
         }
+        // One that is not there is passed over.
+        for is_there in facts.search_path_is_there() {
+            key.add(&[u8::from(is_there)]);
+        }
         key.add(b"environment");
         let environment = deciding(self.environment);
         for (name, value) in &environment {
@@ -169,12 +181,29 @@ impl Remembering<'_> {
             key.add(b"configuration");
             match InputTree::folder(&dir)? {
                 None => {}
-                Some(Ok(tree)) => key.add(tree.hash()?.digest.as_bytes()),
+                Some(Ok(tree)) => {
+                    key.add(tree.hash()?.digest.as_bytes());
+                    if let Err(why) = add_surroundings(&tree, &mut key) {
+                        return Ok(Err(why));
+                    }
+                }
                 Some(Err(_)) => return Ok(Err(format!("{} has too many files", dir.display()))),
             }
         }
         Ok(Ok(key.finish()))
     }
+}
+
+/// Adds what may be seen beside the contents of inputs, or says why that is not known.
+fn add_surroundings(tree: &InputTree, key: &mut Fields) -> Result<(), String> {
+    use std::os::unix::ffi::OsStrExt;
+    let surroundings = tree.surroundings();
+    key.add(b"surroundings");
+    key.add(surroundings.digest()?.as_bytes());
+    for place in surroundings.empty_places()? {
+        key.add(place.as_os_str().as_bytes());
+    }
+    Ok(())
 }
 
 /// Where Nixpkgs looks for its configuration and overlays.

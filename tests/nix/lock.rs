@@ -234,6 +234,7 @@ fn in_a_work_tree_what_git_tracks_decides() {
     is(&scene.lock(&[plain]), "evaluated");
     assert_eq!(scene.locked()["source"]["inputs"]["from"], "git");
     scene.write("project/untracked", "x");
+    is(&scene.lock(&[plain]), "evaluated");
     is(&scene.lock(&[plain]), "unchanged");
     scene.write("project/data.txt", "uncommitted");
     is(&scene.lock(&[plain]), "evaluated");
@@ -243,6 +244,92 @@ fn in_a_work_tree_what_git_tracks_decides() {
     scene.git(&["add", "extra.nix"]);
     is(&scene.lock(&["project/shell.nix#imported"]), "evaluated");
     is(&scene.lock(&["project/shell.nix#imported"]), "unchanged");
+}
+
+/// What is absent, and what is listed, decides too: after each change the lock has what Nix evaluates to now.
+#[test]
+#[ignore = "needs Nix"]
+fn what_was_absent_and_what_is_listed_decides() {
+    let Some(scene) = Scene::new() else { return };
+    let has_git = Command::new("git").arg("--version").output().is_ok();
+    if !has_git {
+        println!("skipped: there is no git (the part in a work tree)");
+    }
+    let make = |text: &str| {
+        format!(
+            "derivation {{ name = \"e\"; system = builtins.currentSystem; builder = \"/bin/sh\";
+               args = [ \"-c\" \": > $out\" ]; text = {text}; }}"
+        )
+    };
+    let expressions = [
+        ("local", "if builtins.pathExists ./local.nix then import ./local.nix else \"none\""),
+        ("listed", "builtins.toJSON (builtins.readDir ./.)"),
+        ("below", "builtins.toJSON (builtins.readDir ./sub)"),
+        ("copied", "\"${./.}\""),
+        ("above", "if builtins.pathExists ../above.nix then \"there\" else \"none\""),
+        ("computed", "if builtins.pathExists (./. + \"/../above.nix\") then \"there\" else \"none\""),
+        ("filtered", "\"${builtins.path { path = ./sub; name = \"x\"; filter = _: _: true; }}\""),
+    ];
+    for work_tree in [false, true] {
+        if work_tree && !has_git {
+            continue;
+        }
+        for (name, text) in expressions {
+            let dir = format!("project/{name}{}", u8::from(work_tree));
+            std::fs::create_dir_all(scene.at(&format!("{dir}/env/sub"))).unwrap();
+            let file = format!("{dir}/env/default.nix");
+            scene.write(&file, &make(text));
+            scene.write(&format!("{dir}/env/sub/a"), "");
+            if work_tree {
+                for arguments in [&["init", "-q"][..], &["add", "-A"]] {
+                    let git =
+                        scene.command("git").arg("-C").arg(scene.at(&dir)).args(arguments).output().unwrap();
+                    assert!(git.status.success());
+                }
+            }
+            let same = |what: &str| {
+                // Nothing need be built for this mode.
+                let locked = scene.run(&["--mode", "build", &file], &[]);
+                assert!(locked.status.success(), "{}", String::from_utf8(locked.stderr).unwrap());
+                let evaluated = scene.nix("nix-instantiate", &[&file]);
+                let locked = scene.locked()["roots"][0]["path"].clone();
+                assert_eq!(locked, evaluated[0].as_str(), "{name} in a work tree ({work_tree}): {what}");
+            };
+            same("at first");
+            if matches!(name, "local" | "listed" | "below" | "above" | "filtered") {
+                let again = scene.run(&["--mode", "build", &file], &[]);
+                let report: Value = serde_json::from_slice(&again.stdout).unwrap();
+                assert_eq!(report["evaluation"], "unchanged", "{}", String::from_utf8(again.stderr).unwrap());
+            }
+            scene.write(&format!("{dir}/env/local.nix"), "\"local\"");
+            same("a file appears");
+            scene.write(&format!("{dir}/env/local.nix"), "\"other\"");
+            same("it is changed");
+            scene.write(&format!("{dir}/env/sub/b"), "");
+            same("a file below");
+            std::fs::create_dir(scene.at(&format!("{dir}/env/sub/empty"))).unwrap();
+            same("an empty directory");
+            scene.write(&format!("{dir}/above.nix"), "");
+            same("a file above");
+            std::fs::remove_file(scene.at(&format!("{dir}/above.nix"))).unwrap();
+            std::fs::remove_file(scene.at(&format!("{dir}/env/local.nix"))).unwrap();
+            std::fs::remove_dir(scene.at(&format!("{dir}/env/sub/empty"))).unwrap();
+            same("all as at first");
+        }
+    }
+    // An entry of the search path that was not there is passed over.
+    scene.write("lib.nix", "\"first\"");
+    let lib = scene.nix("nix-store", &["--add", "lib.nix"]).remove(0);
+    let entry = format!("lib={}{lib}", scene.at("root").display());
+    std::fs::create_dir(scene.at("other")).unwrap();
+    scene.write("other/shell.nix", EXPRESSION);
+    scene.write("other/data.txt", "data");
+    let searched = ["other/shell.nix#searched", "-I", "lib=early.nix", "-I", &entry];
+    scene.lock(&searched);
+    let before = scene.locked();
+    scene.write("early.nix", "\"second\"");
+    scene.lock(&searched);
+    assert_ne!(scene.locked()["roots"], before["roots"]);
 }
 
 #[test]
