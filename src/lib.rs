@@ -26,6 +26,7 @@ pub mod fuse;
 pub mod json;
 pub mod layer;
 pub mod lock;
+pub mod printable;
 pub mod store;
 pub mod sys;
 pub mod telemetry;

@@ -17,6 +17,8 @@ mod place;
 use std::io::Write;
 use std::process::ExitCode;
 
+use nixview::printable::printable;
+
 /// What `--help` says.
 const HELP: &str = "\
 Gives a container a view of an environment at /nix, and ends it with the container.
@@ -61,7 +63,7 @@ fn main() -> ExitCode {
 
 /// Says something to whoever runs the hook; runtimes show it when the hook fails, or log it.
 fn tell(lines: &[String]) {
-    let text: String = lines.iter().map(|line| format!("nixview-oci-hook: {line}\n")).collect();
+    let text: String = lines.iter().map(|line| format!("nixview-oci-hook: {}\n", printable(line))).collect();
     // There is nobody else to be told that nobody listens.
     drop(std::io::stderr().write_all(text.as_bytes()));
 }

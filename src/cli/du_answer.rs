@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::du_duplicates::DuplicatesAnswer;
 use super::output::{Output, size};
 use super::{CliError, du_duplicates};
+use crate::printable::printable;
 use crate::usage::account::{Common, Cost, Cumulative, Sizes};
 use crate::usage::measure::Measure;
 use crate::view::upper_dir::Usage;
@@ -395,7 +396,7 @@ pub fn is_table(text: &[u8]) -> bool {
         || is(text, du_duplicates::GROUPS)
 }
 
-/// A table as CSV, with lower-case names of columns.
+/// A table as CSV, with lower-case names of columns. Cells are [`printable`].
 ///
 /// # Errors
 /// If it cannot be written.
@@ -403,7 +404,8 @@ pub(super) fn table_csv<const N: usize>(header: [&str; N], rows: &[[String; N]])
     let mut writer = csv::Writer::from_writer(Vec::new());
     writer.write_record(header.map(str::to_lowercase))?;
     for row in rows {
-        writer.write_record(row)?;
+        let cells: Vec<_> = row.iter().map(|cell| printable(cell)).collect();
+        writer.write_record(cells.iter().map(|cell| cell.as_bytes()))?;
     }
     writer.into_inner().map_err(|error| io::Error::other(error.to_string()))
 }

@@ -43,7 +43,7 @@ pub fn write(
     if let Some(path) = &args.html {
         let html = page(&data, &Head { when: when()?, no_layers: no_layers.clone() });
         match file {
-            None => context.output.write(|out| out.write_all(html.as_bytes()))?,
+            None => context.output.data(html.as_bytes())?,
             Some(file) => {
                 file.write(html.as_bytes())?;
                 context.output.note(&format!(

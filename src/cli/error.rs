@@ -5,13 +5,17 @@ use std::fmt;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use crate::printable::printable;
+
 /// A failure as the command line tells it: what, why, and what to do.
 ///
-/// Printed as `nixview: what: why: deeper why`, then `hint: …`, a line each hint.
+/// Printed as `nixview: what: why: deeper why`, then lines of another program, indented, and `hint: …`, a line each hint.
+/// All of it is escaped as [`printable`] does.
 #[derive(Debug)]
 pub struct CliError {
     what: String,
     source: Option<Box<dyn Error + Send + Sync>>,
+    details: Vec<String>,
     hints: Vec<String>,
     code: u8,
 }
@@ -20,7 +24,7 @@ impl CliError {
     /// A failure without a deeper reason.
     #[must_use]
     pub fn new(what: impl Into<String>) -> Self {
-        Self { what: what.into(), source: None, hints: Vec::new(), code: 1 }
+        Self { what: what.into(), source: None, details: Vec::new(), hints: Vec::new(), code: 1 }
     }
 
     /// A wrong usage that clap cannot see; exit code 2.
@@ -29,10 +33,24 @@ impl CliError {
         Self { code: 2, ..Self::new(what) }
     }
 
+    /// Adds lines that another program printed.
+    #[must_use]
+    pub fn details<'l>(mut self, lines: impl IntoIterator<Item = &'l str>) -> Self {
+        self.details.extend(lines.into_iter().map(str::to_owned));
+        self
+    }
+
     /// Adds what can be done about it.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hints.push(hint.into());
+        self
+    }
+
+    /// Adds the deeper reason.
+    #[must_use]
+    pub fn because(mut self, reason: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        self.source = Some(reason.into());
         self
     }
 
@@ -71,8 +89,9 @@ impl CliError {
             }
             cause = error.source();
         }
-        let mut lines = vec![format!("nixview: {text}")];
-        lines.extend(self.hints.iter().map(|hint| format!("hint: {hint}")));
+        let mut lines = vec![format!("nixview: {}", printable(&text))];
+        lines.extend(self.details.iter().map(|line| format!("  {}", printable(line))));
+        lines.extend(self.hints.iter().map(|hint| format!("hint: {}", printable(hint))));
         lines
     }
 
@@ -137,7 +156,7 @@ impl<T, E: Into<Box<dyn Error + Send + Sync>>> Context<T> for Result<T, E> {
     }
 
     fn with_context(self, what: impl FnOnce() -> String) -> Result<T, CliError> {
-        self.map_err(|error| CliError { source: Some(error.into()), ..CliError::new(what()) })
+        self.map_err(|error| CliError::new(what()).because(error))
     }
 }
 

@@ -1,13 +1,43 @@
 //! The log on standard error.
 
+use std::io::{self, Write};
+
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, fmt};
 
+use crate::printable::Printable;
+
 /// The variable that decides what is logged, in the syntax of `tracing_subscriber::filter::Targets`.
 const VARIABLE: &str = "NIXVIEW_LOG";
+
+/// The writer of one event: a line of printable text.
+struct Line {
+    /// Leaves the colours of the log. The log itself escapes ESC in what it is told.
+    colours: bool,
+}
+
+impl Write for Line {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let lines = bytes.strip_suffix(b"\n").unwrap_or(bytes).split(|byte| *byte == b'\n');
+        let text = lines.collect::<Vec<_>>().join(&b"\\n"[..]);
+        let mut line = Vec::with_capacity(text.len() + 1);
+        if self.colours {
+            Printable::with_colours(&mut line).write_all(&text)?;
+        } else {
+            Printable::new(&mut line).write_all(&text)?;
+        }
+        line.push(b'\n');
+        io::stderr().write_all(&line)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
 
 /// Starts logging: warnings, or more with each `-v`, or what `NIXVIEW_LOG` says.
 pub(super) fn start(verbose: u8) {
@@ -27,7 +57,7 @@ pub(super) fn start(verbose: u8) {
         anstream::AutoStream::choice(&std::io::stderr()),
         anstream::ColorChoice::Always | anstream::ColorChoice::AlwaysAnsi
     );
-    let lines = fmt::layer().with_writer(std::io::stderr).with_ansi(colours);
+    let lines = fmt::layer().with_writer(move || Line { colours }).with_ansi(colours);
     let lines = if verbose == 0 { lines.without_time().with_target(false).boxed() } else { lines.boxed() };
     let started = tracing_subscriber::registry().with(lines.with_filter(filter)).try_init();
     if let Err(error) = started {

@@ -41,6 +41,8 @@ pub use error::{CliError, Context as ErrorContext};
 pub use output::Output;
 pub use state::{StateArgs, StateDirs};
 
+use crate::printable::printable;
+
 /// What `nixview` was asked.
 #[derive(Debug, Parser)]
 #[command(
@@ -80,7 +82,7 @@ pub struct Context {
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => return usage(&error),
+        Err(error) => return usage(error),
     };
     log::start(cli.verbose);
     let answer = StateDirs::from_args(&cli.state)
@@ -98,7 +100,12 @@ pub fn definition() -> clap::Command {
 }
 
 /// Prints help or what was wrong with the usage; 0 for help that was asked for, else 2.
-fn usage(error: &clap::Error) -> ExitCode {
+///
+/// The message repeats arguments, so that it is made again of printable ones.
+fn usage(error: clap::Error) -> ExitCode {
+    let shown = std::env::args_os().map(|argument| printable(&argument.display().to_string()).into_owned());
+    let error =
+        Cli::try_parse_from(shown).err().filter(|again| again.kind() == error.kind()).unwrap_or(error);
     match error.print() {
         Ok(()) if error.exit_code() == 0 => ExitCode::SUCCESS,
         Err(broken) if broken.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,

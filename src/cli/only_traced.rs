@@ -121,7 +121,7 @@ pub fn propose(
     let printed = destination.is_none();
     let written = match destination {
         Some(destination) => destination.update(text.as_bytes())?,
-        None => context.output.write(|out| out.write_all(text.as_bytes())).map(|()| true)?,
+        None => context.output.json_text(&text).map(|()| true)?,
     };
     let kept = Kept::of((!printed).then_some(output), &small, &known)?;
     kept.map(|kept| (kept, written)).ok_or_else(|| CliError::new("the new lock keeps everything"))

@@ -8,10 +8,12 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
 use super::error::{CliError, Context, OUTPUT};
+use crate::printable::{self, Printable, printable};
 use crate::view::upper_dir::{Limit, Usage};
 
 /// Where a command's answer goes.
 ///
+/// All of it may have names in it that others chose: what steers a terminal is escaped, as [`printable`](crate::printable) says.
 /// Colours only on a terminal and without `NO_COLOR`; progress only when standard error is a terminal.
 #[derive(Debug, Default)]
 pub struct Output {
@@ -25,13 +27,31 @@ impl Output {
         Self { progress: io::stderr().is_terminal() }
     }
 
-    /// Writes to standard output, buffered; ANSI styles are removed where they do not belong.
+    /// Writes lines to standard output, buffered. Names in them have to be [`printable`], so that they are of one line.
     ///
     /// # Errors
     /// If it cannot be written.
     pub fn write(&self, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), CliError> {
-        let mut buffer = io::BufWriter::new(anstream::stdout().lock());
+        let mut buffer = io::BufWriter::new(Printable::new(io::stdout().lock()));
         fill(&mut buffer).and_then(|()| buffer.flush()).context(OUTPUT)
+    }
+
+    /// Writes bytes to standard output as they are: what is no text for people.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn data(&self, bytes: &[u8]) -> Result<(), CliError> {
+        let mut out = io::stdout().lock();
+        out.write_all(bytes).and_then(|()| out.flush()).context(OUTPUT)
+    }
+
+    /// Writes a JSON text of an exact form to standard output: with other escapes only on a terminal.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn json_text(&self, text: &str) -> Result<(), CliError> {
+        let shown = if io::stdout().is_terminal() { printable::json(text) } else { text.into() };
+        self.data(shown.as_bytes())
     }
 
     /// One line.
@@ -39,7 +59,7 @@ impl Output {
     /// # Errors
     /// If it cannot be written.
     pub fn line(&self, text: &str) -> Result<(), CliError> {
-        self.write(|out| writeln!(out, "{text}"))
+        self.write(|out| writeln!(out, "{}", printable(text)))
     }
 
     /// A value as JSON, indented by two spaces.
@@ -48,7 +68,7 @@ impl Output {
     /// If it cannot be written.
     pub fn json(&self, value: &impl Serialize) -> Result<(), CliError> {
         let text = serde_json::to_string_pretty(value).context("cannot write the answer as JSON")?;
-        self.line(&text)
+        self.data(format!("{}\n", printable::json(&text)).as_bytes())
     }
 
     /// Rows in aligned columns under a header; nothing at all if there are no rows.
@@ -63,7 +83,8 @@ impl Output {
             let mut table = tabwriter::TabWriter::new(out).padding(2);
             writeln!(table, "{}", header.join("\t"))?;
             for row in rows {
-                writeln!(table, "{}", row.join("\t"))?;
+                let cells: Vec<_> = row.iter().map(|cell| printable(cell)).collect();
+                writeln!(table, "{}", cells.join("\t"))?;
             }
             table.flush()
         })
@@ -71,7 +92,7 @@ impl Output {
 
     /// A line of news on standard error, for what is not part of the answer.
     pub fn note(&self, text: &str) {
-        if let Err(error) = writeln!(anstream::stderr(), "{text}") {
+        if let Err(error) = writeln!(io::stderr(), "{}", printable(text)) {
             tracing::debug!(%error, "standard error is closed");
         }
     }

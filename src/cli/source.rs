@@ -162,8 +162,14 @@ impl SourceArgs {
             LockError::StoreDir { .. } => Some("nix-instantiate works for another store: see NIX_STORE_DIR"),
             _ => None,
         };
-        let told = Err::<(), _>(error).context(what).err();
-        let told = told.unwrap_or_else(|| CliError::new(what));
+        let told = match &error {
+            LockError::Program { program, problem } => {
+                let mut lines = problem.lines();
+                let first = lines.next().unwrap_or_default();
+                CliError::new(format!("{what}: {program} {first}")).details(lines)
+            }
+            _ => CliError::new(what).because(error),
+        };
         match hint {
             Some(hint) => told.hint(hint),
             None => told,

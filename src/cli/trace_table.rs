@@ -121,13 +121,15 @@ impl TraceAnswer {
         let most = top.unwrap_or(CUTS_SHOWN);
         let used: Vec<&OfPath> = self.paths.iter().filter(|path| path.touched).collect();
         if show != Show::Unused && !used.is_empty() {
-            output.line("\nUsed:")?;
+            output.line("")?;
+            output.line("Used:")?;
             let rows: Vec<_> = used.into_iter().map(|path| row(path, &bytes)).collect();
             output.table(PATHS, &rows)?;
         }
         let unused: Vec<&OfPath> = self.paths.iter().filter(|path| !path.touched).collect();
         if show != Show::Used && !unused.is_empty() {
-            output.line("\nNever used, and why it is there:")?;
+            output.line("")?;
+            output.line("Never used, and why it is there:")?;
             let rows: Vec<_> = unused
                 .into_iter()
                 .map(|path| {
@@ -138,7 +140,8 @@ impl TraceAnswer {
             output.table(["PATH", "ALLOCATED", "NAR", "WHY"], &rows)?;
         }
         if show != Show::Used && !self.cuts.is_empty() {
-            output.line("\nWhere to cut, so that nothing goes that was used:")?;
+            output.line("")?;
+            output.line("Where to cut, so that nothing goes that was used:")?;
             let rows: Vec<_> = self
                 .cuts
                 .iter()

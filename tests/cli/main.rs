@@ -13,6 +13,7 @@ mod cdi;
 mod changes;
 mod duplicates;
 mod export;
+mod hostile_names;
 mod layers;
 mod lock;
 mod outputs;
@@ -22,6 +23,7 @@ mod traces;
 #[path = "../support"]
 mod support {
     pub(crate) mod changed;
+    pub(crate) mod hostile;
     pub(crate) mod scene;
     pub(crate) mod union_support;
 }

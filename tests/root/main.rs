@@ -19,6 +19,7 @@ mod disk;
 mod endurance;
 mod export;
 mod fuse;
+mod hostile_names;
 mod inode_numbers;
 mod kill;
 mod kill_everywhere;
@@ -48,6 +49,7 @@ mod support {
     pub(crate) mod endurance;
     pub(crate) mod fuse_tree;
     pub(crate) mod history;
+    pub(crate) mod hostile;
     pub(crate) mod layer_suite;
     pub(crate) mod scene;
     pub(crate) mod server_death;

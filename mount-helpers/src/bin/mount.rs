@@ -5,6 +5,7 @@ use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
+use nixview::printable::printable;
 use nixview_helpers::mount::{MountCall, Problem, UmountCall};
 
 const MOUNT_USAGE: &str = "usage: mount -t nixview LOCK DIR [-o OPTIONS]
@@ -30,7 +31,7 @@ fn main() -> ExitCode {
     match answer {
         Err(problem) => {
             let code = tell(&name, &problem);
-            say(usage);
+            usage.lines().for_each(say);
             code
         }
         Ok((_, Err(problem))) => tell(&name, &problem),
@@ -58,5 +59,5 @@ fn tell(name: &str, problem: &Problem) -> ExitCode {
 
 /// Says something to people; if nobody can be told, the exit code still is.
 fn say(text: &str) {
-    drop(writeln!(std::io::stderr(), "{text}"));
+    drop(writeln!(std::io::stderr(), "{}", printable(text)));
 }

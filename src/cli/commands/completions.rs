@@ -25,6 +25,6 @@ pub struct Args {
 pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut definition(), "nixview", &mut script);
-    context.output.write(|out| out.write_all(&script))?;
+    context.output.data(&script)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -102,7 +102,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     }
     let text = made.lock.print().context("cannot print the lock")?;
     let (Some(file), Some(destination)) = (file, destination) else {
-        context.output.write(|out| out.write_all(text.as_bytes()))?;
+        context.output.json_text(&text)?;
         return Ok(ExitCode::SUCCESS);
     };
     let written = destination.update(text.as_bytes())?;

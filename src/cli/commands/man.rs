@@ -30,11 +30,11 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
             let written = write_pages(dir)?;
             context.output.line(&format!("{written} pages in {}", dir.display()))?;
         }
-        None => context.output.write(|out| {
+        None => {
             let mut page = Vec::new();
-            Man::new(definition()).render(&mut page)?;
-            out.write_all(&page)
-        })?,
+            Man::new(definition()).render(&mut page).context("cannot make the page")?;
+            context.output.data(&page)?;
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
