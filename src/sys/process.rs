@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
+use std::time::{Duration, Instant};
 
 use nix::unistd::ForkResult;
 use rustix::process::{
@@ -20,14 +21,15 @@ pub enum Fork {
     Child,
 }
 
-/// Makes a copy of this process.
+/// How long a thread may take to exit after its work is done: the end of a scope does not wait for that.
+const THREAD_EXIT: Duration = Duration::from_secs(2);
+
+/// Makes a copy of this process. Waits a moment for threads that are about to exit.
 ///
 /// # Errors
 /// `EBUSY` if the process has more than one thread: the copy would hold their locks for ever. Else as fork(2).
 pub fn fork() -> io::Result<Fork> {
-    if fs::read_dir("/proc/self/task")?.count() != 1 {
-        return Err(io::Error::from(rustix::io::Errno::BUSY));
-    }
+    wait_until_alone(|| Ok(fs::read_dir("/proc/self/task")?.count()))?;
     // SAFETY: this is the only thread, so that no lock is held by another one in the copy.
     match unsafe { nix::unistd::fork() }? {
         ForkResult::Parent { child } => Pid::from_raw(child.as_raw())
@@ -35,6 +37,18 @@ pub fn fork() -> io::Result<Fork> {
             .ok_or_else(|| io::Error::from_raw_os_error(libc::EINVAL)),
         ForkResult::Child => Ok(Fork::Child),
     }
+}
+
+/// Waits until `threads` counts one.
+fn wait_until_alone(mut threads: impl FnMut() -> io::Result<usize>) -> io::Result<()> {
+    let deadline = Instant::now() + THREAD_EXIT;
+    while threads()? != 1 {
+        if Instant::now() >= deadline {
+            return Err(io::Error::from(rustix::io::Errno::BUSY));
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Ok(())
 }
 
 /// How a process ended.
@@ -369,6 +383,13 @@ mod tests {
         assert_eq!(fork().unwrap_err().raw_os_error(), Some(libc::EBUSY));
         drop(stop);
         thread.join().unwrap().unwrap_err();
+    }
+
+    #[test]
+    fn a_fork_waits_for_threads_that_exit() {
+        let mut counts = [3, 2, 1].into_iter();
+        wait_until_alone(|| Ok(counts.next().unwrap())).unwrap();
+        assert_eq!(counts.next(), None);
     }
 
     #[test]
