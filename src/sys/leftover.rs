@@ -129,6 +129,7 @@ extern "C" fn remove_all(signal: c_int) {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::exit, clippy::disallowed_methods, reason = "a process of the test ends at once")]
     #![allow(clippy::unwrap_used, reason = "test code")]
 
     use std::fs::File;

@@ -531,7 +531,7 @@ pub(super) struct Dropped(pub(super) Vec<Ino>);
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "test code")]
+    #![allow(clippy::unwrap_used, clippy::unreachable, clippy::let_underscore_must_use, reason = "test code")]
 
     use super::*;
 

@@ -8,6 +8,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use crate::support::skip::skip;
 use mini_store::MiniStore;
 use nixview::store::{Database, Location, StorePath};
 use nixview::usage::oci_layers::archive::{self, Compression};
@@ -190,7 +191,7 @@ fn an_archive_is_as_long_as_pythons() {
         let output = match command.output() {
             Ok(output) => output,
             Err(error) => {
-                eprintln!("skipped: no python3: {error}");
+                skip!("no python3: {error}");
                 return;
             }
         };
@@ -207,7 +208,7 @@ fn an_archive_is_as_long_as_pythons() {
         file.set_len(8 << 30).unwrap();
         assert_eq!(tar_size::of_path(&location, &huge).unwrap(), least + 1024, "a record with its size");
     } else {
-        eprintln!("skipped: no file of 8 GiB can be made here");
+        skip!("no file of 8 GiB can be made here");
     }
 }
 

@@ -21,9 +21,13 @@ mod report;
 mod traces;
 
 #[path = "../support"]
+#[allow(dead_code, reason = "each binary uses a part of it")]
 mod support {
     pub(crate) mod changed;
+    pub(crate) mod effort;
     pub(crate) mod hostile;
     pub(crate) mod scene;
+    pub(crate) mod skip;
     pub(crate) mod union_support;
+    pub(crate) mod wait;
 }

@@ -11,6 +11,7 @@ use rustix::fs::{CWD, FileType, Mode};
 
 use crate::support::changed::Changed;
 use crate::support::scene::{Ran, Scene, ran};
+use crate::support::skip::skip;
 
 /// A command that writes one file: its words before the name of the file.
 type Writer = (&'static str, Vec<String>);
@@ -156,7 +157,7 @@ fn a_device_is_written_through() {
     let made = node("null", FileType::CharacterDevice, 1, 3)
         .and_then(|()| node("block", FileType::BlockDevice, 254, 255_000));
     if made.is_err() {
-        eprintln!("skipped: no device nodes can be made without privilege");
+        skip!("no device nodes can be made without privilege");
         return;
     }
     for writer in writers(&changed) {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::support::effort::pick;
 use crate::support::union_support;
 use crate::support::union_support::dir::DirDisk;
 use crate::support::union_support::model::{Op, Run, op};
@@ -219,7 +220,7 @@ fn histories(cases: u32, check: impl Fn(&[Op], Index) -> Result<(), String>) {
 
 #[test]
 fn every_change_is_found_and_nothing_else_in_memory() {
-    histories(400, |ops, _| {
+    histories(pick(150, 1_000), |ops, _| {
         let disk = MemDisk::new();
         play(&disk, ops)?;
         compare(&disk)
@@ -228,7 +229,7 @@ fn every_change_is_found_and_nothing_else_in_memory() {
 
 #[test]
 fn every_change_is_found_and_nothing_else_on_a_disk() {
-    histories(40, |ops, _| {
+    histories(pick(20, 100), |ops, _| {
         let disk = DirDisk::new();
         play(&disk, ops)?;
         compare(&disk)
@@ -237,7 +238,7 @@ fn every_change_is_found_and_nothing_else_on_a_disk() {
 
 #[test]
 fn a_reset_path_is_as_in_the_lower_and_nothing_else_has_changed_in_memory() {
-    histories(600, |ops, which| {
+    histories(pick(200, 1_500), |ops, which| {
         let disk = MemDisk::new();
         play(&disk, ops)?;
         take_back(&disk, which)
@@ -246,7 +247,7 @@ fn a_reset_path_is_as_in_the_lower_and_nothing_else_has_changed_in_memory() {
 
 #[test]
 fn a_reset_path_is_as_in_the_lower_and_nothing_else_has_changed_on_a_disk() {
-    histories(60, |ops, which| {
+    histories(pick(20, 100), |ops, which| {
         let disk = DirDisk::new();
         play(&disk, ops)?;
         take_back(&disk, which)
@@ -256,7 +257,7 @@ fn a_reset_path_is_as_in_the_lower_and_nothing_else_has_changed_on_a_disk() {
 /// Stopped at its first change, its second, and so on, a reset has happened or has not.
 #[test]
 fn a_reset_that_is_interrupted_shows_what_was_or_what_was_asked_for() {
-    histories(60, |ops, which| {
+    histories(pick(20, 100), |ops, which| {
         for stop in 0.. {
             let disk = MemDisk::new();
             play(&disk, ops)?;
@@ -322,7 +323,7 @@ where
 
 #[test]
 fn an_archive_makes_the_same_tree_in_memory() {
-    histories(400, |ops, _| {
+    histories(pick(150, 1_000), |ops, _| {
         let disk = MemDisk::new();
         play(&disk, &that_goes_out(ops))?;
         goes_out_and_comes_back(&disk, &MemDisk::new())
@@ -331,7 +332,7 @@ fn an_archive_makes_the_same_tree_in_memory() {
 
 #[test]
 fn an_archive_makes_the_same_tree_on_a_disk() {
-    histories(40, |ops, _| {
+    histories(pick(20, 100), |ops, _| {
         let disk = DirDisk::new();
         play(&disk, &that_goes_out(ops))?;
         goes_out_and_comes_back(&disk, &DirDisk::new())

@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use crate::support::layer_suite::{self, Bench, dir};
+use crate::support::skip::skip;
 use nixview::layer::dir::Format;
 use nixview::layer::fault::{FaultUpper, Faults};
 use nixview::layer::mem::MemLayer;
@@ -53,7 +54,7 @@ fn directories(parent: &Path) {
         match dir::bench(parent, Some(format)) {
             Ok(bench) => drop(bench),
             Err(error) => {
-                eprintln!("skipped: {} in {}: {error}", format.as_str(), parent.display());
+                skip!("{} in {}: {error}", format.as_str(), parent.display());
                 continue;
             }
         }
@@ -73,7 +74,7 @@ fn directories_in_memory() {
     if shm.is_dir() {
         directories(shm);
     } else {
-        eprintln!("skipped: there is no /dev/shm");
+        skip!("there is no /dev/shm");
     }
 }
 

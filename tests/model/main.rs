@@ -30,7 +30,10 @@ mod union_semantics;
 mod union_whole;
 
 #[path = "../support"]
+#[allow(dead_code, reason = "each binary uses a part of it")]
 mod support {
+    pub(crate) mod effort;
     pub(crate) mod layer_suite;
+    pub(crate) mod skip;
     pub(crate) mod union_support;
 }

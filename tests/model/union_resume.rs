@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use crate::support::effort::pick;
 use crate::support::union_support::client::{Client, Kill, Tally, again, moments, some_of};
 use crate::support::union_support::dir::DirDisk;
 use crate::support::union_support::model::{Op, Run, op};
@@ -108,7 +109,7 @@ const BOTH: [Io; 2] = [Io::Cached, Io::Passthrough];
 #[test]
 fn what_the_client_knows_means_the_same_after_a_resume() {
     for io in BOTH {
-        hold(histories(200, 3, 1_000, steps(), |steps| {
+        hold(histories(pick(60, 600), 3, 1_000, steps(), |steps| {
             with_resumes(&MemDisk::new(), io, steps, false, None)
         }));
     }
@@ -117,9 +118,11 @@ fn what_the_client_knows_means_the_same_after_a_resume() {
 #[test]
 fn what_the_client_knows_means_the_same_after_a_resume_on_a_disk() {
     for io in BOTH {
-        hold(histories(25, 4, 500, steps(), |steps| with_resumes(&DirDisk::new(), io, steps, true, None)));
+        hold(histories(pick(8, 80), 4, 500, steps(), |steps| {
+            with_resumes(&DirDisk::new(), io, steps, true, None)
+        }));
         let files = || DirDisk::with_format(&std::env::temp_dir(), Some(Format::Files));
-        hold(histories(10, 5, 500, steps(), |steps| with_resumes(&files(), io, steps, true, None)));
+        hold(histories(pick(4, 40), 5, 500, steps(), |steps| with_resumes(&files(), io, steps, true, None)));
     }
 }
 
@@ -198,7 +201,7 @@ fn a_kill_at_any_moment_changes_nothing() {
         for durable in [false, true] {
             seed += 1;
             let options = Options { durable, ..options(io) };
-            hold(histories(4, seed, 50, killable(), |ops| {
+            hold(histories(pick(1, 10), seed, 50, killable(), |ops| {
                 killed_everywhere(&MemDisk::new, options, ops, None, &sum)
             }));
         }

@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use crate::support::skip::skip;
 use nixview::lock::EnvLock;
 use serde_json::Value;
 
@@ -135,7 +136,7 @@ impl Scene {
             [("nix-shell", "nix-bin"), ("bwrap", "bubblewrap"), ("busybox", "busybox-static")]
         {
             if Command::new(program).arg("--help").output().is_err() {
-                println!("skipped: there is no {program} (Debian: {package})");
+                skip!("there is no {program} (Debian: {package})");
                 return None;
             }
         }

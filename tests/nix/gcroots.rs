@@ -3,6 +3,7 @@
 use std::process::Command;
 
 use crate::support::scene::{Ran, Scene, ran};
+use crate::support::skip::skip;
 
 /// Real Nix on the scene's store; nothing where it is not installed.
 fn nix(scene: &Scene, program: &str, arguments: &[&str]) -> Option<Ran> {
@@ -10,7 +11,7 @@ fn nix(scene: &Scene, program: &str, arguments: &[&str]) -> Option<Ran> {
     let mut command = Command::new("timeout");
     command.args(["120", program]).args(arguments).env("NIX_REMOTE", remote);
     if Command::new(program).arg("--version").output().is_err() {
-        eprintln!("skipped: {program} is not installed");
+        skip!("{program} is not installed");
         return None;
     }
     Some(ran(command.output().unwrap()))

@@ -5,7 +5,8 @@ use std::fs;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use crate::support::scene::{Ran, Scene, alone, ran};
+use crate::support::scene::{Ran, Scene, ran};
+use crate::support::skip::skip;
 use nixview::closure::Mode;
 use nixview::lock::Digest;
 
@@ -53,10 +54,9 @@ impl Inside {
     /// Nothing where Nix is not installed.
     fn new() -> Option<Self> {
         if Command::new("nix-build").arg("--version").output().is_err() {
-            eprintln!("skipped: nix-build is not installed");
+            skip!("nix-build is not installed");
             return None;
         }
-        alone();
         let scene = Scene::new();
         fs::write(scene.path("nix.conf"), NIX_CONF).unwrap();
         fs::write(scene.path("expression.nix"), EXPRESSION).unwrap();
@@ -269,7 +269,7 @@ fn nix_works_in_a_user_namespace_and_not_in_a_read_only_view() {
 fn nix_works_in_a_container() {
     let Some(inside) = Inside::new() else { return };
     if Command::new("bwrap").arg("--version").output().is_err() {
-        return eprintln!("skipped: bwrap is not installed");
+        return skip!("bwrap is not installed");
     }
     let scene = &inside.scene;
     let script = format!(
@@ -413,7 +413,7 @@ fn schema(file: &Path) -> BTreeSet<String> {
 #[ignore = "needs Nix"]
 fn a_new_database_has_the_schema_that_nix_makes() {
     if Command::new("nix-store").arg("--version").output().is_err() {
-        return eprintln!("skipped: nix-store is not installed");
+        return skip!("nix-store is not installed");
     }
     use nixview::store::StoreDir;
     use nixview::store::database::{PathRecord, RealisationRecord, Records};

@@ -12,7 +12,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::support::effort::pick;
 use crate::support::scene::{self, Scene, ran};
+use crate::support::skip::skip;
+use crate::support::wait::{PATIENCE, eventually};
 use nixview::closure::Mode;
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Pid, Signal, kill_process};
@@ -101,14 +104,6 @@ fn wait_for(mut child: Child) -> scene::Ran {
         thread::sleep(Duration::from_millis(1));
     }
     ran(child.wait_with_output().unwrap())
-}
-
-fn wait_until(what: &str, mut is: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(30);
-    while !is() {
-        assert!(Instant::now() < deadline, "{what}");
-        thread::sleep(Duration::from_millis(5));
-    }
 }
 
 /// Real Nix on the scene's store, alone among its processes: else it would spare what any process of the machine has open
@@ -202,7 +197,7 @@ impl World {
     /// Keeper and server of a name, if its view can be used. A server whose keeper was killed is both, once it has seen it.
     fn served(&self, registry: &str, name: &str) -> Option<(i32, i32)> {
         let mut found = None;
-        wait_until("a server neither serves nor ends", || {
+        eventually("the server serves or ends", PATIENCE, || {
             let said = self.nixview(registry, &["status", "--json"]).ok().out;
             let all: serde_json::Value = serde_json::from_str(&said).unwrap();
             let view = all.as_array().unwrap().iter().find(|view| view["name"] == name);
@@ -268,7 +263,7 @@ impl World {
                 // Its caller was killed: it may have told it in time, or find out now and end.
                 (_, Some((pid, server))) if killed => {
                     self.nixview(registry, &["umount", &name]);
-                    wait_until("a server does not end", || !alive(pid) && !alive(server));
+                    eventually("the server ends", PATIENCE, || !alive(pid) && !alive(server));
                 }
                 (_, None) if killed => {}
                 _ => {
@@ -298,7 +293,7 @@ impl World {
         if !among.is_empty() {
             let pid = among[self.numbers.below(among.len())];
             kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).ok();
-            wait_until("a process survives its end", || !alive(pid));
+            eventually("the process ends", PATIENCE, || !alive(pid));
         }
     }
 
@@ -343,7 +338,7 @@ impl World {
             scene::kill(server);
         }
         let mut now = (pid, server);
-        wait_until("a view is lost with half of it", || {
+        eventually("the other half of the view ends", PATIENCE, || {
             now = self.served(registry, &name).expect("a view is lost with half of it");
             now != (pid, server)
         });
@@ -351,7 +346,7 @@ impl World {
     }
 
     fn gone(&self, view: &View) {
-        wait_until("a server does not end", || !alive(view.pid) && !alive(view.server));
+        eventually("the server ends", PATIENCE, || !alive(view.pid) && !alive(view.server));
     }
 
     /// Ends a view in one of the ways that there are.
@@ -402,7 +397,7 @@ impl World {
     }
 
     fn no_servers(&self) {
-        wait_until("a server does not end", || self.processes().is_empty());
+        eventually("the server ends", PATIENCE, || self.processes().is_empty());
     }
 
     /// Commands that mount, and servers, of both registries.
@@ -479,12 +474,11 @@ impl World {
 #[ignore = "needs root, /dev/fuse and Nix"]
 fn the_collector_takes_no_member_of_a_served_view_and_in_the_end_everything() {
     if Command::new("nix-store").arg("--version").output().is_err() {
-        eprintln!("skipped: nix-store is not installed");
+        skip!("nix-store is not installed");
         return;
     }
-    scene::alone();
     let seed = number("NIXVIEW_LEASES_SEED", 20_260_101);
-    let until = Instant::now() + Duration::from_secs(number("NIXVIEW_LEASES_SECONDS", 40));
+    let until = Instant::now() + Duration::from_secs(number("NIXVIEW_LEASES_SECONDS", pick(10, 300)));
     let mut world = World::new(seed);
     let (stop, collections) = (AtomicBool::new(false), AtomicUsize::new(0));
     let root = world.nix.clone();

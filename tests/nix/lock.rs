@@ -3,6 +3,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use crate::support::skip::skip;
 use serde_json::Value;
 
 const EXPRESSION: &str = r#"
@@ -51,12 +52,12 @@ impl Scene {
     /// `None`, and said, if there is no Nix here.
     fn new() -> Option<Self> {
         if Command::new("nix-instantiate").arg("--version").output().is_err() {
-            println!("skipped: there is no nix-instantiate");
+            skip!("there is no nix-instantiate");
             return None;
         }
         // Nix builds for a store elsewhere in a root of its own, where only a static shell runs.
         if !Path::new("/bin/busybox").exists() {
-            println!("skipped: there is no /bin/busybox (Debian: busybox-static)");
+            skip!("there is no /bin/busybox (Debian: busybox-static)");
             return None;
         }
         let scene = Self { dir: tempfile::tempdir().unwrap() };
@@ -225,7 +226,7 @@ fn a_search_path_in_the_store_is_recorded_and_trusted() {
 fn in_a_work_tree_what_git_tracks_decides() {
     let Some(scene) = Scene::new() else { return };
     if Command::new("git").arg("--version").output().is_err() {
-        println!("skipped: there is no git");
+        skip!("there is no git");
         return;
     }
     scene.git(&["init", "-q"]);

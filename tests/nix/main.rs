@@ -19,6 +19,10 @@ mod trace;
 mod usage;
 
 #[path = "../support"]
+#[allow(dead_code, reason = "each binary uses a part of it")]
 mod support {
+    pub(crate) mod effort;
     pub(crate) mod scene;
+    pub(crate) mod skip;
+    pub(crate) mod wait;
 }

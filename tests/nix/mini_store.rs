@@ -1,6 +1,7 @@
 //! Real Nix finds nothing wrong with the tiny store, and answers as it does.
 use std::process::{Command, Output};
 
+use crate::support::skip::skip;
 use mini_store::MiniStore;
 
 /// Runs `nix-store` on the store below its root; nothing where Nix is not installed.
@@ -9,7 +10,7 @@ fn nix_store(store: &MiniStore, args: &[&str]) -> Option<Output> {
     match Command::new("nix-store").args(args).env("NIX_REMOTE", remote).output() {
         Ok(output) => Some(output),
         Err(error) => {
-            eprintln!("skipped: nix-store: {error}");
+            skip!("nix-store: {error}");
             None
         }
     }

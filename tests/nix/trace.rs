@@ -6,7 +6,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::support::scene::{Ran, Scene, alone, ran};
+use crate::support::scene::{Ran, Scene, ran};
+use crate::support::skip::skip;
 use nixview::lock::EnvLock;
 use serde_json::Value;
 
@@ -25,14 +26,13 @@ struct Real {
 impl Real {
     fn new() -> Option<Self> {
         let Some(made) = std::env::var_os("NIXVIEW_DEBIAN_STORE").map(PathBuf::from) else {
-            eprintln!("skipped: NIXVIEW_DEBIAN_STORE names no small Debian store");
+            skip!("NIXVIEW_DEBIAN_STORE names no small Debian store");
             return None;
         };
         if Command::new("bwrap").arg("--version").output().is_err() {
-            eprintln!("skipped: bwrap is not installed");
+            skip!("bwrap is not installed");
             return None;
         }
-        alone();
         let table = fs::read_to_string(made.join("envs.tsv")).unwrap();
         let mut lines = table.lines().map(|line| line.split('\t'));
         let environment =
@@ -135,10 +135,9 @@ fn what_python_used_is_enough_for_it_and_what_it_did_not_use_is_not_there() {
 #[ignore = "real Nix"]
 fn nix_in_a_view_of_a_part_finds_nothing_missing_and_collects_nothing_that_is_kept() {
     if Command::new("nix-store").arg("--version").output().is_err() {
-        eprintln!("skipped: nix-store is not installed");
+        skip!("nix-store is not installed");
         return;
     }
-    alone();
     let scene = Scene::new();
     let lock = scene.path("env-a.lock");
     // What is kept refers to what is not, and `libc` is reached through nothing that is kept.

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::support::scene::Scene;
+use crate::support::skip::skip;
 use serde_json::Value;
 
 fn du(scene: &Scene, store: &Path, more: &[&str]) -> Value {
@@ -52,7 +53,7 @@ fn nix_store(store: &Path, arguments: &[&str]) -> bool {
             true
         }
         Err(error) => {
-            eprintln!("skipped: nix-store: {error}");
+            skip!("nix-store: {error}");
             false
         }
     }
@@ -248,7 +249,7 @@ fn assert_optimised(store: &Path, said: &Value) -> bool {
     let output = match Command::new("nix-store").arg("--optimise").env("NIX_REMOTE", remote).output() {
         Ok(output) => output,
         Err(error) => {
-            eprintln!("skipped: nix-store: {error}");
+            skip!("nix-store: {error}");
             return false;
         }
     };

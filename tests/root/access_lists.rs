@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::support::fuse_tree::private_namespace;
+use crate::support::skip::skip;
 use crate::support::union_mount::{ALICE, BOB, Places, ROOT, User, as_user, attribute, attributes, outcome};
 use nixview::union::Options;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, XattrFlags, mknodat};
@@ -310,7 +311,7 @@ fn programs_carry_lists_into_a_view_and_out_of_it() {
     }
     for program in ["setfacl", "getfacl", "tar", "rsync", "cp"] {
         if let Err(error) = Command::new(program).arg("--version").output() {
-            return eprintln!("skipped: {program}: {error}");
+            return skip!("{program}: {error}");
         }
     }
     let script = r#"

@@ -8,27 +8,22 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+
 use std::time::{Duration, Instant};
 
+use crate::support::effort::pick;
 use crate::support::scene::{Ran, Scene, ran};
+use crate::support::skip::skip;
 use rustix::fs::{CWD, Mode, RenameFlags, renameat_with};
 
 const INSIDE: &str = include_str!("../data/attacks/inside.py");
 const MODES: [&str; 2] = ["passthrough", "cached"];
 
-/// One test at a time: the mount namespace of a `run` has the views of the other tests too, and keeps them alive where
-/// the host's mounts are private.
-fn alone() -> MutexGuard<'static, ()> {
-    static ALONE: Mutex<()> = Mutex::new(());
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// True if there is a Python to attack with.
 fn python() -> bool {
     let there = Command::new("python3").arg("-V").output().is_ok_and(|output| output.status.success());
     if !there {
-        eprintln!("skipped: no python3");
+        skip!("no python3");
     }
     there
 }
@@ -56,7 +51,6 @@ fn victims(scene: &Scene) -> Vec<String> {
 #[test]
 #[ignore = "needs root and /dev/fuse"]
 fn no_way_of_writing_reaches_the_store() {
-    let _alone = alone();
     if !python() {
         return;
     }
@@ -124,7 +118,6 @@ fn asked(path: &Path) -> Vec<Option<i32>> {
 #[test]
 #[ignore = "needs root and /dev/fuse"]
 fn what_is_hidden_answers_as_what_is_absent() {
-    let _alone = alone();
     let scene = Scene::new();
     let before = scene.store_digest();
     scene.mount("env-a", "a", &["--name", "web", "--tmp"]).ok();
@@ -191,7 +184,6 @@ fn marked(dir: &Path) -> Vec<String> {
 #[test]
 #[ignore = "needs root and /dev/fuse"]
 fn marks_of_the_upper_cannot_be_set_from_inside() {
-    let _alone = alone();
     if !python() {
         return;
     }
@@ -237,7 +229,6 @@ fn marks_of_the_upper_cannot_be_set_from_inside() {
 #[test]
 #[ignore = "needs root and /dev/fuse"]
 fn file_handles_of_the_host_open_nothing() {
-    let _alone = alone();
     if !python() {
         return;
     }
@@ -257,7 +248,6 @@ fn file_handles_of_the_host_open_nothing() {
 #[test]
 #[ignore = "needs root and /dev/fuse"]
 fn numbers_and_names_tell_nothing_of_the_host() {
-    let _alone = alone();
     let scenes = [Scene::new(), Scene::new()];
     // The second host has other inode numbers, more links and other times.
     let extra = scenes[1].store.store_dir().join(".links");
@@ -305,7 +295,6 @@ fn ignore<T>(_: T) {}
 #[test]
 #[ignore = "needs root and /dev/fuse"]
 fn what_lies_in_the_upper_is_not_followed_on_the_host() {
-    let _alone = alone();
     for io in MODES {
         let scene = Scene::new();
         let canary = scene.path("canary");
@@ -347,7 +336,7 @@ fn what_lies_in_the_upper_is_not_followed_on_the_host() {
                     }
                 }
             });
-            let until = Instant::now() + Duration::from_secs(3);
+            let until = Instant::now() + Duration::from_secs(pick(1, 10));
             while Instant::now() < until {
                 // Errors are what the race answers; nothing may be followed, and nothing hang.
                 for path in

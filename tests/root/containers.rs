@@ -7,9 +7,10 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 
 use crate::support::scene::{self, Ran, Scene};
+use crate::support::skip::skip;
+use crate::support::wait::{PATIENCE, eventually};
 
 fn scripts() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("test-images/oci")
@@ -120,20 +121,11 @@ impl Host {
 
     /// Fails if something of a view stays longer than a server takes to end by itself, or the store was changed.
     fn assert_nothing_left(&self) {
-        wait_for("the servers end", || self.scene.processes().is_empty());
+        eventually("the servers end", PATIENCE, || self.scene.processes().is_empty());
         self.scene.assert_nothing_left();
         assert_eq!(self.scene.store_digest(), self.store, "the store was changed");
         let left: Vec<_> = self.scene.names("").into_iter().filter(|name| name.starts_with("oci.")).collect();
         assert_eq!(left, Vec::<String>::new(), "directories of containers");
-    }
-}
-
-#[track_caller]
-fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
-    let until = Instant::now() + Duration::from_secs(30);
-    while !holds() {
-        assert!(Instant::now() < until, "not within 30 s: {what}");
-        std::thread::sleep(Duration::from_millis(20));
     }
 }
 
@@ -145,7 +137,7 @@ fn runs(host: &Host, runtime: &str) -> bool {
     let probed = scene::ran(command.output().unwrap());
     if probed.code != Some(0) {
         let said = probed.err.lines().last().unwrap_or("it says nothing").to_owned();
-        eprintln!("skipped: containers of {runtime} do not run here: {said}");
+        skip!("containers of {runtime} do not run here: {said}");
     }
     probed.code == Some(0)
 }
@@ -327,7 +319,7 @@ fn root_of_a_user_namespace_owns_its_nix() {
     );
     let ran = host.run_bundle();
     if ran.code != Some(0) && !ran.err.contains("nixview") && ran.err.contains("user") {
-        eprintln!("skipped: runc makes no container in a user namespace here: {}", ran.err.trim());
+        skip!("runc makes no container in a user namespace here: {}", ran.err.trim());
         return;
     }
     assert_eq!(ran.ok().out, format!("0:0\n0:0\n0:0\n{}", mini_store::contents::HELLO));
@@ -410,7 +402,7 @@ fn root_of_a_user_namespace_does_not_take_the_flags_off_its_nix() {
 fn start(host: &Host) -> (Child, u32) {
     let child = host.runc(&["run", host.id()]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     let mut pid = 0;
-    wait_for("the container runs", || {
+    eventually("the container runs", PATIENCE, || {
         let state = scene::ran(host.runc(&["state", host.id()]).output().unwrap());
         let state: serde_json::Value = serde_json::from_str(&state.out).unwrap_or_default();
         pid = state["pid"].as_u64().unwrap_or(0) as u32;
@@ -496,7 +488,7 @@ fn the_daemon_serves_containers_when_it_runs() {
     }
     let mut daemon = host.scene.direct();
     let mut daemon = daemon.arg("daemon").spawn().unwrap();
-    wait_for("the daemon listens", || host.scene.path("run/control.sock").exists());
+    eventually("the daemon listens", PATIENCE, || host.scene.path("run/control.sock").exists());
     host.rootfs(None);
     host.annotated(&[], &[], "echo x > /nix/new; exec sleep 100");
     let (mut runtime, pid) = start(&host);

@@ -5,13 +5,14 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixDatagram;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nixview::control::{Client, ControlError, MountRequest, Place, Stopped, Upper, ViewRef};
 use nixview::sys::{mount, socket};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::support::scene::{self, Ran, Scene};
+use crate::support::scene::{Ran, Scene};
+use crate::support::wait::{PATIENCE, eventually};
 
 /// A daemon for the scene's runtime directory, ended with the value.
 struct Daemon(Child);
@@ -25,7 +26,7 @@ impl Daemon {
         let mut command = scene.direct();
         command.arg("daemon").arg("--store").arg(scene.store.root()).args(more);
         let daemon = Self(command.stderr(File::create(scene.path("daemon.log")).unwrap()).spawn().unwrap());
-        wait_for("the daemon listens", || {
+        eventually("the daemon listens", PATIENCE, || {
             Client::connect(&scene.path("run/control.sock")).is_ok_and(|c| c.is_some())
         });
         daemon
@@ -46,15 +47,6 @@ impl Drop for Daemon {
     fn drop(&mut self) {
         drop(self.0.kill());
         drop(self.0.wait());
-    }
-}
-
-#[track_caller]
-fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
-    let until = Instant::now() + Duration::from_secs(30);
-    while !holds() {
-        assert!(Instant::now() < until, "not within 30 s: {what}");
-        std::thread::sleep(Duration::from_millis(20));
     }
 }
 
@@ -100,7 +92,7 @@ fn views_serve_on_when_the_daemon_is_killed_and_the_next_one_knows_them() {
     scene.mount("env-b", "b", &["--name", "db", "--tmp"]).ok();
     scene.kill_view("db");
     let daemon = Daemon::start(&scene);
-    wait_for("what the dead server left is gone", || {
+    eventually("what the dead server left is gone", PATIENCE, || {
         scene.names("run/views") == ["web.json", "web.lock"] && scene.names("state/temporary").len() == 1
     });
     assert_eq!(scene.mounts(), [scene.path("a")]);
@@ -114,8 +106,6 @@ fn views_serve_on_when_the_daemon_is_killed_and_the_next_one_knows_them() {
 #[test]
 #[ignore = "needs root and /dev/fuse"]
 fn a_view_is_handed_over_and_ends_with_its_mount() {
-    // A copy of the mount in a namespace that somebody makes at this moment would keep the view.
-    scene::alone();
     let scene = Scene::new();
     for with_daemon in [true, false] {
         let daemon = with_daemon.then(|| Daemon::start(&scene));
@@ -139,7 +129,7 @@ fn a_view_is_handed_over_and_ends_with_its_mount() {
         // One that nobody gives a place ends by itself, with all that it had.
         let (request, lock) = handed(&scene, "dropped");
         drop(asked.mount(&request, lock.as_fd(), None).unwrap());
-        wait_for("the view that nobody took ends", || scene.names("run/views").is_empty());
+        eventually("the view that nobody took ends", PATIENCE, || scene.names("run/views").is_empty());
 
         // One that is still used is ended all the same if that is asked for.
         let (request, lock) = handed(&scene, "used");
@@ -283,7 +273,7 @@ fn what_is_no_request_costs_its_sender_alone() {
     drop(silent);
     scene.nixview(&["umount", "web"]).ok();
     drop(asked);
-    wait_for("the workers end", || scene.processes().len() == 1);
+    eventually("the workers end", PATIENCE, || scene.processes().len() == 1);
     daemon.end();
     scene.assert_nothing_left();
 }

@@ -4,6 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::support::skip::skip;
 use mini_store::MiniStore;
 use nix::sched::{CloneFlags, unshare};
 use nixview::closure::{Mode, resolve};
@@ -138,7 +139,7 @@ fn check(scene: &Scene, root: &Path, reader: Reader, what: &str) -> Access {
 /// Puts this thread into a mount namespace of its own; false, with the reason said, if it may not.
 fn private_namespace() -> bool {
     if let Err(error) = unshare(CloneFlags::CLONE_NEWNS) {
-        eprintln!("skipped: unshare: {error}");
+        skip!("unshare: {error}");
         return false;
     }
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).unwrap();
@@ -205,7 +206,7 @@ fn a_database_on_a_disk_image_is_read_with_what_is_in_its_log() {
             match done {
                 Ok(done) if done.status.success() => true,
                 other => {
-                    eprintln!("skipped: {program}: {other:?}");
+                    skip!("{program}: {other:?}");
                     false
                 }
             }

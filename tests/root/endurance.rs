@@ -9,8 +9,9 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::support::effort::pick;
 use crate::support::endurance::{Worker, fill_store};
-use crate::support::scene::{self, Scene};
+use crate::support::scene::Scene;
 
 const THREADS: usize = 48;
 
@@ -77,7 +78,6 @@ fn load(workers: &mut Vec<Worker>, time: Duration, end: impl FnOnce(&AtomicBool)
 }
 
 fn endure(io: &str, time: Duration) {
-    scene::alone();
     let scene = Scene::new();
     fill_store(&scene.store.real("data"), THREADS);
     let before = scene.store_digest();
@@ -126,7 +126,7 @@ fn endure(io: &str, time: Duration) {
 }
 
 fn time() -> Duration {
-    let seconds = std::env::var("NIXVIEW_ENDURANCE_SECONDS").map_or(12, |s| s.parse().unwrap());
+    let seconds = std::env::var("NIXVIEW_ENDURANCE_SECONDS").map_or(pick(4, 60), |s| s.parse().unwrap());
     Duration::from_secs(seconds)
 }
 

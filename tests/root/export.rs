@@ -2,6 +2,7 @@
 //! mounted view. As root, on real mounts.
 
 use crate::support::scene::Scene;
+use crate::support::skip::skip;
 
 /// Changes of all kinds, in a view at `.`; `$1`… are members of its closure: right, sparse, twin, data, empty.
 const CHANGES: &str = r#"
@@ -47,7 +48,7 @@ fn change(scene: &Scene, at: &str) {
 fn has(scene: &Scene, program: &str) -> bool {
     let found = scene.shell(&format!("command -v {program}")).code == Some(0);
     if !found {
-        eprintln!("skipped: {program} is not installed");
+        skip!("{program} is not installed");
     }
     found
 }

@@ -9,9 +9,11 @@ use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
-use std::time::{Duration, Instant, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
 use crate::support::fuse_tree::{Backing, Mounted, Tree, has_passthrough, private_namespace, session};
+use crate::support::skip::skip;
+use crate::support::wait::{PATIENCE, eventually};
 use nixview::fuse::Io;
 use nixview::sys::fuse_connection::FuseConnection;
 use nixview::sys::mount::{self, Unmount};
@@ -128,7 +130,7 @@ fn passthrough_reads_and_executes_without_requests() {
     let mut options = OpenOptions::new();
     let direct = options.read(true).custom_flags(libc::O_DIRECT).open(m.path.join("big"));
     match direct {
-        Err(error) => eprintln!("skipped: O_DIRECT on {}: {error}", store.path().display()),
+        Err(error) => skip!("O_DIRECT on {}: {error}", store.path().display()),
         Ok(mut file) => {
             // O_DIRECT needs memory aligned to blocks.
             let mut buffer = vec![0; 3 * 4096];
@@ -268,12 +270,7 @@ fn files_are_written_created_truncated_and_removed_in_both_modes() {
         assert_eq!(fs::metadata(&there).unwrap().mode() & 0o7777, 0o600);
         drop(file);
         // The kernel releases a file some time after its close, and an unmount does not wait for that.
-        for _ in 0..1000 {
-            if tree.open_files() == 0 {
-                break;
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        eventually("every open is released", PATIENCE, || tree.open_files() == 0);
         m.unmount();
         assert_eq!(tree.open_files(), 0, "{io:?}: every open was released");
     }
@@ -425,17 +422,13 @@ fn writes_through_a_mapping_are_seen_after_the_close() {
     let m = Mounted::new(Tree::new(store.path(), Backing::AsAsked), view.path(), Io::Passthrough, false);
     let (path, there) = (m.path.join("file"), store.path().join("file"));
     match Command::new("python3").args(["-c", program]).arg(&path).status() {
-        Err(error) => return eprintln!("skipped: python3: {error}"),
+        Err(error) => return skip!("python3: {error}"),
         Ok(status) => assert!(status.success()),
     }
     assert_eq!(fs::read_to_string(&there).unwrap(), "WRITTEN of the file");
     let modified = |path: &Path| fs::metadata(path).unwrap().modified().unwrap();
     // The release, which makes the kernel ask again, is not waited for by a close.
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while modified(&path) != modified(&there) {
-        assert!(Instant::now() < deadline, "the view shows an old time of change");
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    eventually("the view shows the new time of change", PATIENCE, || modified(&path) == modified(&there));
     let stats = m.requests(|| (0..10).for_each(|_| assert!(fs::metadata(&path).is_ok())));
     assert_eq!(stats, []);
     m.unmount();
@@ -483,34 +476,30 @@ fn a_client_of_a_hanging_server_is_freed_by_an_abort() {
     }
 }
 
-/// What [`inside_a_user_namespace`] is started with.
+/// Set where a test is started again by itself, in a user namespace.
 const INSIDE: &str = "NIXVIEW_TEST_INSIDE_USER_NAMESPACE";
 
 #[test]
 #[ignore = "needs root and /dev/fuse"]
 fn a_user_namespace_has_its_own_mounts_in_cached_mode() {
+    if std::env::var_os(INSIDE).is_some() {
+        return inside_a_user_namespace();
+    }
     let inside = Command::new("unshare")
         .args(["--user", "--map-root-user", "--mount", "--"])
         .arg(std::env::current_exe().unwrap())
-        .args(["--ignored", "--exact", "fuse::inside_a_user_namespace"])
+        .args(["--ignored", "--exact", "fuse::a_user_namespace_has_its_own_mounts_in_cached_mode"])
         .env(INSIDE, "1")
         .output()
         .unwrap();
-    let said = [inside.stdout, inside.stderr].concat();
-    if said.starts_with(b"unshare: unshare failed") {
-        return eprintln!("skipped: user namespaces: {}", said.escape_ascii());
+    let said = String::from_utf8([inside.stdout, inside.stderr].concat()).unwrap();
+    if said.starts_with("unshare: unshare failed") {
+        return skip!("user namespaces: {said}");
     }
-    assert!(inside.status.success(), "{}", String::from_utf8(said).unwrap());
+    assert!(inside.status.success() && said.contains("1 passed"), "{said}");
 }
 
-#[test]
-#[ignore = "started by the test above"]
 fn inside_a_user_namespace() {
-    if std::env::var_os(INSIDE).is_none() {
-        return eprintln!(
-            "skipped: inside_a_user_namespace: it is the inner half of the test above, which starts it"
-        );
-    }
     if !private_namespace() {
         return;
     }

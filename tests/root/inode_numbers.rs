@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::support::scene::{self, Scene};
+use crate::support::skip::skip;
 
 /// Mounts a view with an upper that stays, in which 40 files and a file with two names are born.
 fn view(scene: &Scene) -> PathBuf {
@@ -40,7 +41,7 @@ fn numbers(view: &Path) -> BTreeMap<PathBuf, u64> {
 fn has(program: &str) -> bool {
     let there = Command::new(program).arg("--version").output().is_ok();
     if !there {
-        eprintln!("skipped: no {program}");
+        skip!("no {program}");
     }
     there
 }
@@ -48,7 +49,6 @@ fn has(program: &str) -> bool {
 #[test]
 #[ignore = "needs root and /dev/fuse"]
 fn numbers_fit_a_double_are_distinct_and_outlive_server_and_mount() {
-    scene::alone();
     let scene = Scene::new();
     let view = view(&scene);
     let before = numbers(&view);
@@ -81,7 +81,6 @@ fn numbers_fit_a_double_are_distinct_and_outlive_server_and_mount() {
 #[test]
 #[ignore = "needs root and /dev/fuse"]
 fn javascript_and_jq_tell_files_apart_and_npm_packs_hard_links() {
-    scene::alone();
     let scene = Scene::new();
     let view = view(&scene);
     let born = view.join("born");
@@ -111,13 +110,12 @@ fn javascript_and_jq_tell_files_apart_and_npm_packs_hard_links() {
 #[test]
 #[ignore = "needs root and /dev/fuse"]
 fn programs_of_32_bits_see_files_and_list_directories() {
-    scene::alone();
     let scene = Scene::new();
     let program = scene.path("stat32");
     let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/stat32.c");
     let built = Command::new("gcc").args(["-m32", "-o"]).arg(&program).arg(source).output();
     if !built.is_ok_and(|built| built.status.success()) {
-        eprintln!("skipped: gcc builds no programs of 32 bits");
+        skip!("gcc builds no programs of 32 bits");
         return;
     }
     let view = view(&scene);

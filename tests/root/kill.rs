@@ -13,6 +13,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
+use crate::support::effort::pick;
 use crate::support::scene::Scene;
 
 const WORKERS: usize = 3;
@@ -348,11 +349,11 @@ fn kill_under_load(io: &str, rounds: usize) {
 #[test]
 #[ignore = "needs root and /dev/fuse"]
 fn kills_under_load_lose_nothing_with_passthrough() {
-    kill_under_load("passthrough", 30);
+    kill_under_load("passthrough", pick(6, 30));
 }
 
 #[test]
 #[ignore = "needs root and /dev/fuse"]
 fn kills_under_load_lose_nothing_with_cached_files() {
-    kill_under_load("cached", 30);
+    kill_under_load("cached", pick(6, 30));
 }

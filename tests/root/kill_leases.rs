@@ -10,6 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::support::scene::{self, Scene};
+use crate::support::wait::{PATIENCE, eventually};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// What makes, locks, writes, moves, mounts or removes something.
@@ -43,14 +44,6 @@ const CHANGES: [&str; 27] = [
     "umount2",
 ];
 
-fn wait_until(what: &str, mut is: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(30);
-    while !is() {
-        assert!(Instant::now() < deadline, "{what}");
-        thread::sleep(Duration::from_millis(2));
-    }
-}
-
 /// A command under strace(1), which kills it before its `n`-th `call`.
 fn killed_at(call: &str, n: usize, command: &Command) -> Command {
     let mut strace = Command::new("strace");
@@ -62,7 +55,7 @@ fn killed_at(call: &str, n: usize, command: &Command) -> Command {
 }
 
 fn end(mut child: Child) -> bool {
-    wait_until("a command does not end", || child.try_wait().unwrap().is_some());
+    eventually("the command ends", PATIENCE, || child.try_wait().unwrap().is_some());
     child.wait().unwrap().success()
 }
 
@@ -75,7 +68,7 @@ fn serving(scene: &Scene) -> Command {
 
 /// Kills what is left of a view: a server whose keeper was killed goes on without it.
 fn kill_rest(scene: &Scene) {
-    wait_until("a killed process does not end", || {
+    eventually("the killed process ends", PATIENCE, || {
         let left = scene.processes();
         for pid in &left {
             // It may have ended meanwhile.
@@ -125,7 +118,6 @@ fn lose_registry(scene: &Scene) {
 #[test]
 #[ignore = "needs root, /dev/fuse and strace"]
 fn a_server_that_is_killed_at_its_start_leaves_no_lease() {
-    scene::alone();
     let scene = Scene::new();
     let (mut kills, mut with_lease) = (BTreeMap::new(), 0);
     for call in CHANGES {
@@ -158,7 +150,6 @@ fn a_server_that_is_killed_at_its_start_leaves_no_lease() {
 #[test]
 #[ignore = "needs root, /dev/fuse and strace"]
 fn a_server_that_is_killed_at_its_end_leaves_no_lease() {
-    scene::alone();
     let scene = Scene::new();
     let mut kills = BTreeMap::new();
     for call in ["unlinkat", "unlink", "rmdir", "umount2", "fcntl", "openat"] {
@@ -170,7 +161,7 @@ fn a_server_that_is_killed_at_its_end_leaves_no_lease() {
                 .args(["-e", &format!("inject={call}:signal=KILL:when={n}")])
                 .spawn()
                 .unwrap();
-            wait_until("strace does not attach", || {
+            eventually("strace attaches", PATIENCE, || {
                 fs::read_dir(format!("/proc/{pid}/task")).unwrap().all(|task| {
                     let status = fs::read_to_string(task.unwrap().path().join("status")).unwrap();
                     status.contains(&format!("TracerPid:\t{}\n", strace.id()))
@@ -197,7 +188,6 @@ fn a_server_that_is_killed_at_its_end_leaves_no_lease() {
 #[test]
 #[ignore = "needs root, /dev/fuse and strace"]
 fn a_sweep_that_is_killed_is_finished_by_the_next() {
-    scene::alone();
     let scene = Scene::new();
     let mut kills = BTreeMap::new();
     for call in ["openat", "openat2", "fcntl", "unlinkat"] {

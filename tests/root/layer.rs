@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::support::layer_suite::{self, Thing, dir, errno, name};
+use crate::support::skip::skip;
 use nix::sched::{CloneFlags, unshare};
 use nixview::layer::dir::{DirLower, DirUpper, Format, Survey, survey};
 use nixview::layer::{Access, EntryKind, LayerFile, Lower, NewObject, Presence, Redirect, Upper};
@@ -35,7 +36,7 @@ impl Drop for Mounted {
 /// Puts this thread into a mount namespace of its own; false, with the reason said, if it may not.
 fn private_namespace() -> bool {
     if let Err(error) = unshare(CloneFlags::CLONE_NEWNS) {
-        eprintln!("skipped: unshare: {error}");
+        skip!("unshare: {error}");
         return false;
     }
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).unwrap();
@@ -80,7 +81,7 @@ fn on(kind: &str, shares_blocks: bool) {
     }
     let mounted = match file_system(kind) {
         Ok(mounted) => mounted,
-        Err(why) => return eprintln!("skipped: {kind}: {why}"),
+        Err(why) => return skip!("{kind}: {why}"),
     };
     for format in Format::ALL {
         let layer = format!("dir on {kind}, {}", format.as_str());
@@ -195,10 +196,7 @@ fn overlay() -> Option<Overlay> {
     if !private_namespace() {
         return None;
     }
-    Overlay::new()
-        .and_then(|o| o.mounted("", |_| {}).map(|()| o))
-        .map_err(|why| eprintln!("skipped: {why}"))
-        .ok()
+    Overlay::new().and_then(|o| o.mounted("", |_| {}).map(|()| o)).map_err(|why| skip!("{why}")).ok()
 }
 
 /// All paths below a directory with what they are and hold.
@@ -387,7 +385,7 @@ fn what_overlayfs_writes_and_we_do_not_read_is_refused() {
     for (options, change, expected) in cases {
         let Some(overlay) = overlay() else { return };
         if let Err(why) = overlay.mounted(options, change) {
-            eprintln!("skipped: overlayfs with {options}: {why}");
+            skip!("overlayfs with {options}: {why}");
             continue;
         }
         let why = overlay.survey().unsupported.unwrap_or_default();
@@ -538,7 +536,7 @@ fn mounts_in_an_upper_are_not_entered() {
     }
     let mounted = match file_system("tmpfs") {
         Ok(mounted) => mounted,
-        Err(why) => return eprintln!("skipped: {why}"),
+        Err(why) => return skip!("{why}"),
     };
     let bench = dir::bench(&mounted.dir, None).unwrap();
     bench.put(&bench.root(), "over", Thing::EmptyDir);

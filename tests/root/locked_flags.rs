@@ -10,7 +10,6 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant};
 
 use nix::sched::CloneFlags;
 use nixview::control::{Client, MountRequest, Place, Upper};
@@ -23,6 +22,8 @@ use rustix::mount::{
 };
 
 use crate::support::scene::{self, Scene};
+use crate::support::skip::skip;
+use crate::support::wait::{PATIENCE, eventually};
 
 /// Clears flags of the mount at `path`.
 fn clear(path: &Path, flags: u64) -> io::Result<()> {
@@ -91,7 +92,7 @@ fn attack(view: BorrowedFd<'_>, place: &Path) -> usize {
 fn user_namespaces() -> bool {
     let tried = Command::new("unshare").args(["--user", "--mount", "true"]).output().unwrap();
     if !tried.status.success() {
-        eprintln!("skipped: no user namespaces: {}", tried.stderr.escape_ascii());
+        skip!("no user namespaces: {}", tried.stderr.escape_ascii());
     }
     tried.status.success()
 }
@@ -113,11 +114,9 @@ fn handed(scene: &Scene, name: &str) -> (MountRequest, File) {
 }
 
 fn wait_until_no_view_is_left(scene: &Scene) {
-    let until = Instant::now() + Duration::from_secs(30);
-    while !scene.names("run/views").is_empty() || !scene.processes().is_empty() {
-        assert!(Instant::now() < until, "a view that nobody uses does not end");
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    eventually("a view that nothing uses ends", PATIENCE, || {
+        scene.names("run/views").is_empty() && scene.processes().is_empty()
+    });
     scene.assert_nothing_left();
 }
 
@@ -127,7 +126,6 @@ fn flags_of_a_view_that_is_handed_over_are_locked() {
     if !user_namespaces() {
         return;
     }
-    scene::alone();
     let scene = Scene::new();
     // Without a lock the attack works: else the test would show nothing.
     assert_eq!(attack(new_tmpfs().as_fd(), &scene.path("b")), 4, "the attack itself");
@@ -138,14 +136,12 @@ fn flags_of_a_view_that_is_handed_over_are_locked() {
         program.arg("daemon");
         let (client, daemon) = if with_daemon {
             let daemon = program.arg("--store").arg(scene.store.root()).spawn().unwrap();
-            let until = Instant::now() + Duration::from_secs(30);
-            loop {
-                assert!(Instant::now() < until, "the daemon does not listen");
-                match Client::connect(&scene.path("run/control.sock")) {
-                    Ok(Some(client)) => break (client, Some(daemon)),
-                    _ => std::thread::sleep(Duration::from_millis(20)),
-                }
-            }
+            let mut client = None;
+            eventually("the daemon listens", PATIENCE, || {
+                client = Client::connect(&scene.path("run/control.sock")).ok().flatten();
+                client.is_some()
+            });
+            (client.unwrap(), Some(daemon))
         } else {
             program.arg("--once");
             (Client::start(program).unwrap(), None)
@@ -170,7 +166,6 @@ fn flags_of_a_view_on_a_directory_and_of_a_command_are_locked() {
     if !user_namespaces() {
         return;
     }
-    scene::alone();
     let scene = Scene::new();
     // A runtime clones what is on the directory for a volume, before it enters the container's namespaces.
     for options in ["nosuid", "noexec"] {
@@ -217,7 +212,7 @@ fn where_user_namespaces_are_forbidden_views_work_and_the_log_says_so() {
     command.args(["--user", "--map-root-user", "--mount", "sh", "-c", &script]).current_dir("/");
     let ran = scene::ran(command.output().unwrap());
     if ran.err.contains("max_user_namespaces") {
-        return eprintln!("skipped: the limit cannot be set: {}", ran.err.trim());
+        return skip!("the limit cannot be set: {}", ran.err.trim());
     }
     assert!(ran.out.contains("-config.txt\nend\n"), "{ran:?}");
     assert!(ran.err.contains("not locked"), "{ran:?}");

@@ -44,8 +44,10 @@ mod unmount;
 mod witnesses;
 
 #[path = "../support"]
+#[allow(dead_code, reason = "each binary uses a part of it")]
 mod support {
     pub(crate) mod clients;
+    pub(crate) mod effort;
     pub(crate) mod endurance;
     pub(crate) mod fuse_tree;
     pub(crate) mod history;
@@ -53,7 +55,9 @@ mod support {
     pub(crate) mod layer_suite;
     pub(crate) mod scene;
     pub(crate) mod server_death;
+    pub(crate) mod skip;
     pub(crate) mod strace;
     pub(crate) mod union_mount;
     pub(crate) mod union_support;
+    pub(crate) mod wait;
 }

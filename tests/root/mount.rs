@@ -3,6 +3,8 @@
 use std::process::Command;
 
 use crate::support::scene::{self, Scene};
+use crate::support::skip::skip;
+use crate::support::wait::{PATIENCE, eventually};
 
 #[test]
 #[ignore = "needs root and /dev/fuse"]
@@ -226,12 +228,7 @@ fn a_used_view_is_not_unmounted_unless_lazily() {
     assert_eq!(scene.processes().len(), 2, "it is kept and served");
     user.kill().unwrap();
     user.wait().unwrap();
-    for _ in 0..500 {
-        if scene.processes().is_empty() {
-            break;
-        }
-        std::thread::sleep(std::time::Duration::from_millis(10));
-    }
+    eventually("the view's processes end", PATIENCE, || scene.processes().is_empty());
     scene.assert_nothing_left();
     scene.nixview(&["umount", "web"]).failed(1, &["no view"]);
 }
@@ -244,23 +241,13 @@ fn a_server_told_to_end_unmounts_first() {
         scene.mount("env-a", "a", &["--name", "web", "--tmp"]).ok();
         let pid = scene.keeper("web").to_string();
         assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
-        for _ in 0..500 {
-            if scene.processes().is_empty() {
-                break;
-            }
-            std::thread::sleep(std::time::Duration::from_millis(10));
-        }
+        eventually("the view's processes end", PATIENCE, || scene.processes().is_empty());
         scene.assert_nothing_left();
     }
     // umount(8) from outside.
     scene.mount("env-a", "a", &["--name", "web", "--tmp"]).ok();
     scene.shell("umount -l a").ok();
-    for _ in 0..500 {
-        if scene.processes().is_empty() {
-            break;
-        }
-        std::thread::sleep(std::time::Duration::from_millis(10));
-    }
+    eventually("the view's processes end", PATIENCE, || scene.processes().is_empty());
     scene.assert_nothing_left();
 }
 
@@ -335,7 +322,7 @@ fn the_foreground_serves_until_it_is_interrupted() {
 fn fusermount3_mounts_for_users_and_can_be_forced() {
     let scene = Scene::new();
     if scene.shell("command -v fusermount3").code != Some(0) {
-        eprintln!("skipped: fusermount3 is not installed");
+        skip!("fusermount3 is not installed");
         return;
     }
     scene.mount("env-a", "a", &["--name", "web", "--tmp", "--fusermount"]).ok();
@@ -471,11 +458,9 @@ fn a_server_that_moved_large_files_is_small_again() {
         scene.shell(work).ok();
         // What it works on at this moment is let go of soon.
         let server = scene.server("v");
-        let own = (0..100).map(|_| own_memory(server)).find(|(own, _)| {
-            std::thread::sleep(std::time::Duration::from_millis(20));
-            (1..=3072).contains(own)
+        eventually("the server has no more than 3 MB of its own", PATIENCE, || {
+            (1..=3072).contains(&own_memory(server).0)
         });
-        assert!(own.is_some(), "{io}: {:?} kB", own_memory(server));
         scene.nixview(&["umount", "v"]).ok();
     }
     scene.assert_nothing_left();

@@ -3,8 +3,9 @@
 use std::fs;
 use std::path::Path;
 
-use crate::support::scene::{Scene, alone, kill};
+use crate::support::scene::{Scene, kill};
 use crate::support::strace;
+use crate::support::wait::{PATIENCE, eventually};
 
 /// The paths that processes gave to the kernel, out of the output of strace(1); the contents of symbolic links are none.
 fn paths(strace: &str) -> Vec<String> {
@@ -32,7 +33,6 @@ fn use_all_of(scene: &Scene, view: &str) {
 #[test]
 #[ignore = "needs root, /dev/fuse and strace"]
 fn a_view_over_its_store_opens_no_path_below_itself() {
-    alone();
     for io in ["passthrough", "cached"] {
         let scene = Scene::new();
         let view = scene.path("s/nix");
@@ -51,7 +51,7 @@ fn a_view_over_its_store_opens_no_path_below_itself() {
         let root = scene.store.root().to_str().unwrap();
         assert_eq!(scene.nixview(&["gc", "--store", root]).ok().err, "");
         scene.nixview(&["umount", view.to_str().unwrap()]).ok();
-        strace::wait_until("the keeper does not end", || scene.processes().is_empty());
+        eventually("the keeper ends", PATIENCE, || scene.processes().is_empty());
         strace::end(watching);
         let calls = fs::read_to_string(calls).unwrap();
         assert!(calls.contains("db.sqlite"), "the look was watched: {calls}");
@@ -70,34 +70,31 @@ fn a_view_over_its_store_opens_no_path_below_itself() {
 #[test]
 #[ignore = "needs root and /dev/fuse"]
 fn a_view_that_is_bound_over_its_store_later_serves_on() {
-    alone();
     let scene = Scene::new();
     scene.mount("env-a", "a", &["--name", "web", "--tmp"]).ok();
     scene.shell("mount --bind a s/nix").ok();
     kill(scene.server("web"));
     use_all_of(&scene, "s/nix");
     scene.shell("umount s/nix && umount a").ok();
-    strace::wait_until("the keeper does not end", || scene.processes().is_empty());
+    eventually("the keeper ends", PATIENCE, || scene.processes().is_empty());
     scene.assert_nothing_left();
 }
 
 #[test]
 #[ignore = "needs root and /dev/fuse"]
 fn a_view_over_its_store_is_ended_by_the_server_alone() {
-    alone();
     let scene = Scene::new();
     scene.mount("env-a", "s/nix", &["--name", "web", "--tmp"]).ok();
     kill(scene.keeper("web"));
     use_all_of(&scene, "s/nix");
     scene.shell("umount s/nix").ok();
-    strace::wait_until("the server does not end", || scene.processes().is_empty());
+    eventually("the server ends", PATIENCE, || scene.processes().is_empty());
     scene.assert_nothing_left();
 }
 
 #[test]
 #[ignore = "needs root and /dev/fuse"]
 fn a_dead_view_over_its_store_is_taken_away_with_its_roots() {
-    alone();
     let scene = Scene::new();
     scene.mount("env-a", "s/nix", &["--name", "web", "--tmp"]).ok();
     use_all_of(&scene, "s/nix");
@@ -109,7 +106,6 @@ fn a_dead_view_over_its_store_is_taken_away_with_its_roots() {
 #[test]
 #[ignore = "needs root and /dev/fuse"]
 fn a_view_is_not_mounted_on_what_it_would_hide() {
-    alone();
     let scene = Scene::new();
     scene.mount("env-a", "a", &["--name", "first", "--tmp"]).ok();
     for (target, why) in [

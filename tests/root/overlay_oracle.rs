@@ -14,6 +14,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
+use crate::support::effort::pick;
+use crate::support::skip::skip;
 use crate::support::union_support::dir::DirDisk;
 use crate::support::union_support::model::{Op, Run, op};
 use crate::support::union_support::{Disk, View, options as options_of};
@@ -273,34 +275,29 @@ fn apply(root: &Path, op: &Op) -> io::Result<()> {
     }
 }
 
-/// How many histories each of the tests here makes: the variable asks for more or fewer.
+/// How many histories each of the tests here makes.
 fn cases() -> u32 {
-    match std::env::var("NIXVIEW_ORACLE_CASES") {
-        Ok(text) => text.parse().unwrap(),
-        Err(_) => 1_000,
-    }
+    pick(150, 2_000)
 }
 
 /// Checks histories of up to `longest` operations, on a tmpfs of its own; answers how many: none if it cannot be done here.
 fn histories(seed: u8, longest: usize, check: impl Fn(&Path, &[Op]) -> Result<(), String>) -> u32 {
     if let Err(error) = unshare(CloneFlags::CLONE_NEWNS) {
-        eprintln!("skipped: unshare: {error}");
+        skip!("unshare: {error}");
         return 0;
     }
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).unwrap();
     let tmpfs = match Tmpfs::mount() {
         Ok(tmpfs) => tmpfs,
         Err(error) => {
-            eprintln!("skipped: {error}");
+            skip!("{error}");
             return 0;
         }
     };
     let base = tmpfs.0.path();
     let format = DirDisk::new_in(base).format;
     if format != Format::Trusted {
-        eprintln!(
-            "skipped: the upper's format is {format:?}, which mount -t overlay reads with other options"
-        );
+        skip!("the upper's format is {format:?}, which mount -t overlay reads with other options");
         return 0;
     }
     let config =

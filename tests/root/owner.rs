@@ -16,9 +16,10 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 
-use crate::support::scene::{self, Ran, Scene, ran};
+use crate::support::scene::{Ran, Scene, ran};
+use crate::support::skip::skip;
+use crate::support::wait::{PATIENCE, eventually};
 use rustix::fs::CWD;
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 
@@ -36,11 +37,9 @@ impl Container {
         command.args(["--user", "sleep", "600"]).stdin(Stdio::null()).current_dir("/");
         let container = Self { holder: command.spawn().unwrap() };
         let own = fs::read_link("/proc/self/ns/user").unwrap();
-        let deadline = Instant::now() + Duration::from_secs(10);
-        while fs::read_link(container.namespace()).is_ok_and(|theirs| theirs == own) {
-            assert!(Instant::now() < deadline, "no user namespace");
-            std::thread::sleep(Duration::from_millis(1));
-        }
+        eventually("the process has a user namespace of its own", PATIENCE, || {
+            fs::read_link(container.namespace()).is_ok_and(|theirs| theirs != own)
+        });
         for map in ["uid_map", "gid_map"] {
             fs::write(format!("/proc/{}/{map}", container.holder.id()), format!("0 {FIRST} 65536")).unwrap();
         }
@@ -72,7 +71,6 @@ impl Drop for Container {
 }
 
 fn scene() -> Scene {
-    scene::alone();
     let scene = Scene::new();
     scene.shell("chmod 755 .; mkdir c").ok();
     scene
@@ -119,7 +117,7 @@ fn bind_idmapped(from: &Path, to: &Path, container: &Container) -> bool {
     let namespace = File::open(container.namespace()).unwrap();
     match set_idmap(tree.as_fd(), namespace.as_fd()) {
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) && release() < (6, 12) => {
-            eprintln!("skipped: this kernel has no idmapped mounts of FUSE (Linux 6.12)");
+            skip!("this kernel has no idmapped mounts of FUSE (Linux 6.12)");
             return false;
         }
         answer => answer.unwrap(),

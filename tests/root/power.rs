@@ -12,10 +12,9 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
+use crate::support::effort::pick;
 use crate::support::history::{HISTORY, Tree, expected, fill, tree};
-use crate::support::scene::{self, Scene};
-
-const ROUNDS: usize = 12;
+use crate::support::scene::Scene;
 
 /// What is synced after an operation.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -115,7 +114,6 @@ fn check_contents(found: &Tree, at: usize, allowed: &[Tree], synced: usize) {
 
 /// A scene with an empty disk at `disk`, and the directory of the history in its views.
 fn scene_on(file_system: &str) -> (Scene, PathBuf) {
-    scene::alone();
     let scene = Scene::new();
     fill(&scene.store.real("data"));
     let dir = scene.path("a/store").join(scene.store.path("data"));
@@ -136,7 +134,7 @@ fn power_fails_on(file_system: &str) {
     let (scene, dir) = scene_on(file_system);
     let allowed = expected(scene.dir.path());
     let mut lost = 0;
-    for round in 0..ROUNDS {
+    for round in 0..pick(4, 24) {
         let upper = scene.path(&format!("disk/u{round}"));
         let io = if round % 2 == 0 { "passthrough" } else { "cached" };
         let options = ["--name", "p", "--io", io, "--upper", upper.to_str().unwrap()];

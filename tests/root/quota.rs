@@ -4,9 +4,10 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use crate::support::scene::Scene;
+use crate::support::skip::skip;
+use crate::support::wait::{PATIENCE, eventually};
 
 const MIB: u64 = 1 << 20;
 
@@ -41,21 +42,9 @@ fn loop_devices(scene: &Scene) -> Vec<String> {
     found
 }
 
-/// Tries for ten seconds: what the kernel does after a last close it does in its own time.
-#[track_caller]
-fn soon(what: &str, mut is_so: impl FnMut() -> bool) {
-    for _ in 0..500 {
-        if is_so() {
-            return;
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    panic!("{what}: it does not become so");
-}
-
 #[track_caller]
 fn assert_no_loop_device(scene: &Scene) {
-    soon("no loop device", || loop_devices(scene).is_empty());
+    eventually("no loop device is left", PATIENCE, || loop_devices(scene).is_empty());
 }
 
 /// Writes until no more fit; answers how much did. Up to two blocks may be left: one more would need more than that,
@@ -111,14 +100,14 @@ fn space_ends_exactly_at_the_limit_and_comes_back() {
     }
 
     fs::remove_file(view.join("full")).unwrap();
-    soon("all is free again", || sizes(&view).free == fresh.free);
+    eventually("all is free again", PATIENCE, || sizes(&view).free == fresh.free);
     let written = fill(&view.join("again"));
     assert!(all_but_those.contains(&written), "{written}");
     assert!(sizes(&view).free <= REST);
 
     // Holes take nothing, what is written into them does.
     fs::remove_file(view.join("again")).unwrap();
-    soon("all is free again", || sizes(&view).free == fresh.free);
+    eventually("all is free again", PATIENCE, || sizes(&view).free == fresh.free);
     let sparse = File::create(view.join("sparse")).unwrap();
     sparse.set_len(1 << 40).unwrap();
     assert_eq!(sizes(&view).free, fresh.free);
@@ -162,7 +151,7 @@ fn every_object_counts_as_an_inode() {
     for n in 2..7 {
         fs::remove_file(view.join(format!("file{n}"))).unwrap();
     }
-    soon("they are free again", || sizes(&view).inodes_free == 5);
+    eventually("they are free again", PATIENCE, || sizes(&view).inodes_free == 5);
     // The directory `store` is copied up for the whiteout in it.
     scene.shell(&format!("rm -r a/store/{tool}")).ok();
     let left = sizes(&view).inodes_free;
@@ -296,7 +285,9 @@ fn views_share_no_limit_and_their_use_is_told() {
 
 #[track_caller]
 fn assert_no_loop_devices_of(scene: &Scene, part: &str) {
-    soon("no loop device", || loop_devices(scene).iter().all(|file| !file.contains(part)));
+    eventually("no loop device is left", PATIENCE, || {
+        loop_devices(scene).iter().all(|file| !file.contains(part))
+    });
 }
 
 #[test]
@@ -318,7 +309,7 @@ fn a_copy_that_does_not_fit_is_not_made() {
         assert!(!view.join("elsewhere").exists());
     }
     // The directories above it may have been copied; nothing of the file is there.
-    soon("no more than three directories", || sizes(&view).free >= fresh.free - 3 * 4096);
+    eventually("no more than three directories", PATIENCE, || sizes(&view).free >= fresh.free - 3 * 4096);
     OpenOptions::new().write(true).truncate(true).open(&big).unwrap();
     assert_eq!(fs::metadata(&big).unwrap().len(), 0);
     scene.nixview(&["umount", "web"]).ok();
@@ -384,7 +375,7 @@ fn an_image_is_never_mounted_twice() {
     let reader = File::open(scene.path("a/file")).unwrap();
     scene.kill_view("web");
     if loop_devices(&scene).is_empty() {
-        return eprintln!("skipped: no passthrough: nothing keeps the image");
+        return skip!("no passthrough: nothing keeps the image");
     }
     mount("b").failed(1, &["upper.img", "still has it open"]);
     assert_eq!(loop_devices(&scene).len(), 1, "it is attached once");
@@ -455,7 +446,7 @@ fn state_on(scene: &Scene, kind: &str, size: u64) -> Option<PathBuf> {
     File::create(&image).unwrap().set_len(size).unwrap();
     let made = scene.shell(&format!("mkfs.{kind} -q disk && mount -o loop disk state"));
     if made.code != Some(0) {
-        eprintln!("skipped: {kind}: {made:?}");
+        skip!("{kind}: {made:?}");
         return None;
     }
     Some(state)
@@ -540,7 +531,7 @@ fn removed_files_give_the_disk_its_space_back() {
     fill(&scene.path("a/full"));
     assert!(taken() > 64 * MIB);
     fs::remove_file(scene.path("a/full")).unwrap();
-    soon("given back", || {
+    eventually("given back", PATIENCE, || {
         scene.shell("sync -f a; sync -f state").ok();
         taken() < 16 * MIB
     });

@@ -2,9 +2,10 @@
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 
 use crate::support::scene::Scene;
+use crate::support::skip::skip;
+use crate::support::wait::{PATIENCE, eventually};
 
 fn signal(name: &str, pid: u32) {
     assert!(Command::new("kill").args([name, &pid.to_string()]).status().unwrap().success());
@@ -23,12 +24,7 @@ fn start(scene: &Scene, script: &str) -> (Child, String, BufReader<std::process:
 }
 
 fn settle(scene: &Scene) {
-    for _ in 0..1000 {
-        if scene.processes().is_empty() {
-            break;
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    eventually("the view's processes end", PATIENCE, || scene.processes().is_empty());
 }
 
 #[test]
@@ -156,12 +152,9 @@ fn a_killed_caller_takes_everything_with_it() {
     assert_eq!(line, "ready");
     signal("-KILL", child.id());
     child.wait().unwrap();
-    for _ in 0..1000 {
-        if scene.shell("pgrep -af 'sleep 7[12]$'").out.is_empty() && scene.processes().is_empty() {
-            break;
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    eventually("the view's processes end", PATIENCE, || {
+        scene.shell("pgrep -af 'sleep 7[12]$'").out.is_empty() && scene.processes().is_empty()
+    });
     assert_eq!(scene.shell("pgrep -af 'sleep 7[12]$'").out, "");
     scene.assert_nothing_left();
 }
@@ -246,7 +239,7 @@ fn a_user_namespace_can_be_forced() {
 #[ignore = "needs root and /dev/fuse"]
 fn access_control_lists_are_there_on_demand_also_in_a_user_namespace() {
     if Command::new("setfacl").arg("--version").output().is_err() {
-        return eprintln!("skipped: no setfacl");
+        return skip!("no setfacl");
     }
     let scene = Scene::new();
     let listed = "umask 027; mkdir /nix/d && setfacl -d -m u::rwx,g::r-x,o::r-x,g:0:rwx /nix/d && echo x > /nix/d/f && \

@@ -1,8 +1,7 @@
 //! A view's server is killed, again and again: no client sees an error, and nothing is lost, done twice or kept.
 //!
-//! `NIXVIEW_SERVER_KILLS` says how often it is killed under load (else 60 times, for each way of serving), and
-//! `NIXVIEW_KILL_STEP` before each how-manyth call in a history (else before two of each kind; 1 takes long).
-//! `NIXVIEW_SERVER_LOG` is what `NIXVIEW_LOG` is to the keeper and its servers.
+//! `NIXVIEW_SERVER_KILLS` says how often it is killed under load, and `NIXVIEW_KILL_STEP` before each how-manyth call in a
+//! history, whatever `NIXVIEW_TEST_EFFORT` is. `NIXVIEW_SERVER_LOG` is what `NIXVIEW_LOG` is to the keeper and its servers.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -17,17 +16,16 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::support::clients::{self, CLIENTS, OPERATIONS, Place};
+use crate::support::effort::{nightly, pick};
 use crate::support::endurance::{self, Numbers, Worker};
 use crate::support::history::{self, HISTORY, Tree};
 use crate::support::scene::{self, Scene};
 use crate::support::server_death::{Holds, Victim, children, parent};
-use crate::support::strace::wait_until;
+use crate::support::skip::skip;
+use crate::support::wait::{PATIENCE, eventually};
 use nixview::lock::Digest;
 
 const WORKERS: usize = 4;
-
-/// Longer than anything takes that does not hang.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What a client says in the end: its name, what it knows, and how often it has done what it does.
 type Ended = (String, Option<Box<Worker>>, Result<u64, String>);
@@ -153,11 +151,10 @@ fn workers(scene: &Scene, view: &Path) -> Vec<Worker> {
 }
 
 fn kills() -> u64 {
-    std::env::var("NIXVIEW_SERVER_KILLS").map_or(60, |number| number.parse().unwrap())
+    std::env::var("NIXVIEW_SERVER_KILLS").map_or(pick(8, 60), |number| number.parse().unwrap())
 }
 
 fn kill_under_load(io: &str) {
-    scene::alone();
     let scene = Scene::new();
     fill_store(&scene);
     let store = scene.store_digest();
@@ -226,19 +223,18 @@ fn loaded<'s>(scene: &'s Scene, options: &[&str]) -> (Victim<'s>, Load) {
 }
 
 fn ends_by_itself(scene: &Scene) {
-    wait_until("the processes of the view do not end", || scene.processes().is_empty());
+    eventually("the processes of the view end", PATIENCE, || scene.processes().is_empty());
     scene.assert_nothing_left();
 }
 
 fn keeper_is_killed(io: &str, upper: &[&str]) {
-    scene::alone();
     let scene = Scene::new();
     let (victim, load) = loaded(&scene, &[&["--io", io], upper].concat());
     let server = victim.server();
     let keeper = victim.keeper;
     scene::kill(keeper);
     victim.forget();
-    wait_until("the server does not take over", || scene.status("web")["pid"] == server);
+    eventually("the server takes over", PATIENCE, || scene.status("web")["pid"] == server);
     let status = scene.status("web");
     assert_eq!((status["state"].as_str(), &status["server"]), (Some("mounted"), &status["pid"]), "{status}");
     thread::sleep(Duration::from_millis(500));
@@ -258,7 +254,6 @@ fn a_server_whose_keeper_is_killed_serves_on_and_takes_the_view_back() {
 #[test]
 #[ignore = "needs root and /dev/fuse"]
 fn what_both_leave_is_swept_by_the_next_command() {
-    scene::alone();
     let scene = Scene::new();
     for (at, io) in ["passthrough", "cached"].iter().enumerate() {
         let victim = Victim::mount(&scene, "web", &["--io", io, "--tmp"]);
@@ -269,7 +264,7 @@ fn what_both_leave_is_swept_by_the_next_command() {
             // One after the other: the server is alone in between.
             let server = victim.server();
             scene::kill(victim.keeper);
-            wait_until("the server does not take over", || scene.status("web")["pid"] == server);
+            eventually("the server takes over", PATIENCE, || scene.status("web")["pid"] == server);
             scene::kill(server);
         }
         victim.forget();
@@ -283,10 +278,9 @@ fn what_both_leave_is_swept_by_the_next_command() {
 #[test]
 #[ignore = "needs root and /dev/fuse"]
 fn a_keeper_that_is_killed_at_a_restart_leaves_a_server_or_what_can_be_swept() {
-    scene::alone();
     let scene = Scene::new();
     let (mut served, mut dead) = (0, 0);
-    for round in 0..24 {
+    for round in (0..24).step_by(pick(5, 1)) {
         let io = if round % 2 == 0 { "passthrough" } else { "cached" };
         let victim = Victim::mount(&scene, "web", &["--io", io]);
         fs::write(scene.path("a/new"), "new").unwrap();
@@ -296,7 +290,7 @@ fn a_keeper_that_is_killed_at_a_restart_leaves_a_server_or_what_can_be_swept() {
         victim.forget();
         // The first of them sweeps, if there is something to sweep.
         let mut states = Vec::new();
-        wait_until("it is neither served nor swept", || {
+        eventually("it is served or swept", PATIENCE, || {
             let ran = scene.nixview(&["status", "--json"]);
             let status: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
             let Some(view) = status.get(0) else { return true };
@@ -318,7 +312,6 @@ fn a_keeper_that_is_killed_at_a_restart_leaves_a_server_or_what_can_be_swept() {
 #[test]
 #[ignore = "needs root and /dev/fuse"]
 fn without_restarts_the_death_of_the_server_ends_the_view() {
-    scene::alone();
     let scene = Scene::new();
     for io in ["passthrough", "cached"] {
         let mut victim = Victim::mount(&scene, "web", &["--io", io, "--no-restart", "--tmp"]);
@@ -339,7 +332,6 @@ fn without_restarts_the_death_of_the_server_ends_the_view() {
 #[test]
 #[ignore = "needs root and /dev/fuse"]
 fn a_server_that_dies_again_and_again_is_given_up() {
-    scene::alone();
     let scene = Scene::new();
     let victim = Victim::mount(&scene, "web", &["--tmp"]);
     fs::write(scene.path("a/new"), "new").unwrap();
@@ -383,7 +375,6 @@ const TOLD: &str =
 #[test]
 #[ignore = "needs root and /dev/fuse"]
 fn a_command_in_a_view_of_its_own_goes_on() {
-    scene::alone();
     let scene = Scene::new();
     for io in ["passthrough", "cached"] {
         let mut command = scene.direct();
@@ -411,14 +402,14 @@ fn told_what_to_do(scene: &Scene, mut command: Command, code: i32) {
     let names = scene.names("run/views");
     let name = names.iter().find_map(|file| file.strip_suffix(".json")).unwrap_or(&names[0]).to_owned();
     let mut victim = Victim::new(scene, &name);
-    for round in 0..10 {
+    for round in 0..pick(3, 10) {
         // While nobody uses the view.
         victim.kill();
         works(1 + round % 3);
     }
     assert_eq!(victim.restarts(), victim.kills);
     drop(to);
-    wait_until("the command does not end", || child.try_wait().unwrap().is_some());
+    eventually("the command ends", PATIENCE, || child.try_wait().unwrap().is_some());
     assert_eq!(child.wait().unwrap().code(), Some(code));
 }
 
@@ -443,7 +434,7 @@ fn a_container_goes_on() {
     };
     let probed = scene::ran(prepared("probe").arg("runc").output().unwrap());
     if probed.code != Some(0) {
-        eprintln!("skipped: containers of runc do not run here: {}", probed.err);
+        skip!("containers of runc do not run here: {}", probed.err);
         return;
     }
     let mut command = prepared("run");
@@ -488,7 +479,7 @@ struct Histories<'s> {
 
 /// So many; each kill needs one.
 fn histories() -> usize {
-    if std::env::var_os("NIXVIEW_KILL_STEP").is_some() { 2000 } else { 100 }
+    if std::env::var_os("NIXVIEW_KILL_STEP").is_some() { 2000 } else { pick(30, 2000) }
 }
 
 /// A history with all that may be done once, from a tree that nobody has used yet, with files open that it takes the
@@ -585,13 +576,13 @@ fn assert_right(what: &str, tree: &Tree, wanted: &Tree) {
 fn places(io: &str) -> Vec<usize> {
     match std::env::var("NIXVIEW_KILL_STEP") {
         Ok(step) => (1..100_000).step_by(step.parse().unwrap()).collect(),
-        Err(_) if io == "passthrough" => vec![1, 14],
-        Err(_) => vec![2, 33],
+        Err(_) if nightly() => (1..100_000).step_by(7).collect(),
+        Err(_) if io == "passthrough" => vec![14],
+        Err(_) => vec![2],
     }
 }
 
 fn kill_at_calls(io: &str) {
-    scene::alone();
     let scene = Scene::new();
     let mut histories = Histories::new(&scene, io);
     let dir = scene.path("a").to_str().unwrap().to_owned();
@@ -637,14 +628,13 @@ const CALLS_AT_START: &[&str] =
 #[test]
 #[ignore = "needs root, /dev/fuse and strace"]
 fn a_server_that_is_killed_before_it_serves_has_lost_nothing() {
-    scene::alone();
     let scene = Scene::new();
     let mut histories = Histories::new(&scene, "passthrough");
     let dir = scene.path("a").to_str().unwrap().to_owned();
     let before = histories.victim.at_rest(&dir, None);
     let mut kills = BTreeMap::new();
     for call in CALLS_AT_START {
-        for n in 1..=3 {
+        for n in 1..=pick(1, 3) {
             let first = histories.victim.restarts();
             let time = Duration::from_millis(10 * n as u64);
             histories.run(&format!("{call} {n}"), |victim, start, finish| {
@@ -655,6 +645,6 @@ fn a_server_that_is_killed_before_it_serves_has_lost_nothing() {
         }
     }
     println!("{} kills: {kills:?}", kills.values().sum::<u64>());
-    assert!(kills.values().sum::<u64>() > 24, "servers are not killed at their start: {kills:?}");
+    assert!(kills.values().sum::<u64>() > pick(8, 24), "servers are not killed at their start: {kills:?}");
     histories.end("passthrough", before);
 }

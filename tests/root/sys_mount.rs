@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::path::Path;
 
+use crate::support::skip::skip;
 use nix::sched::{CloneFlags, unshare};
 use nixview::sys::fuse_connection::FuseConnection;
 use nixview::sys::fusermount;
@@ -15,7 +16,7 @@ use rustix::mount::{MountPropagationFlags, mount_change};
 /// Puts this thread into a mount namespace of its own; false, with the reason said, if it may not.
 fn private_namespace() -> bool {
     if let Err(error) = unshare(CloneFlags::CLONE_NEWNS) {
-        eprintln!("skipped: unshare: {error}");
+        skip!("unshare: {error}");
         return false;
     }
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).unwrap();
@@ -97,7 +98,7 @@ fn fusermount_mounts_hands_over_the_device_and_unmounts() {
     let device =
         match fusermount::mount(dir.path(), FuseOptions { read_only: true, ..FuseOptions::default() }) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return eprintln!("skipped: no fusermount3");
+                return skip!("no fusermount3");
             }
             answer => answer.unwrap(),
         };

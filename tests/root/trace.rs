@@ -8,23 +8,17 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use crate::support::scene::{Scene, alone, kill, ran};
+use crate::support::scene::{Scene, kill, ran};
+use crate::support::skip::skip;
+use crate::support::wait::{PATIENCE, eventually};
 use nix::sys::fanotify::{EventFFlags, Fanotify, InitFlags, MarkFlags, MaskFlags};
 use nixview::sys::signals::wait_readable;
 use nixview::trace::{self, Kind, Trace};
 use rustix::process::{Pid, Signal, kill_process};
 
 const IO: [&str; 2] = ["passthrough", "cached"];
-
-fn wait_until(what: &str, mut is: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(30);
-    while !is() {
-        assert!(Instant::now() < deadline, "{what}");
-        thread::sleep(Duration::from_millis(2));
-    }
-}
 
 fn read(file: &Path) -> Trace {
     trace::read(file).unwrap_or_else(|error| panic!("{error}"))
@@ -54,7 +48,7 @@ impl Tracing {
         command.args(["trace", view, "-o"]).arg(&file).args(more);
         let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let tracing = Self { child, file };
-        wait_until("the trace does not begin", || tracing.has_begun());
+        eventually("the trace begins", PATIENCE, || tracing.has_begun());
         tracing
     }
 
@@ -111,7 +105,7 @@ impl Witness {
         let group = match group {
             Ok(group) => group,
             Err(error) => {
-                eprintln!("skipped: no fanotify: {error}");
+                skip!("no fanotify: {error}");
                 return None;
             }
         };
@@ -184,7 +178,6 @@ fn work(scene: &Scene, view: &Path) -> BTreeSet<String> {
 #[test]
 #[ignore = "mounts"]
 fn a_view_that_is_mounted_for_it_records_exactly_what_is_opened() {
-    alone();
     for io in IO {
         let scene = Scene::new();
         let (view, file) = (scene.path("a"), scene.path("a.trace"));
@@ -224,7 +217,6 @@ fn a_view_that_is_mounted_for_it_records_exactly_what_is_opened() {
 #[test]
 #[ignore = "mounts"]
 fn a_running_view_is_traced_until_a_signal_for_a_time_and_until_its_end() {
-    alone();
     let scene = Scene::new();
     let view = scene.path("a");
     scene.mount("env-a", "a", &["--io", "passthrough", "--name", "v"]).ok();
@@ -262,7 +254,6 @@ fn a_running_view_is_traced_until_a_signal_for_a_time_and_until_its_end() {
 #[test]
 #[ignore = "mounts"]
 fn a_cached_view_that_runs_already_is_traced_by_what_is_read_and_says_so() {
-    alone();
     let scene = Scene::new();
     let view = scene.path("a");
     scene.mount("env-a", "a", &["--io", "cached", "--name", "v"]).ok();
@@ -297,7 +288,6 @@ fn many(scene: &Scene, view: &Path, count: usize) -> Vec<PathBuf> {
 #[test]
 #[ignore = "mounts"]
 fn nothing_that_was_opened_is_lost_with_a_server() {
-    alone();
     for whole in [true, false] {
         for io in IO {
             let scene = Scene::new();
@@ -321,7 +311,7 @@ fn nothing_that_was_opened_is_lost_with_a_server() {
                 let mut last = 0;
                 for _ in 0..8 {
                     // The one that is dead stands in the record until the next one has begun.
-                    wait_until("no server follows", || scene.server("v") != last);
+                    eventually("a server follows", PATIENCE, || scene.server("v") != last);
                     last = scene.server("v");
                     kill(last);
                     thread::sleep(Duration::from_millis(15));
@@ -355,13 +345,14 @@ fn nothing_that_was_opened_is_lost_with_a_server() {
 #[test]
 #[ignore = "mounts"]
 fn a_server_that_is_alone_goes_on_recording_and_writes_the_file() {
-    alone();
     let scene = Scene::new();
     let (view, file) = (scene.path("a"), scene.path("a.trace"));
     scene.mount("env-a", "a", &["--name", "v", "--trace", file.to_str().unwrap()]).ok();
     kill(scene.keeper("v"));
     let expected = work(&scene, &view);
-    wait_until("the server does not go on alone", || scene.status("v")["pid"] == scene.status("v")["server"]);
+    eventually("the server goes on alone", PATIENCE, || {
+        scene.status("v")["pid"] == scene.status("v")["server"]
+    });
     scene.nixview(&["umount", "v"]).ok();
     assert_eq!(opened(&read(&file)), expected);
     scene.assert_nothing_left();
@@ -397,7 +388,6 @@ fn log_length(keeper: i32) -> u64 {
 #[test]
 #[ignore = "mounts"]
 fn a_tracer_that_is_killed_is_forgotten() {
-    alone();
     let scene = Scene::new();
     let view = scene.path("a");
     scene.mount("env-a", "a", &["--name", "v", "--io", "passthrough"]).ok();
@@ -406,7 +396,7 @@ fn a_tracer_that_is_killed_is_forgotten() {
     work(&scene, &view);
     assert!(log_length(keeper) > 0);
     tracing.kill();
-    wait_until("the server goes on recording for nobody", || log_length(keeper) == 0);
+    eventually("the server stops recording for nobody", PATIENCE, || log_length(keeper) == 0);
     let expected = work(&scene, &view);
     assert_eq!(log_length(keeper), 0);
     let mut tracing = Tracing::start(&scene, "v", &[]);
@@ -424,7 +414,6 @@ fn a_tracer_that_is_killed_is_forgotten() {
 fn another_user_cannot_trace_a_view() {
     use std::os::unix::fs::PermissionsExt;
     use std::os::unix::process::CommandExt;
-    alone();
     let scene = Scene::new();
     scene.mount("env-a", "a", &["--name", "v"]).ok();
     let program = scene.path("nixview");
@@ -460,7 +449,6 @@ fn another_user_cannot_trace_a_view() {
 #[test]
 #[ignore = "mounts"]
 fn a_trace_replaces_traces_alone() {
-    alone();
     let scene = Scene::new();
     let notes = scene.path("notes");
     fs::write(&notes, "what somebody wrote\n").unwrap();
@@ -498,7 +486,6 @@ fn a_trace_replaces_traces_alone() {
 #[test]
 #[ignore = "mounts"]
 fn a_command_is_traced_and_what_fails_leaves_nothing() {
-    alone();
     let scene = Scene::new();
     let file = scene.path("run.trace");
     let name = file.to_str().unwrap();

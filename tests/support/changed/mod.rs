@@ -1,5 +1,4 @@
 //! An upper over an environment of the tiny store, changed through the union as a mounted view would be.
-#![allow(dead_code, reason = "each test uses a part of it")]
 
 use std::path::PathBuf;
 
@@ -12,6 +11,7 @@ use nixview::view::upper_dir::{LastView, LimitChoice, UpperDir, UpperLook, Upper
 
 use crate::support::scene::{Ran, Scene};
 use crate::support::union_support::{View, caller, name};
+use crate::support::wait::{PATIENCE, eventually};
 
 pub(crate) struct Changed {
     pub(crate) scene: Scene,
@@ -61,13 +61,9 @@ impl Changed {
     /// Waits until nobody holds the upper: a child that another test forks has all that is open here until it runs its
     /// program.
     pub(crate) fn settle(&self) {
-        for _ in 0..2000 {
-            if UpperLook::open(&self.upper).unwrap().holder().unwrap().is_none() {
-                return;
-            }
-            std::thread::sleep(std::time::Duration::from_millis(5));
-        }
-        panic!("the upper {} is held", self.upper.display());
+        eventually("the upper is free", PATIENCE, || {
+            UpperLook::open(&self.upper).unwrap().holder().unwrap().is_none()
+        });
     }
 
     pub(crate) fn nixview(&self, arguments: &[&str]) -> Ran {

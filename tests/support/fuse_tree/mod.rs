@@ -14,6 +14,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use crate::support::skip::skip;
 use nix::sched::{CloneFlags, unshare};
 use nixview::fuse::{self, Io, Session};
 use nixview::sys::mount::{self, FuseOptions, Unmount};
@@ -354,11 +355,11 @@ impl Vfs for Tree {
 /// False, with the reason said, if it may not.
 pub(crate) fn private_namespace() -> bool {
     if let Err(error) = unshare(CloneFlags::CLONE_NEWNS) {
-        eprintln!("skipped: unshare: {error}");
+        skip!("unshare: {error}");
         return false;
     }
     if let Err(error) = mount::open_fuse_device() {
-        eprintln!("skipped: /dev/fuse: {error}");
+        skip!("/dev/fuse: {error}");
         return false;
     }
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).unwrap();
@@ -371,7 +372,7 @@ pub(crate) fn has_passthrough(directory: &Path) -> bool {
     match fuse::probe_passthrough(file.as_fd()) {
         Ok(()) => true,
         Err(error) => {
-            eprintln!("skipped: passthrough: {error}");
+            skip!("passthrough: {error}");
             false
         }
     }

@@ -1,7 +1,6 @@
 //! A tiny store, locks of its environments, and directories of nixview's own: what the tests of whole commands share.
 //!
 //! Every mount is below one short temporary directory; dropping the scene takes away all that a failed test left there.
-#![allow(dead_code, reason = "each test uses a part of it")]
 
 use std::fs;
 use std::os::fd::AsFd;
@@ -11,6 +10,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use mini_store::MiniStore;
+use nix::sched::{CloneFlags, unshare};
 use nixview::closure::{Mode, resolve};
 use nixview::lock::{Digest, EnvLock, LockedClosure, Root, Source};
 use nixview::store::{Database, Location, StorePath};
@@ -33,6 +33,7 @@ pub(crate) struct Ran {
 
 impl Scene {
     pub(crate) fn new() -> Self {
+        alone();
         let dir = tempfile::Builder::new().prefix("nv").tempdir_in("/tmp").unwrap();
         let store = MiniStore::build(&dir.path().join("s"));
         for target in ["a", "b"] {
@@ -250,10 +251,13 @@ impl Drop for Scene {
     }
 }
 
-/// Puts this thread, and what it starts, into a mount namespace of its own: no other one gets copies of its mounts and
-/// keeps them when they are unmounted here.
+/// Puts this thread, and what it starts, into a mount namespace of its own, once, if it may: no namespace that another test
+/// makes gets copies of its mounts, which would keep views that are unmounted here.
 pub(crate) fn alone() {
-    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
+    let namespace = |thread: &str| fs::read_link(format!("/proc/{thread}/ns/mnt")).unwrap();
+    if namespace("thread-self") != namespace("self") || unshare(CloneFlags::CLONE_NEWNS).is_err() {
+        return;
+    }
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
     rustix::mount::mount_change("/", private).unwrap();
 }

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use crate::support::scene::Scene;
-use crate::support::strace::{self, wait_until};
+use crate::support::strace;
+use crate::support::wait::{PATIENCE, eventually};
 
 /// The keeper of a view, whose servers are killed.
 pub(crate) struct Victim<'s> {
@@ -87,7 +88,7 @@ impl<'s> Victim<'s> {
         }
         command.stderr(File::create(scene.path("log")).unwrap());
         let mut child = command.spawn().unwrap();
-        wait_until("the view cannot be used", || {
+        eventually("the view can be used", PATIENCE, || {
             assert_eq!(child.try_wait().unwrap(), None, "{}", log(scene));
             log(scene).contains(&format!("view '{name}'"))
         });
@@ -112,7 +113,7 @@ impl<'s> Victim<'s> {
     /// The keeper has ended by itself, and has said this.
     pub(crate) fn failed(mut self, told: &str) {
         let mut command = self.command.take().unwrap();
-        wait_until("the keeper does not end", || command.try_wait().unwrap().is_some());
+        eventually("the keeper ends", PATIENCE, || command.try_wait().unwrap().is_some());
         assert_eq!(command.wait().unwrap().code(), Some(1));
         let log = log(self.scene);
         assert!(log.contains(told), "{told:?} is not said: {log}");
@@ -122,21 +123,18 @@ impl<'s> Victim<'s> {
     pub(crate) fn umount(mut self) {
         self.scene.nixview(&["umount", &self.name]).ok();
         let mut command = self.command.take().unwrap();
-        wait_until("the keeper does not end", || command.try_wait().unwrap().is_some());
+        eventually("the keeper ends", PATIENCE, || command.try_wait().unwrap().is_some());
         assert_eq!(command.wait().unwrap().code(), Some(0));
     }
 
     /// The server that there is, which is not the one that was killed last.
     pub(crate) fn server(&self) -> i32 {
-        let deadline = Instant::now() + Duration::from_secs(20);
-        loop {
-            let server = self.scene.server(&self.name);
-            if server != self.last && parent(server) == Some(self.keeper) {
-                return server;
-            }
-            assert!(Instant::now() < deadline, "no server was started for {}", self.last);
-            thread::sleep(Duration::from_millis(1));
-        }
+        let mut server = self.last;
+        eventually("a server follows the last one", PATIENCE, || {
+            server = self.scene.server(&self.name);
+            server != self.last && parent(server) == Some(self.keeper)
+        });
+        server
     }
 
     /// Kills the server, and waits until it is dead.

@@ -3,17 +3,13 @@
 use std::fs;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
 
+use crate::support::wait::{PATIENCE, eventually};
 use rustix::process::{Pid, Signal, kill_process};
 
-pub(crate) fn wait_until(what: &str, mut is: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(30);
-    while !is() {
-        assert!(Instant::now() < deadline, "{what}");
-        thread::sleep(Duration::from_millis(2));
-    }
+/// [`eventually`] with the usual limit.
+pub(crate) fn wait_until(what: &str, holds: impl FnMut() -> bool) {
+    eventually(what, PATIENCE, holds);
 }
 
 /// Lets strace(1) kill a process before its `n`-th `call`, and likewise each that it starts; comes back when it watches all
@@ -36,7 +32,7 @@ fn attach(options: &[&str], pids: &[i32]) -> Child {
         command.arg("-p").arg(pid.to_string());
     }
     let strace = command.stdin(Stdio::null()).spawn().expect("strace is needed");
-    wait_until("strace does not attach", || {
+    eventually("strace attaches", PATIENCE, || {
         let tasks = pids.iter().flat_map(|pid| fs::read_dir(format!("/proc/{pid}/task")).unwrap());
         let mut tasks = tasks.map(|task| fs::read_to_string(task.unwrap().path().join("status")).unwrap());
         tasks.all(|status| status.contains(&format!("TracerPid:\t{}\n", strace.id())))
@@ -53,5 +49,5 @@ pub(crate) fn end(mut strace: Child) {
     if !has_ended(&mut strace) {
         kill_process(Pid::from_child(&strace), Signal::TERM).unwrap();
     }
-    wait_until("strace does not end", || has_ended(&mut strace));
+    eventually("strace ends", PATIENCE, || has_ended(&mut strace));
 }

@@ -1,5 +1,4 @@
 //! Views of a small store on real mounts, a plain directory beside them to compare with, and users to work as.
-#![allow(dead_code, reason = "each test uses a part of it")]
 
 use std::fs::{self, File};
 use std::io;

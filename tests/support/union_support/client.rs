@@ -5,6 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, RwLock};
 
+use crate::support::effort::nightly;
 use nixview::layer::fault::{Change, FaultUpper, Faults};
 use nixview::union::record::Done;
 use nixview::union::{Options, UnionFs};
@@ -43,10 +44,10 @@ pub fn moments(changes: Range<u64>, answers: u64) -> impl Iterator<Item = At> {
     changes.map(At::Change).chain((0..answers).flat_map(|n| [At::Answer(n), At::Secured(n)]))
 }
 
-/// The last of several kills; all of them if NIXVIEW_KILLS is set, which takes about twice as long.
+/// The last of several kills; at night all of them, which takes about twice as long.
 pub(crate) fn some_of<T>(all: impl IntoIterator<Item = T>) -> Vec<T> {
     let mut all: Vec<T> = all.into_iter().collect();
-    if std::env::var_os("NIXVIEW_KILLS").is_none() {
+    if !nightly() {
         all.drain(..all.len().saturating_sub(1));
     }
     all
