@@ -62,6 +62,7 @@ pub fn record(
         directory: files.path().to_owned(),
         output: Some(answer.try_clone().context(WHAT)?.into()),
         isolation: None,
+        inherited: context.inherited,
     };
     run(lock, store, &program, context)?;
     answer.seek(SeekFrom::Start(0)).context(WHAT)?;

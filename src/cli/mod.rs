@@ -11,6 +11,8 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
 
+use crate::sys::inherited::Inherited;
+
 pub mod ask;
 pub mod cdi;
 pub mod changes;
@@ -75,6 +77,8 @@ pub struct Context {
     pub state: StateDirs,
     /// Where the answer goes.
     pub output: Output,
+    /// What programs inherit that a command runs.
+    pub inherited: Inherited,
 }
 
 /// Runs the program with the arguments of this process.
@@ -85,12 +89,17 @@ pub fn main() -> ExitCode {
         Err(error) => return usage(error),
     };
     log::start(cli.verbose);
-    let answer = StateDirs::from_args(&cli.state)
-        .and_then(|state| cli.command.run(&Context { state, output: Output::new() }));
+    let answer = run(&cli);
     match answer {
         Ok(code) => code,
         Err(error) => error.report(),
     }
+}
+
+fn run(cli: &Cli) -> Result<ExitCode, CliError> {
+    let inherited = Inherited::take().context("cannot take what the caller has set")?;
+    let state = StateDirs::from_args(&cli.state)?;
+    cli.command.run(&Context { state, output: Output::new(), inherited })
 }
 
 /// The definition of the command line, for completions and man pages.

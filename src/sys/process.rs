@@ -7,10 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 
 use nix::unistd::ForkResult;
-use rustix::process::{
-    Pid, Resource, Rlimit, Signal, WaitOptions, getrlimit, set_child_subreaper,
-    set_parent_process_death_signal, setrlimit,
-};
+use rustix::process::{Pid, Signal, WaitOptions, set_child_subreaper, set_parent_process_death_signal};
 
 /// On which side of a [`fork`] this is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -326,23 +323,6 @@ pub fn may_mount() -> io::Result<bool> {
     Ok(held.effective.contains(rustix::thread::CapabilitySet::SYS_ADMIN))
 }
 
-/// Raises the limit of open files as far as it goes; answers what it is now.
-///
-/// # Errors
-/// If not even the hard limit can be reached.
-pub fn raise_file_limit() -> io::Result<u64> {
-    let now = getrlimit(Resource::Nofile);
-    let most = fs::read_to_string("/proc/sys/fs/nr_open").ok().and_then(|t| t.trim().parse::<u64>().ok());
-    if let Some(most) = most {
-        let all = Rlimit { current: Some(most), maximum: Some(most) };
-        if now.current.is_some_and(|c| c < most) && setrlimit(Resource::Nofile, all).is_ok() {
-            return Ok(most);
-        }
-    }
-    setrlimit(Resource::Nofile, Rlimit { current: now.maximum, maximum: now.maximum })?;
-    Ok(now.maximum.unwrap_or(u64::MAX))
-}
-
 /// As whom a process or thread reaches files, in ids of this process's user namespace.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Identity {
@@ -409,12 +389,5 @@ mod tests {
     fn codes_are_those_of_a_shell() {
         assert_eq!(Ended::Exited(3).shell_code(), 3);
         assert_eq!(Ended::Killed(9).shell_code(), 137);
-    }
-
-    #[test]
-    fn the_file_limit_is_not_lowered() {
-        let before = getrlimit(Resource::Nofile).current;
-        let after = raise_file_limit().unwrap();
-        assert!(before.is_none_or(|b| after >= b));
     }
 }

@@ -34,6 +34,21 @@ impl Signals {
     pub fn block(signals: &[Signal]) -> io::Result<Self> {
         let set: SigSet = signals.iter().copied().collect();
         set.thread_block()?;
+        Self::of(set)
+    }
+
+    /// Blocks `signals` in this thread, makes them readable, and lets all others through, whatever the caller of this
+    /// process has blocked.
+    ///
+    /// # Errors
+    /// As signalfd(2).
+    pub fn block_only(signals: &[Signal]) -> io::Result<Self> {
+        let set: SigSet = signals.iter().copied().collect();
+        set.thread_set_mask()?;
+        Self::of(set)
+    }
+
+    fn of(set: SigSet) -> io::Result<Self> {
         Ok(Self {
             descriptor: SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?,
             set,

@@ -14,6 +14,7 @@ use crate::closure::Closure;
 use crate::layer::dir::{DirLower, DirUpper};
 use crate::lock::{self, EnvLock, LockError};
 use crate::store::Location;
+use crate::sys::limits;
 use crate::union::record::{HeldOpen, Past, Recorder};
 use crate::union::{Options, UnionFs};
 
@@ -119,12 +120,16 @@ pub fn resume(
 }
 
 fn options(spec: &ViewSpec, passthrough: bool) -> Options {
+    let defaults = Options::default();
+    // The rest of the descriptors is for files that clients have open.
+    let part = |of: usize| limits::files().map_or(usize::MAX, |files| files / of);
     Options {
         owner: Some(spec.owner),
         io: if passthrough { crate::union::Io::Passthrough } else { crate::union::Io::Cached },
         durable: !matches!(spec.upper, UpperChoice::Temporary { .. }),
         access_lists: spec.access_lists,
         devices: spec.devices,
-        ..Options::default()
+        objects: defaults.objects.min(part(8)),
+        files: defaults.files.min(part(16)),
     }
 }

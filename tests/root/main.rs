@@ -25,6 +25,7 @@ mod kill;
 mod kill_everywhere;
 mod kill_leases;
 mod layer;
+mod limits;
 mod locked_flags;
 mod metadata;
 mod mount;

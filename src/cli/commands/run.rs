@@ -153,7 +153,8 @@ pub(super) fn execute(
         }
         None => directory,
     };
-    let program = Program { program, arguments, environment, directory, output: None, isolation };
+    let inherited = context.inherited;
+    let program = Program { program, arguments, environment, directory, output: None, isolation, inherited };
     let options = ServeOptions { fusermount: false, ..options };
     let usable = &mut |_: &_, warnings: &[String]| warn(context, warnings);
     let outcome = daemon::run(&spec, &dirs(context), &program, options, how.user_namespace, usable);

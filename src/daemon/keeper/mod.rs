@@ -39,7 +39,7 @@ use super::target::Target;
 use super::trace::Traced;
 use crate::sys::mount::Unmount;
 use crate::sys::signals::Signals;
-use crate::sys::{memory as own_memory, process};
+use crate::sys::{limits, memory as own_memory};
 use crate::view::spec::ViewSpec;
 use crate::view::upper_dir::UpperDir;
 
@@ -146,14 +146,21 @@ pub fn serve(
     caller: &mut dyn Caller,
 ) -> Result<(), Failure> {
     own_memory::stay_small();
-    let signals = Signals::block(&[Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP])
+    let signals = Signals::block_only(&[Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP])
         .attempt(|| "cannot take signals".to_owned())?;
-    process::raise_file_limit().attempt(|| "cannot raise the limit of open files".to_owned())?;
+    let limits =
+        limits::prepare_to_serve().attempt(|| "cannot set the limits of the view's server".to_owned())?;
+    let mut warnings = limits.refuse_or_warn().map_err(|refused| {
+        Failure::new(refused.to_string()).hint(format!(
+            "raise it: 'ulimit -H {} unlimited' as root, limits.conf(5), or the unit's Limit settings (systemd.exec(5))",
+            refused.option
+        ))
+    })?;
     let registry =
         Registry::open(&dirs.runtime).attempt(|| "cannot open the registry of views".to_owned())?;
     let (_, problems) =
         leftovers::sweep(&registry).attempt(|| "cannot read the registry of views".to_owned())?;
-    let warnings = problems.into_iter().map(|p| p.what).collect();
+    warnings.extend(problems.into_iter().map(|p| p.what));
     let claim = claim::take(&registry, &spec.name)?;
     let mut held = Held {
         claim: Some(claim),

@@ -3,7 +3,6 @@
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -11,6 +10,7 @@ use rustix::process::{Pid, Signal};
 
 use super::isolation::Isolation;
 use crate::daemon::error::{Attempt, Failure};
+use crate::sys::inherited::Inherited;
 use crate::sys::{mount, namespace, process, socket};
 
 /// Where a view is in the namespace of a command.
@@ -31,6 +31,8 @@ pub struct Program {
     pub output: Option<OwnedFd>,
     /// Nothing of the host is there but this; `None`: all of it.
     pub isolation: Option<Isolation>,
+    /// What it inherits from the caller of this process.
+    pub inherited: Inherited,
 }
 
 /// Why the program did not start, and the exit code that a shell would answer.
@@ -71,7 +73,7 @@ impl Program {
                 return NotStarted { failure: Failure::of("cannot redirect the output", &error), code: 126 };
             }
         }
-        let error = command.exec();
+        let error = self.inherited.execute(&mut command);
         let missing = error.kind() == io::ErrorKind::NotFound;
         let failure = Failure::of(&format!("cannot execute '{}'", self.program.display()), &error);
         let failure = if missing {

@@ -30,6 +30,8 @@ use super::keeper::Dirs;
 use super::registry::Registry;
 use super::{leftovers, old_roots};
 use crate::control::{self, Answer, Reply};
+use crate::sys::inherited;
+use crate::sys::limits;
 use crate::sys::lock;
 use crate::sys::process::{self, Fork};
 use crate::sys::signals::{Signals, wait_readable};
@@ -85,6 +87,7 @@ impl Service {
     /// # Errors
     /// If a daemon runs already, or it cannot listen.
     pub fn listen(dirs: Dirs, allowed: Allowed, listener: Option<OwnedFd>) -> Result<Self, Failure> {
+        prepare()?;
         let runtime = &dirs.runtime;
         let attempt = || format!("cannot listen in {}", runtime.display());
         DirBuilder::new().recursive(true).mode(0o755).create(runtime).attempt(attempt)?;
@@ -112,7 +115,7 @@ impl Service {
     pub fn serve(self, ready: impl FnOnce()) -> Result<(), Failure> {
         let attempt = || "cannot wait for connections".to_owned();
         let all = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGCHLD];
-        let signals = Signals::block(&all).attempt(|| "cannot take signals".to_owned())?;
+        let signals = Signals::block_only(&all).attempt(|| "cannot take signals".to_owned())?;
         rustix::process::chdir("/").attempt(|| "cannot leave the working directory".to_owned())?;
         let mut workers = Workers::default();
         let mut reconciled = None;
@@ -204,6 +207,7 @@ impl Service {
 /// # Errors
 /// If it cannot be told who is at the other end.
 pub fn serve_one(connection: BorrowedFd<'_>, dirs: &Dirs, allowed: &Allowed) -> Result<(), Failure> {
+    prepare()?;
     let peer = socket::peer(connection).attempt(|| "standard input is no connection".to_owned())?;
     worker::serve(connection, peer, dirs, allowed);
     Ok(())
@@ -282,6 +286,13 @@ fn in_worker(signals: &Signals, kept: &[BorrowedFd<'_>], work: impl FnOnce()) ->
             process::end_now(prepared.is_err().into())
         }
     }
+}
+
+/// What the caller of a daemon has set does not reach those that it serves: limits, priority, signals, and a umask
+/// under which users could not connect.
+fn prepare() -> Result<(), Failure> {
+    inherited::own_umask();
+    limits::prepare_to_serve().map(drop).attempt(|| "cannot set the limits of the daemon".to_owned())
 }
 
 /// Takes the lock that says who is the daemon.
