@@ -17,6 +17,7 @@ pub mod ask;
 pub mod cdi;
 pub mod changes;
 pub mod commands;
+pub mod confirm;
 pub mod costed;
 pub mod du_answer;
 pub mod du_duplicates;

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::error::{CliError, Context, OUTPUT};
 use crate::printable::{self, Printable, printable};
-use crate::view::upper_dir::{Limit, Usage};
+use crate::view::upper_dir::{Limit, Space, Usage};
 
 /// Where a command's answer goes.
 ///
@@ -163,6 +163,24 @@ pub fn used(limit: Option<&Limit>, usage: Option<&Usage>) -> String {
     }
 }
 
+/// What an upper without a limit takes: `1.5 GiB`, or `over 1.5 GiB` where not all was counted.
+#[must_use]
+pub fn space(space: &Space) -> String {
+    let over = if space.whole { "" } else { "over " };
+    format!("{over}{}", size(space.bytes))
+}
+
+/// Seconds in the largest unit that fits.
+#[must_use]
+pub fn duration(seconds: u64) -> String {
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3600 => format!("{} min", seconds / 60),
+        3600..86400 => format!("{} h", seconds / 3600),
+        _ => format!("{} d", seconds / 86400),
+    }
+}
+
 /// A number with what it counts: `1 path`, `2 paths`.
 #[must_use]
 pub fn count(number: u64, one: &str, many: &str) -> String {
@@ -185,6 +203,10 @@ mod tests {
         let limit = Limit { inodes, ..limit };
         assert_eq!(used(Some(&limit), Some(&usage)), "1.5 GiB of 2.0 GiB, 1 of 9 inodes");
         assert_eq!(used(Some(&limit), None), "? of 2.0 GiB, ? of 9 inodes");
+        assert_eq!(space(&Space { bytes: 1536, objects: 1, whole: true }), "1.5 KiB");
+        assert_eq!(space(&Space { bytes: 1536, objects: 1, whole: false }), "over 1.5 KiB");
+        let shown: Vec<String> = [0, 59, 60, 7200, 200_000].into_iter().map(duration).collect();
+        assert_eq!(shown, ["0 s", "59 s", "1 min", "2 h", "2 d"]);
         assert_eq!(count(1, "path", "paths"), "1 path");
         assert_eq!(count(0, "path", "paths"), "0 paths");
     }

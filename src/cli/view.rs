@@ -1,7 +1,7 @@
 //! The options that say what a view shows and where its changes go, the same for all commands that make one.
 
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::str::FromStr;
 
 use super::{CliError, Context, ErrorContext, size};
@@ -205,7 +205,28 @@ pub fn dirs(context: &Context) -> Dirs {
 /// # Errors
 /// If it is empty, or the working directory is gone.
 pub fn absolute(path: &Path) -> Result<PathBuf, CliError> {
-    std::path::absolute(path).with_context(|| format!("'{}' is no usable path", path.display()))
+    let absolute = std::path::absolute(path);
+    absolute.map(plain).with_context(|| format!("'{}' is no usable path", path.display()))
+}
+
+/// An absolute path without `..` and without a slash at its end, which means the same. What is not there stays as it is.
+fn plain(path: PathBuf) -> PathBuf {
+    let parts: Vec<Component<'_>> = path.components().collect();
+    let slash = path.as_os_str().as_encoded_bytes().ends_with(b"/");
+    // With a slash at its end a symbolic link is followed.
+    let followed = slash && parts.iter().collect::<PathBuf>().is_symlink();
+    let last = if followed {
+        Some(parts.len())
+    } else {
+        parts.iter().rposition(|part| *part == Component::ParentDir)
+    };
+    let Some(last) = last else { return parts.iter().collect() };
+    let (above, below) = parts.split_at((last + 1).min(parts.len()));
+    // What is above `..` may be a symbolic link.
+    match above.iter().collect::<PathBuf>().canonicalize() {
+        Ok(above) => below.iter().fold(above, |path, part| path.join(part)),
+        Err(_) => path,
+    }
 }
 
 /// A failure of the daemon's.
@@ -234,6 +255,27 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "test code")]
 
     use super::*;
+
+    #[test]
+    fn paths_are_plain_and_mean_the_same() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |path: &str| dir.path().canonicalize().unwrap().join(path);
+        std::fs::create_dir_all(at("a/deep/er")).unwrap();
+        std::os::unix::fs::symlink("a/deep", at("link")).unwrap();
+        for (given, wanted) in [
+            ("a/./deep//er/", "a/deep/er"),
+            ("a/../new", "new"),
+            ("a/deep/../../a/deep/x/y", "a/deep/x/y"),
+            ("link/../x", "a/x"),
+            ("link", "link"),
+            ("link/", "a/deep"),
+            ("link/er", "link/er"),
+            ("none/../x", "none/../x"),
+        ] {
+            assert_eq!(absolute(&at(given)).unwrap(), at(wanted), "{given}");
+        }
+        absolute(Path::new("")).unwrap_err();
+    }
 
     #[test]
     fn owners_are_two_numbers() {

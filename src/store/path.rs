@@ -65,6 +65,16 @@ impl StorePath {
         self.0.get(HASH_LEN + 1..).unwrap_or_default()
     }
 
+    /// The name without its version: `bash` of `bash-5.2.15`, up to the first dash before a digit, as Nix has it
+    /// (`parseDrvName`).
+    #[must_use]
+    pub fn package(&self) -> &str {
+        let name = self.name();
+        let version =
+            name.as_bytes().windows(2).position(|pair| matches!(pair, [b'-', next] if next.is_ascii_digit()));
+        version.and_then(|at| name.get(..at)).unwrap_or(name)
+    }
+
     /// True for a derivation: the name ends in `.drv`.
     #[must_use]
     pub fn is_derivation(&self) -> bool {
@@ -229,6 +239,23 @@ impl fmt::Display for StoreDir {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "test code")]
     use super::*;
+
+    /// As `nix-instantiate --eval -E 'builtins.parseDrvName …'` answers, where the version begins with a digit.
+    #[test]
+    fn a_package_is_a_name_without_its_version() {
+        for (name, package) in [
+            ("bash-5.2.15", "bash"),
+            ("bash", "bash"),
+            ("libc-1.0-dev", "libc"),
+            ("gtk+-3", "gtk+"),
+            ("font-awesome-6.1", "font-awesome"),
+            ("a-1-2", "a"),
+            ("-5", ""),
+        ] {
+            let path = StorePath::from_base_name(format!("{}-{name}", "a".repeat(32)).as_bytes()).unwrap();
+            assert_eq!(path.package(), package, "{name}");
+        }
+    }
 
     /// What `checkName` of Nix (`src/libstore/path.cc`, 2.21 and later) takes and refuses.
     #[test]

@@ -303,6 +303,14 @@ fn closures_are_shown_in_each_form() {
     let chain = scene.closure(&[env, "--why", &scene.store.logical("libc")]).ok();
     assert!(chain.lines().next().unwrap().ends_with(env), "{chain}");
     assert!(chain.lines().last().unwrap().ends_with(scene.store.path("libc")), "{chain}");
+    // By a name that one member has: with its version, or without.
+    for (name, label) in [("left-1.0", "left"), ("top", "top"), ("config.txt", "config")] {
+        let by_path = scene.closure(&[env, "--why", &scene.store.logical(label)]).ok();
+        assert_eq!(scene.closure(&[env, "--why", name]).ok(), by_path, "{name}");
+    }
+    scene.closure(&[env, "--why", "no-such-package"]).fails_with("no-such-package");
+    let both = scene.closure(&[env, scene.store.path("libc-dev"), "--why", "libc"]);
+    both.fails_with("'libc' is the name of 2 paths");
     let absent = scene.closure(&[env, "--why", &scene.store.logical("secret")]);
     assert_eq!((absent.code, absent.out.as_str()), (1, ""));
     let tree = scene.closure(&[env, "--tree"]).ok();

@@ -19,6 +19,7 @@ mod lock;
 mod outputs;
 mod report;
 mod traces;
+mod uppers;
 
 #[path = "../support"]
 #[allow(dead_code, reason = "each binary uses a part of it")]

@@ -50,7 +50,8 @@ pub struct Show {
     /// Print what refers to what as a tree; a path that was shown is not unfolded again [default: the paths]
     #[arg(long)]
     pub tree: bool,
-    /// Print the shortest chain of references to PATH, from a root or an extra root; exit code 1 if it is not in the closure [default: the paths]
+    /// Print the shortest chain of references to PATH, from a root or an extra root; exit code 1 if it is not in the
+    /// closure. PATH is a store path, or the name of one member, with or without its version: bash [default: the paths]
     #[arg(long, value_name = "PATH")]
     pub why: Option<String>,
     /// Print the paths that only one of two environments has; exit code 1 if they differ [default: the paths of one]
@@ -194,11 +195,34 @@ fn full(store: &StoreDir, paths: &[StorePath]) -> Vec<String> {
     paths.iter().map(|path| format!("{store}/{path}")).collect()
 }
 
+/// The member of this name, or of this name without a version, if what is given looks like one.
+fn named(env: &Environment, text: &str) -> Result<Option<StorePath>, CliError> {
+    if text.contains('/') || StorePath::from_base_name(text.as_bytes()).is_ok() {
+        return Ok(None);
+    }
+    let members = env.closure.paths();
+    let mut found: Vec<&StorePath> = members.iter().filter(|path| path.name() == text).collect();
+    if found.is_empty() {
+        found = members.iter().filter(|path| path.package() == text).collect();
+    }
+    match found.as_slice() {
+        [] => Ok(None),
+        [one] => Ok(Some((*one).clone())),
+        many => {
+            let error = CliError::new(format!("'{text}' is the name of {} paths of the closure", many.len()));
+            Err(many.iter().take(10).fold(error, |error, path| error.hint(format!("{}/{path}", env.store))))
+        }
+    }
+}
+
 fn chain(env: Environment, target: &str, args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let location: Location = args.how.location()?;
-    let target = match Given::recognise(target, &location).context("cannot look for the path")? {
-        Given::Path(path) => path,
-        _ => return Err(CliError::usage(format!("--why needs a store path, and '{target}' is none"))),
+    let target = match named(&env, target)? {
+        Some(path) => path,
+        None => match Given::recognise(target, &location).context("cannot look for the path")? {
+            Given::Path(path) => path,
+            _ => return Err(CliError::usage(format!("--why needs a store path, and '{target}' is none"))),
+        },
     };
     let known = env.references.open(context)?;
     let found = env

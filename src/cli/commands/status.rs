@@ -1,13 +1,14 @@
 //! `nixview status`: which views there are.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
-use crate::cli::output;
+use crate::cli::output::{self, duration};
 use crate::cli::view::warn;
 use crate::cli::{CliError, Context, ErrorContext, ask};
 use crate::daemon::record::{Place, Record, UpperRecord};
@@ -15,7 +16,7 @@ use crate::daemon::registry::{Registry, State};
 use crate::daemon::{leftovers, old_roots};
 use crate::json;
 use crate::view::ViewName;
-use crate::view::upper_dir::{Limit, UpperError, UpperInfo, Usage};
+use crate::view::upper_dir::{Limit, Space, UpperError, UpperInfo, Usage};
 
 /// Arguments of `nixview status`.
 #[derive(Debug, clap::Args)]
@@ -39,11 +40,25 @@ struct Shown {
     name: ViewName,
     #[serde(flatten)]
     record: Option<ShownRecord>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    usage: Option<Usage>,
+    #[serde(flatten)]
+    holds: Holds,
     #[serde(skip_serializing_if = "Option::is_none")]
     problem: Option<String>,
 }
+
+/// How much the upper of a view holds, as far as that can be told.
+#[derive(Clone, Copy, Default, Serialize)]
+struct Holds {
+    /// With a limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    usage: Option<Usage>,
+    /// Without.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    space: Option<Space>,
+}
+
+/// How many objects of an upper without a limit are counted.
+const COUNTED: u64 = 20_000;
 
 /// A record without what is in [`Shown`] already.
 #[derive(Serialize)]
@@ -74,16 +89,20 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
         }
     }
     let mut problems = Vec::new();
-    let usages: Vec<_> = all.iter().map(|(_, state)| usage(state, &mut problems)).collect();
+    let all_hold: Vec<_> = all.iter().map(|(_, state)| holds(state, &mut problems)).collect();
     if args.json {
-        let shown = all.iter().zip(&usages).map(|((name, state), usage)| shown(name, state, *usage));
+        let shown = all.iter().zip(&all_hold).map(|((name, state), holds)| shown(name, state, *holds));
         let shown = shown.collect::<Result<Vec<_>, _>>()?;
         context.output.json(&shown)?;
     } else {
         let rows: Vec<_> =
-            all.iter().zip(&usages).map(|((name, state), usage)| row(name, state, *usage)).collect();
-        let header = ["NAME", "STATE", "WHERE", "PID", "PATHS", "IO", "UPPER", "USED", "OWNER", "SINCE"];
+            all.iter().zip(&all_hold).map(|((name, state), holds)| row(name, state, *holds)).collect();
+        let header =
+            ["NAME", "STATE", "WHERE", "LOCK", "PID", "PATHS", "IO", "UPPER", "USED", "OWNER", "SINCE"];
         context.output.table(header, &rows)?;
+        if rows.is_empty() {
+            context.output.note("nixview: no views are mounted");
+        }
     }
     let mut stores = BTreeSet::from([PathBuf::from(old_roots::DEFAULT_STORE)]);
     if let Some(registry) = &registry {
@@ -128,30 +147,39 @@ fn record(state: &Found) -> Option<&Record> {
     }
 }
 
-/// The limit of a view's upper, and the upper.
-fn limited(record: &Record) -> Option<(&Limit, &Path)> {
+/// The upper of a view, and its limit if it has one.
+fn upper(record: &Record) -> Option<(&Path, Option<&Limit>)> {
     match &record.upper {
-        UpperRecord::Directory { path, limit: Some(limit) }
-        | UpperRecord::Temporary { path, limit: Some(limit) } => Some((limit, path)),
-        _ => None,
+        UpperRecord::Directory { path, limit } | UpperRecord::Temporary { path, limit } => {
+            Some((path, limit.as_ref()))
+        }
+        UpperRecord::ReadOnly => None,
     }
 }
 
-/// How much of its limit a view holds, if it has one and that can be told.
-fn usage(state: &Found, problems: &mut Vec<String>) -> Option<Usage> {
-    let (_, path) = record(state).and_then(limited)?;
-    match UpperInfo::read(path) {
-        Ok(info) => info.and_then(|info| info.usage),
+/// How much the upper of a view holds, as far as that can be told.
+fn holds(state: &Found, problems: &mut Vec<String>) -> Holds {
+    let Some((path, _)) = record(state).and_then(upper) else { return Holds::default() };
+    let read = UpperInfo::read(path).and_then(|info| {
+        let Some(info) = info else { return Ok(Holds::default()) };
+        Ok(Holds { usage: info.usage, space: info.space(COUNTED)? })
+    });
+    match read {
+        Ok(holds) => holds,
         // It ended at this moment.
-        Err(UpperError::Missing { .. }) => None,
+        Err(UpperError::Missing { .. }) => Holds::default(),
+        // Another user's: the daemon's.
+        Err(UpperError::Io { source, .. }) if source.kind() == io::ErrorKind::PermissionDenied => {
+            Holds::default()
+        }
         Err(error) => {
             problems.push(error.to_string());
-            None
+            Holds::default()
         }
     }
 }
 
-fn shown(name: &ViewName, state: &Found, usage: Option<Usage>) -> Result<Shown, CliError> {
+fn shown(name: &ViewName, state: &Found, holds: Holds) -> Result<Shown, CliError> {
     let record = match record(state) {
         Some(record) => {
             let value = serde_json::to_value(record).context("cannot print a record")?;
@@ -166,12 +194,12 @@ fn shown(name: &ViewName, state: &Found, usage: Option<Usage>) -> Result<Shown, 
         None => None,
     };
     let problem = state.as_ref().err().map(ToString::to_string);
-    Ok(Shown { state: word(state), name: name.clone(), record, usage, problem })
+    Ok(Shown { state: word(state), name: name.clone(), record, holds, problem })
 }
 
-fn row(name: &ViewName, state: &Found, usage: Option<Usage>) -> [String; 10] {
+fn row(name: &ViewName, state: &Found, holds: Holds) -> [String; 11] {
     let mut row = std::array::from_fn(|_| "-".to_owned());
-    let cells = record(state).map(|record| cells(record, usage)).unwrap_or_default();
+    let cells = record(state).map(|record| cells(record, holds)).unwrap_or_default();
     let cells = [name.to_string(), word(state).to_owned()].into_iter().chain(cells);
     for (place, cell) in row.iter_mut().zip(cells) {
         *place = cell;
@@ -179,24 +207,28 @@ fn row(name: &ViewName, state: &Found, usage: Option<Usage>) -> [String; 10] {
     row
 }
 
-fn cells(record: &Record, usage: Option<Usage>) -> Vec<String> {
+fn cells(record: &Record, holds: Holds) -> Vec<String> {
     let place = match &record.place {
         Place::Mounted { target, .. } => target.display().to_string(),
         Place::Private { command } => format!("/nix of '{command}'"),
         Place::Handed { purpose } => purpose.clone(),
+    };
+    let used = match (&holds.space, upper(record)) {
+        (Some(space), _) => output::space(space),
+        (None, upper) => output::used(upper.and_then(|(_, limit)| limit), holds.usage.as_ref()),
     };
     let upper = match &record.upper {
         UpperRecord::Directory { path, .. } => path.display().to_string(),
         UpperRecord::Temporary { .. } => "temporary".to_owned(),
         UpperRecord::ReadOnly => "read-only".to_owned(),
     };
-    let used = output::used(limited(record).map(|(limit, _)| limit), usage.as_ref());
     let owner = format!("{}:{}", record.uid, record.gid);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let since = duration(now.saturating_sub(record.since));
     let extra = record.extra_roots.iter().map(|extra| extra.name.as_str()).collect();
     let paths = paths(record.closure.count, extra);
-    vec![place, record.pid.to_string(), paths, record.io.clone(), upper, used, owner, since]
+    let lock = record.lock_file.display().to_string();
+    vec![place, lock, record.pid.to_string(), paths, record.io.clone(), upper, used, owner, since]
 }
 
 /// `24`, or `24 (with bash, fonts, 3 more)` where extra roots were added.
@@ -212,16 +244,6 @@ fn paths(count: u64, extra: Vec<&str>) -> String {
     if extra.is_empty() { count.to_string() } else { format!("{count} (with {})", extra.join(", ")) }
 }
 
-/// Seconds in the largest unit that fits.
-fn duration(seconds: u64) -> String {
-    match seconds {
-        0..60 => format!("{seconds} s"),
-        60..3600 => format!("{} min", seconds / 60),
-        3600..86400 => format!("{} h", seconds / 3600),
-        _ => format!("{} d", seconds / 86400),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -233,11 +255,5 @@ mod tests {
         assert_eq!(shown(&["bash"]), "24 (with bash)");
         assert_eq!(shown(&["a", "b", "c"]), "24 (with a, b, c)");
         assert_eq!(shown(&["a", "b", "c", "d"]), "24 (with a, b, 2 more)");
-    }
-
-    #[test]
-    fn durations_are_short() {
-        let shown: Vec<String> = [0, 59, 60, 7200, 200_000].into_iter().map(duration).collect();
-        assert_eq!(shown, ["0 s", "59 s", "1 min", "2 h", "2 d"]);
     }
 }

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, Read, Seek, Write};
 use std::os::fd::BorrowedFd;
 use std::os::unix::fs::MetadataExt;
+use std::time::{Duration, SystemTime};
 
 use rustix::fs::OFlags;
 
@@ -59,6 +60,21 @@ pub(super) fn write(mut lock: &File, holder: Holder) -> io::Result<()> {
     lock.set_len(0)?;
     lock.rewind()?;
     lock.write_all(format!("{}{image}\n", holder.pid).as_bytes())
+}
+
+/// Makes the file's time of modification now: the upper was used until now.
+pub(super) fn touch(lock: &File) -> io::Result<()> {
+    lock.set_modified(SystemTime::now())
+}
+
+/// When an upper was last held; of one that is held, since when. `None` if it never was.
+pub(super) fn used(dir: BorrowedFd<'_>) -> io::Result<Option<SystemTime>> {
+    let found = match sys::stat::stat_name(dir, FILE) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        answer => answer?,
+    };
+    let seconds = u64::try_from(found.stx_mtime.tv_sec).unwrap_or_default();
+    Ok(Some(SystemTime::UNIX_EPOCH + Duration::new(seconds, found.stx_mtime.tv_nsec)))
 }
 
 fn holder(file: File) -> io::Result<Option<Holder>> {

@@ -3,11 +3,13 @@
 use std::fs;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use super::error::Tried;
 use super::limit::{Limit, Usage};
-use super::{Meta, UpperError, holder, image, open_top, remove};
+use super::space::{self, Space};
+use super::{DATA, LastView, Meta, UpperError, holder, image, open_top, remove};
+use crate::sys;
 use crate::vfs::Errno;
 
 /// How long an upper that is not finished is left to who may be making it, which takes milliseconds.
@@ -24,6 +26,8 @@ pub struct UpperInfo {
     pub held: bool,
     /// Who, as far as it is known.
     pub pid: Option<u32>,
+    /// When it was last used; of one that is held, since when.
+    pub used: Option<SystemTime>,
     /// How much it holds, if it has a limit and that can be told: not of one whose server was killed, before it is
     /// mounted again.
     pub usage: Option<Usage>,
@@ -44,7 +48,31 @@ impl UpperInfo {
             (Some(limit), mounted) if mounted.is_some() || !held => usage(dir.as_fd(), limit, mounted, path)?,
             _ => None,
         };
-        Ok(Some(Self { path: path.to_owned(), meta, held, pid: holder.map(|h| h.pid), usage }))
+        let used = holder::used(dir.as_fd()).tried("look at 'lock'", path)?;
+        Ok(Some(Self { path: path.to_owned(), meta, held, pid: holder.map(|h| h.pid), used, usage }))
+    }
+
+    /// What one without a limit takes, counted up to `most` objects; `None` of one that has a limit, whose
+    /// [`usage`](Self::usage) tells it.
+    ///
+    /// # Errors
+    /// [`UpperError::Io`].
+    pub fn space(&self, most: u64) -> Result<Option<Space>, UpperError> {
+        const ACTION: &str = "count what is in 'data'";
+        if self.meta.limit.is_some() {
+            return Ok(None);
+        }
+        let dir = open_top(&self.path)?;
+        let data = sys::open::open_directory(dir.as_fd(), DATA).tried(ACTION, &self.path)?;
+        space::count(&data, most).tried(ACTION, &self.path).map(Some)
+    }
+
+    /// What it lay over when it was last mounted, if that is noted.
+    ///
+    /// # Errors
+    /// [`UpperError::LastView`], [`UpperError::Io`].
+    pub fn last_view(&self) -> Result<Option<LastView>, UpperError> {
+        LastView::read(open_top(&self.path)?.as_fd(), &self.path)
     }
 }
 

@@ -3,7 +3,8 @@
 //!
 //! `data` is the view's own tree and `work` its work directory, both in the format that `meta.json` names; `view.json`
 //! is what it lay over when it was last mounted; `lock` is
-//! locked, and holds the process id of its holder, as long as somebody serves the view. The lock goes with the last
+//! locked, and holds the process id of its holder, as long as somebody serves the view, and its time of modification is
+//! that of the last use. The lock goes with the last
 //! process that has it, however that dies.
 
 use std::fs::{self, DirBuilder, File};
@@ -24,6 +25,7 @@ mod list;
 mod look;
 mod meta;
 mod rebuild;
+mod space;
 
 pub use error::UpperError;
 pub use image::can_limit;
@@ -32,6 +34,7 @@ pub use limit::{LEAST_SIZE, Limit, LimitChoice, Usage};
 pub use list::{UpperInfo, list, remove_stale, stale};
 pub use look::UpperLook;
 pub use meta::Meta;
+pub use space::Space;
 
 use crate::layer::Lower;
 use crate::layer::dir::{self, DirUpper, Format};
@@ -306,8 +309,17 @@ impl UpperDir {
 
 impl Drop for UpperDir {
     fn drop(&mut self) {
-        let ours = self.meta.temporary && !self.removed && self.holder == std::process::id();
-        if ours && let Err(error) = remove_all(self.dir.as_fd(), &self.path) {
+        let ours = !self.removed && self.holder == std::process::id();
+        if ours
+            && !self.meta.temporary
+            && let Err(error) = holder::touch(&self.lock)
+        {
+            tracing::debug!(%error, path = %self.path.display(), "the time of last use is not noted");
+        }
+        if ours
+            && self.meta.temporary
+            && let Err(error) = remove_all(self.dir.as_fd(), &self.path)
+        {
             tracing::warn!(%error, path = %self.path.display(), "could not remove a temporary upper");
         }
     }

@@ -1,0 +1,89 @@
+//! `nixview upper` and `status` without a mounted view.
+
+use std::fs;
+use std::time::{Duration, SystemTime};
+
+use crate::support::changed::Changed;
+use crate::support::scene::Scene;
+use serde_json::Value;
+
+fn json(text: &str) -> Value {
+    serde_json::from_str(text).unwrap()
+}
+
+/// Makes an upper one that was last used so long ago.
+fn age(changed: &Changed, days: u64) {
+    let lock = fs::File::options().write(true).open(changed.upper.join("lock")).unwrap();
+    lock.set_modified(SystemTime::now() - Duration::from_secs(days * 86400 + 60)).unwrap();
+}
+
+#[test]
+fn a_list_tells_what_an_upper_takes_since_when_and_for_which_environment() {
+    let mut changed = Changed::new("env-b", "web");
+    changed.create("store/big", &[1; 100_000]);
+    age(&changed, 3);
+    let listed = changed.nixview(&["upper", "list"]).ok().out;
+    let row = listed.lines().find(|line| line.contains("uppers/web")).unwrap();
+    for part in ["env-b", "3 d ago", "KiB", "web"] {
+        assert!(row.contains(part), "{part}: {listed}");
+    }
+    let value = json(&changed.nixview(&["upper", "list", "--json"]).ok().out);
+    let upper = &value[0];
+    let du = changed.scene.shell("du -sB1 state/uppers/web/data/store").ok().out;
+    let du: u64 = du.split('\t').next().unwrap().parse().unwrap();
+    // `data`, whose own blocks are not counted, holds `store` alone.
+    assert_eq!(upper["space"], serde_json::json!({"bytes": du, "objects": 2, "whole": true}));
+    assert_eq!(upper["lock"]["name"], "env-b");
+    assert!(upper["lock"]["digest"].as_str().unwrap().starts_with("sha256-"), "{value}");
+    let ago = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs()
+        - upper["used"].as_u64().unwrap();
+    assert!((3 * 86400..3 * 86400 + 3600).contains(&ago), "{ago}");
+}
+
+#[test]
+fn a_prune_removes_what_is_unused_for_long_and_nothing_else() {
+    let changed = Changed::new("env-b", "web");
+    let young = Changed {
+        upper: changed.upper.with_file_name("young"),
+        scene: changed.scene,
+        label: "env-b".to_owned(),
+    };
+    drop(young.hold());
+    young.settle();
+    let changed = Changed { upper: young.upper.with_file_name("web"), ..young };
+    age(&changed, 40);
+    let path = changed.upper.to_str().unwrap();
+    let dry = changed.nixview(&["upper", "prune", "--dry-run"]).ok().out;
+    assert_eq!(dry, format!("would remove {path}\n"));
+    changed.nixview(&["upper", "prune"]).failed(2, &["--yes", "--dry-run"]);
+    assert!(changed.upper.exists());
+    assert_eq!(
+        changed.nixview(&["upper", "prune", "--older-than", "60d", "--yes"]).ok().out,
+        "removed nothing\n"
+    );
+    // One that is held is used, however long ago that began.
+    let held = changed.hold();
+    age(&changed, 40);
+    assert_eq!(changed.nixview(&["upper", "prune", "--yes"]).ok().out, "removed nothing\n");
+    drop(held);
+    changed.settle();
+    // It was used until now.
+    assert_eq!(changed.nixview(&["upper", "prune", "--yes"]).ok().out, "removed nothing\n");
+    age(&changed, 40);
+    let removed = json(&changed.nixview(&["upper", "prune", "--yes", "--json"]).ok().out);
+    assert_eq!(removed, serde_json::json!({"dryRun": false, "removed": [path]}));
+    assert_eq!(changed.scene.names("state/uppers"), ["young"]);
+}
+
+#[test]
+fn where_there_is_nothing_that_is_said() {
+    let scene = Scene::new();
+    for (command, said) in
+        [(&["status"][..], "no views are mounted"), (&["upper", "list"], "no uppers are in")]
+    {
+        let ran = scene.nixview(command).ok();
+        assert!(ran.out.is_empty() && ran.err.contains(said), "{ran:?}");
+        let ran = scene.nixview(&[command, &["--json"]].concat()).ok();
+        assert_eq!(ran.out, "[]\n");
+    }
+}
