@@ -58,3 +58,44 @@ fn links_between_documents_lead_somewhere() {
     }
     assert!(links > 5, "links were found");
 }
+
+/// Runs the README's quick start in a shell where every program only tells how it was called.
+#[test]
+fn the_commands_of_the_quick_start_are_commands() {
+    let dir = tempfile::tempdir().unwrap();
+    let bin = dir.path().join("bin");
+    fs::create_dir(&bin).unwrap();
+    let script = "#!/bin/bash\n{ printf '%s\\0' \"$@\"; echo; } >>\"$CALLS\"\n";
+    for program in ["nixview", "apt-get", "cargo", "nix-store", "busybox", "mkdir", "cp", "ln"] {
+        use std::os::unix::fs::PermissionsExt;
+        let text = if program == "nixview" { script } else { "#!/bin/bash\n" };
+        fs::write(bin.join(program), text).unwrap();
+        fs::set_permissions(bin.join(program), fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let calls = dir.path().join("calls");
+    let lines = crate::support::quick_start::lines();
+    // What is written into a mounted view has no place here.
+    let lines: Vec<&str> = lines.iter().map(String::as_str).filter(|l| !l.starts_with("echo ")).collect();
+    for line in lines {
+        let run = std::process::Command::new("/bin/bash")
+            .args(["-euc", line])
+            .current_dir(dir.path())
+            .env("PATH", &bin)
+            .env("CALLS", &calls)
+            .output()
+            .unwrap();
+        assert!(run.status.success(), "{line}: {run:?}");
+    }
+    let calls = fs::read_to_string(calls).unwrap();
+    let mut count = 0;
+    for call in calls.lines() {
+        let arguments =
+            call.split_terminator('\0').map(|word| if word.is_empty() { "/nix/store/x" } else { word });
+        let words: Vec<&str> = ["nixview"].into_iter().chain(arguments).collect();
+        if let Err(error) = nixview::cli::definition().try_get_matches_from(&words) {
+            panic!("{words:?}: {error}");
+        }
+        count += 1;
+    }
+    assert!(count >= 12, "{calls}");
+}

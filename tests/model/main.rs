@@ -34,6 +34,7 @@ mod union_whole;
 mod support {
     pub(crate) mod effort;
     pub(crate) mod layer_suite;
+    pub(crate) mod quick_start;
     pub(crate) mod skip;
     pub(crate) mod union_support;
 }

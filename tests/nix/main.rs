@@ -15,6 +15,7 @@ mod inside;
 mod leases;
 mod lock;
 mod mini_store;
+mod quick_start;
 mod trace;
 mod usage;
 
@@ -22,6 +23,7 @@ mod usage;
 #[allow(dead_code, reason = "each binary uses a part of it")]
 mod support {
     pub(crate) mod effort;
+    pub(crate) mod quick_start;
     pub(crate) mod scene;
     pub(crate) mod skip;
     pub(crate) mod wait;
