@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-use super::source::SourceArgs;
+use super::source::{SourceArgs, closure_not_found};
 use super::{CliError, Context, ErrorContext};
 use crate::closure::Mode;
 use crate::daemon::record::{Record, UpperRecord};
@@ -59,9 +59,8 @@ fn of_lock(
 ) -> Result<Costed, CliError> {
     let lock = EnvLock::read(file).context("cannot use the environment")?;
     verify_store(&lock, &location.dir).with_context(|| format!("cannot use {text} here"))?;
-    let (closure, _) = lock
-        .closure_in(location, &context.state.state)
-        .with_context(|| format!("cannot find the closure of {text}"))?;
+    let found = lock.closure_in(location, &context.state.state);
+    let (closure, _) = found.map_err(|error| closure_not_found(&lock, &text, error))?;
     if view.is_none()
         && let Err(error) = verify(&lock, &closure)
     {

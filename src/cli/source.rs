@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::{CliError, Context, ErrorContext};
 use crate::closure::{ClosureError, Mode};
 use crate::lock::{Argument, EnvLock, Given, LockError, Made, Request, make};
-use crate::store::{Location, path_list};
+use crate::store::{Location, ReferenceError, path_list};
 
 /// What can be given as SOURCE, for the end of `--help`.
 pub const SOURCES: &str = "SOURCE is one of\n  \
@@ -156,6 +156,12 @@ impl SourceArgs {
             LockError::Closure(ClosureError::NotBuilt { .. }) if !self.realise => {
                 Some("--realise asks Nix to build or fetch it")
             }
+            LockError::Closure(
+                ClosureError::Source(ReferenceError::Unknown { .. }) | ClosureError::Missing { .. },
+            ) if !self.realise => Some(
+                "--realise asks Nix to fetch it, as 'nix-store --realise PATH' does; 'nix copy --from ssh://HOST PATH' takes \
+                 it from a machine that has it",
+            ),
             LockError::Closure(ClosureError::NotADerivation(_)) => {
                 Some("'nix-store -q --deriver PATH' tells the .drv of a path")
             }
@@ -175,6 +181,14 @@ impl SourceArgs {
             None => told,
         }
     }
+}
+
+/// The closure of a lock could not be told: why, and what to do if the store lacks something of it.
+#[must_use]
+pub fn closure_not_found(lock: &EnvLock, text: &dyn std::fmt::Display, error: LockError) -> CliError {
+    let hints = lock.fetching_hints(&error);
+    let told = CliError::new(format!("cannot find the closure of {text}")).because(error);
+    hints.into_iter().fold(told, CliError::hint)
 }
 
 fn extra_root(text: &str) -> Result<(String, String), String> {

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::costed::{self, Costed};
+use super::source::closure_not_found;
 use super::{CliError, Context, ErrorContext};
 use crate::closure::Closure;
 use crate::lock::{EnvLock, Known, verify, verify_store};
@@ -262,9 +263,8 @@ pub fn closure(
 ) -> Result<Closure, CliError> {
     let text = file.display();
     verify_store(lock, &location.dir).with_context(|| format!("cannot use {text} here"))?;
-    let (closure, _) = lock
-        .closure_in(location, &context.state.state)
-        .with_context(|| format!("cannot find the closure of {text}"))?;
+    let found = lock.closure_in(location, &context.state.state);
+    let (closure, _) = found.map_err(|error| closure_not_found(lock, &text, error))?;
     verify(lock, &closure).with_context(|| format!("the store does not have what {text} says"))?;
     Ok(closure)
 }

@@ -9,7 +9,8 @@ use crate::control::{Io, MountRequest, Place, Upper};
 use crate::daemon::Failure;
 use crate::daemon::keeper::Dirs;
 use crate::daemon::record::Record;
-use crate::lock::LockError;
+use crate::lock::{EnvLock, LockError, verify_store};
+use crate::store::Location;
 use crate::sys::process::may_mount;
 use crate::view::ViewName;
 
@@ -36,6 +37,9 @@ pub struct ViewArgs {
     /// them [default: only device 0:0, which leads nowhere]
     #[arg(long)]
     pub devices: bool,
+    /// Ask Nix to fetch what is missing of the environment, or to build it [default: it is an error]
+    #[arg(long, visible_alias = "realize")]
+    pub realise: bool,
     /// Fail if Nix's garbage collector cannot be kept from the environment [default: warn]
     #[arg(long)]
     pub require_gc_roots: bool,
@@ -172,6 +176,19 @@ impl ViewArgs {
         })
     }
 
+    /// Asks Nix for what the store lacks of the environment, if that was asked for. Nix works for the user of this process,
+    /// whoever serves the view.
+    ///
+    /// # Errors
+    /// If the lock cannot be read, or Nix can neither fetch nor build it.
+    pub fn realise(&self, context: &Context) -> Result<(), CliError> {
+        if !self.realise {
+            return Ok(());
+        }
+        let location = Location::open(&self.store).context("cannot use the store")?;
+        realise(&self.closure, &location, context)
+    }
+
     /// The environment's lock, opened.
     ///
     /// # Errors
@@ -181,6 +198,33 @@ impl ViewArgs {
             .map_err(LockError::file("read", &absolute(&self.closure)?))
             .context("cannot use the environment")
     }
+}
+
+/// Asks Nix for what a store lacks of a lock.
+///
+/// # Errors
+/// If the lock cannot be read, or Nix can neither fetch nor build it.
+pub fn realise(file: &Path, location: &Location, context: &Context) -> Result<(), CliError> {
+    let lock = EnvLock::read(file).context("cannot use the environment")?;
+    verify_store(&lock, &location.dir).with_context(|| format!("cannot use {} here", file.display()))?;
+    let told = lock.realise_in(location, &context.state.state);
+    told.map(drop).map_err(|error| {
+        let missing = match &error {
+            LockError::Program { .. } => lock.closure_in(location, &context.state.state).err(),
+            _ => None,
+        };
+        let hints = lock.fetching_hints(missing.as_ref().unwrap_or(&error));
+        let what = format!("cannot have what {} needs", file.display());
+        let told = match &error {
+            LockError::Program { program, problem } => {
+                let mut lines = problem.lines();
+                let first = lines.next().unwrap_or_default();
+                CliError::new(format!("{what}: {program} {first}")).details(lines)
+            }
+            _ => CliError::new(what).because(error),
+        };
+        hints.into_iter().fold(told, CliError::hint)
+    })
 }
 
 /// Whom everything of the store belongs to, unless it is said: root; without root the caller.

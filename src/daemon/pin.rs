@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::error::{Attempt, Failure};
+use super::error::Failure;
 use super::keeper::Dirs;
 use super::record::GcRootsRecord;
 use crate::closure::Closure;
@@ -58,7 +58,10 @@ pub(super) fn closure(
         Some(Err(error)) => (None, Some(error)),
     };
     let attempt = || format!("cannot find the closure of {}", spec.lock_file.display());
-    let (closure, _) = spec.lock.closure_in(&spec.store, &dirs.state).attempt(attempt)?;
+    let (closure, _) = spec.lock.closure_in(&spec.store, &dirs.state).map_err(|error| {
+        let hints = spec.lock.fetching_hints(&error);
+        hints.into_iter().fold(Failure::of(&attempt(), &error), Failure::hint)
+    })?;
     lock::verify(&spec.lock, &closure).map_err(|error| {
         Failure::of(&format!("the store does not have what {} says", spec.lock_file.display()), &error)
             .hint("'nixview closure --diff' names the paths; 'nixview lock' makes a new lock")

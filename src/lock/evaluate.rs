@@ -84,6 +84,9 @@ const FACTS: &str = "{ version = builtins.nixVersion; system = builtins.currentS
 
 const PROGRAM: &str = "nix-instantiate";
 
+/// Fetches and builds.
+const REALISE: &str = "nix-store";
+
 /// Evaluates for one store.
 #[derive(Debug)]
 pub(super) struct Evaluator<'a> {
@@ -175,16 +178,11 @@ impl Evaluator<'_> {
         Ok(all)
     }
 
-    /// Asks Nix to build or fetch outputs, whose names are `PATH.drv` and an output; says what it does on stderr.
-    pub(super) fn realise(&self, wanted: &[(StorePath, String)]) -> Result<(), LockError> {
-        const REALISE: &str = "nix-store";
+    /// Asks Nix to fetch or build store paths (`PATH`) and outputs (`PATH.drv!OUTPUT`); says what it does on stderr.
+    pub(super) fn realise(&self, wanted: &[String]) -> Result<(), LockError> {
         for some in wanted.chunks(500) {
             let mut command = self.command(REALISE);
-            command.arg("--realise").stderr(Stdio::inherit());
-            for (derivation, output) in some {
-                command.arg(format!("{}/{derivation}!{output}", self.location.dir));
-            }
-            run(&mut command, REALISE)?;
+            run(command.arg("--realise").args(some).stderr(Stdio::inherit()), REALISE)?;
         }
         Ok(())
     }
@@ -244,6 +242,12 @@ fn program(program: &'static str, problem: String) -> LockError {
 fn run(command: &mut Command, name: &'static str) -> Result<Output, LockError> {
     tracing::debug!(?command, "running");
     let output = command.output().map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound if name == REALISE => program(
+            name,
+            "is not on PATH: install Nix; or copy the paths here from a machine that has it ('nix copy --to', or an archive of \
+             'nix-store --export')"
+                .to_owned(),
+        ),
         io::ErrorKind::NotFound => program(
             name,
             "is not on PATH: install Nix; or evaluate where Nix is, and lock the .drv or the store path that it gives"

@@ -11,10 +11,11 @@ use super::format::{
 };
 use super::given::Given;
 use super::known::Known;
+use super::realise::{Wanted, can_realise, is_missing, to_realise};
 use super::remember::{Remembering, evaluate};
 use super::source::{Kind, Source, SourceFile};
 use super::starts::Starts;
-use crate::closure::{Cache, Closure, ClosureError, Mode, outputs};
+use crate::closure::{Cache, Closure, Mode, outputs};
 use crate::store::{Derivation, Location, Recorded, StorePath, path_info, path_list};
 
 /// How an expression came to its derivations.
@@ -80,12 +81,6 @@ struct Gathered {
     name: Option<String>,
 }
 
-enum Wanted {
-    Path(StorePath),
-    /// All outputs if none is named.
-    Outputs(StorePath, Vec<String>),
-}
-
 /// Makes a lock.
 ///
 /// Evaluates and builds through Nix's programs only where an expression or `realise` asks for it; the store itself is
@@ -106,8 +101,11 @@ pub fn make(request: &Request, location: &Location, state_dir: &Path) -> Result<
         Ok::<_, LockError>((known, roots, closure))
     };
     let (known, roots, closure) = match compute(recorded.clone()) {
-        Err(LockError::Closure(error)) if request.realise && is_missing(&error) => {
-            let missing = to_realise(&wanted, request.mode, location)?;
+        Err(LockError::Closure(error)) if request.realise && is_missing(&error) && can_realise(location) => {
+            let mut missing = to_realise(&wanted, request.mode, location)?;
+            let extra: Vec<Wanted> =
+                extra_roots.iter().map(|extra| Wanted::Path(extra.path.clone())).collect();
+            missing.extend(to_realise(&extra, Mode::Runtime, location)?);
             Evaluator { location }.realise(&missing)?;
             compute(recorded)?
         }
@@ -330,34 +328,6 @@ fn roots(known: &Known, wanted: &[Wanted], mode: Mode) -> Result<Vec<Root>, Lock
         }
     }
     Ok(roots)
-}
-
-/// True for what building or fetching can mend.
-fn is_missing(error: &ClosureError) -> bool {
-    matches!(error, ClosureError::NotBuilt { .. } | ClosureError::Missing { .. } | ClosureError::Source(_))
-}
-
-/// The outputs that are needed: those wanted, or what the derivations use when they are developed.
-fn to_realise(
-    wanted: &[Wanted],
-    mode: Mode,
-    location: &Location,
-) -> Result<Vec<(StorePath, String)>, LockError> {
-    let mut all = BTreeSet::new();
-    for wanted in wanted {
-        let Wanted::Outputs(derivation, names) = wanted else { continue };
-        let read = Derivation::read(location, derivation).map_err(|e| e.into_reference_error(location))?;
-        if mode == Mode::Dev {
-            for (input, names) in read.input_derivations {
-                all.extend(names.into_iter().map(|name| (input.clone(), name)));
-            }
-        } else if names.is_empty() {
-            all.extend(read.outputs.into_keys().map(|name| (derivation.clone(), name)));
-        } else {
-            all.extend(names.iter().map(|name| (derivation.clone(), name.clone())));
-        }
-    }
-    Ok(all.into_iter().collect())
 }
 
 /// The system of the first derivation that is known to make a root.

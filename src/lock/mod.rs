@@ -17,6 +17,7 @@ mod make;
 pub mod memory;
 mod only;
 mod pinned;
+mod realise;
 mod remember;
 pub mod source;
 mod starts;

@@ -30,7 +30,7 @@ in {
 "#;
 
 /// A folder with an expression, a private store, and Nix's settings; all gone at the end.
-struct Scene {
+pub(super) struct Scene {
     dir: tempfile::TempDir,
 }
 
@@ -50,7 +50,7 @@ impl Drop for Scene {
 
 impl Scene {
     /// `None`, and said, if there is no Nix here.
-    fn new() -> Option<Self> {
+    pub(super) fn new() -> Option<Self> {
         if Command::new("nix-instantiate").arg("--version").output().is_err() {
             skip!("there is no nix-instantiate");
             return None;
@@ -76,15 +76,15 @@ impl Scene {
         Some(scene)
     }
 
-    fn at(&self, name: &str) -> PathBuf {
+    pub(super) fn at(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
-    fn write(&self, name: &str, text: &str) {
+    pub(super) fn write(&self, name: &str, text: &str) {
         std::fs::write(self.at(name), text).unwrap();
     }
 
-    fn command(&self, program: &str) -> Command {
+    pub(super) fn command(&self, program: &str) -> Command {
         let mut command = Command::new(program);
         command
             .current_dir(self.dir.path())
@@ -100,7 +100,7 @@ impl Scene {
     }
 
     /// The lines that a program of Nix answers for the private store.
-    fn nix(&self, program: &str, arguments: &[&str]) -> Vec<String> {
+    pub(super) fn nix(&self, program: &str, arguments: &[&str]) -> Vec<String> {
         let remote = format!("local?root={}", self.at("root").display());
         let output = self.command(program).env("NIX_REMOTE", remote).args(arguments).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8(output.stderr).unwrap());
@@ -117,7 +117,7 @@ impl Scene {
     }
 
     /// Locks, and builds; how it was evaluated and what standard error said.
-    fn lock(&self, arguments: &[&str]) -> (String, String) {
+    pub(super) fn lock(&self, arguments: &[&str]) -> (String, String) {
         self.lock_in(arguments, &[])
     }
 
@@ -135,7 +135,7 @@ impl Scene {
         String::from_utf8(output.stderr).unwrap()
     }
 
-    fn locked(&self) -> Value {
+    pub(super) fn locked(&self) -> Value {
         serde_json::from_slice(&std::fs::read(self.at("project/env.lock")).unwrap()).unwrap()
     }
 

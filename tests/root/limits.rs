@@ -6,6 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use crate::support::scene::{Ran, Scene, alone};
+use crate::support::skip::skip;
 
 /// A shell's commands for few of everything: 100 KiB (of 512 bytes) of a file, 64 open files, 60 s, 1 GB of addresses.
 /// `kind` is `-S` for soft limits alone.
@@ -19,7 +20,7 @@ fn may_raise() -> bool {
     let own = i32::try_from(std::process::id()).unwrap();
     let held = u64::from_str_radix(&proc(own, "status", "CapEff:"), 16).unwrap() >> 24 & 1 == 1;
     if !held {
-        eprintln!("skipped: hard limits: no CAP_SYS_RESOURCE");
+        skip!("hard limits: no CAP_SYS_RESOURCE");
     }
     held
 }

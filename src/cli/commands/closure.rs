@@ -8,7 +8,8 @@ use serde_json::json;
 
 use crate::cli::only_traced;
 use crate::cli::output::{count, size};
-use crate::cli::source::{SOURCES, SourceArgs};
+use crate::cli::source::{SOURCES, SourceArgs, closure_not_found};
+use crate::cli::view::realise;
 use crate::cli::{CliError, Context, ErrorContext};
 use crate::closure::{Closure, Mode};
 use crate::lock::{EnvLock, Given, Known, Starts, verify, verify_store};
@@ -127,9 +128,11 @@ fn open(text: &str, args: &Args, context: &Context) -> Result<Environment, CliEr
     if !args.how.extra_root.is_empty() {
         return Err(CliError::usage("--extra-root goes with a SOURCE; a lock names its extra roots itself"));
     }
-    let (closure, known) = lock
-        .closure_in(&location, &context.state.state)
-        .with_context(|| format!("cannot find the closure of {text}"))?;
+    if args.how.realise {
+        realise(Path::new(text), &location, context)?;
+    }
+    let found = lock.closure_in(&location, &context.state.state);
+    let (closure, known) = found.map_err(|error| closure_not_found(&lock, &text, error))?;
     if !args.json {
         only_traced::note(&lock, Path::new(text), &location, context)?;
     }

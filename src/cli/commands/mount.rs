@@ -91,6 +91,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     request.acl |= has(MountOption::Acl);
     request.allow_other = has(MountOption::AllowOther) || (privileged && !has(MountOption::NoAllowOther));
     request.no_exec = has(MountOption::Noexec);
+    args.view.realise(context)?;
     let lock = args.view.lock()?;
 
     // What the daemon writes is root's: a user's trace is written by the user's own keeper.

@@ -133,6 +133,7 @@ pub(super) fn execute(
     let upper = how.upper.chosen()?.unwrap_or(Upper::Temporary);
     let place = Place::Handed { purpose: format!("process {}", std::process::id()) };
     let request = how.view.request(Some(&name), place, upper, &how.limit)?;
+    how.view.realise(context)?;
     let Order { mut spec, options, .. } =
         Order::new(&request, how.view.lock()?, MAX_SIZE, None, &dirs(context)).map_err(failed)?;
     if how.no_env {
