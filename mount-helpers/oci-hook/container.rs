@@ -11,6 +11,8 @@ use serde::de::DeserializeOwned;
 
 use nixview::json;
 
+use nixview::control::Container;
+
 use crate::failure::{Attempt, Failure};
 
 /// The longest state or `config.json` that is read, in bytes.
@@ -37,6 +39,24 @@ impl State {
     /// Reads what the runtime writes to the hook.
     pub(crate) fn read(from: impl Read) -> Result<Self, Failure> {
         parse(from).attempt(|| "cannot read the container's state from standard input".to_owned())
+    }
+
+    /// The container, as no other is.
+    pub(crate) fn container(&self) -> Result<Container, Failure> {
+        Container::new(self.id.clone(), self.bundle(), self.pid)
+            .attempt(|| format!("cannot look at the first process of the container '{}'", self.id))
+    }
+
+    /// True if a container has this id and bundle.
+    pub(crate) fn is_of(&self, container: &Container) -> bool {
+        let bundle = [self.bundle(), self.bundle.display().to_string()];
+        container.id == self.id && bundle.contains(&container.bundle)
+    }
+
+    /// The bundle without symbolic links, if it is still there.
+    fn bundle(&self) -> String {
+        let path = self.bundle.canonicalize().unwrap_or_else(|_| self.bundle.clone());
+        path.display().to_string()
     }
 
     /// Where the container's root is on the host.

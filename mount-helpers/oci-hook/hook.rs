@@ -4,13 +4,17 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
 
-use nixview::control::{Client, MountRequest, Place, ViewRef};
+use nixview::control::{Client, Container, MountRequest, Place};
 
 use crate::container::State;
 use crate::failure::{Attempt, Failure};
 use crate::options::{Arguments, Stage, Wanted};
 use crate::{name, place, tell};
+
+/// How long the first process of a container that has ended may take to die.
+const DYING: Duration = Duration::from_secs(2);
 
 /// Does what the runtime asks for.
 pub(crate) fn run(arguments: &[OsString]) -> Result<(), Failure> {
@@ -38,7 +42,9 @@ fn create(arguments: &Arguments, state: &State, wanted: &Wanted) -> Result<(), F
     let place =
         Place::Handed { purpose: format!("container {} (/nix)", name::shown(&state.id).escape_default()) };
     let mut request = MountRequest::new(wanted.closure.clone(), place, wanted.upper.clone());
+    let container = state.container()?;
     request.name = Some(name::of_container(&state.id));
+    request.container = Some(container.clone());
     request.owner = Some(owner);
     request.state_dir = arguments.dirs.or_environment().state;
     if let Some(store) = &wanted.store {
@@ -54,9 +60,10 @@ fn create(arguments: &Arguments, state: &State, wanted: &Wanted) -> Result<(), F
         None => Err(Failure::new("nixview has handed over no mount")),
     };
     placed.map_err(|failure| {
+        let name = mounted.name.clone();
         drop(mounted);
-        match end(&client, state) {
-            Ok(()) => failure,
+        match client.unmount_of(name, container).map_err(Failure::from) {
+            Ok(_) => failure,
             Err(second) => failure.hint(second.lines().join("; ")),
         }
     })
@@ -64,7 +71,33 @@ fn create(arguments: &Arguments, state: &State, wanted: &Wanted) -> Result<(), F
 
 /// Ends the container's view, and waits until nothing is left of it. It may be gone already: it goes with the container's
 /// mount namespace.
+///
+/// Another container may have the same id, and even the same bundle, in another directory of the runtime: the views of those
+/// whose first process lives stay.
 fn end(client: &Client, state: &State) -> Result<(), Failure> {
-    client.unmount(ViewRef::Name(name::of_container(&state.id)), true)?;
+    for view in client.views()? {
+        let text = |field| view.get(field).cloned().unwrap_or_default();
+        let (Ok(container), Ok(name)) = (
+            serde_json::from_value::<Container>(text("container")),
+            serde_json::from_value::<String>(text("name")),
+        ) else {
+            continue;
+        };
+        if state.is_of(&container) && is_over(&container)? {
+            client.unmount_of(name, container)?;
+        }
+    }
     Ok(())
+}
+
+/// True if the first process of a container has ended, or ends soon: a runtime may call the hook right after it killed it.
+fn is_over(container: &Container) -> Result<bool, Failure> {
+    let until = Instant::now() + DYING;
+    loop {
+        let over = container.is_over().attempt(|| format!("cannot look at process {}", container.pid))?;
+        if over || Instant::now() >= until {
+            return Ok(over);
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use super::container::Container;
 use super::frame::{receive, send};
 use super::message::{Answer, MountRequest, Operation, Reply, Request, Stopped, VERSION, ViewRef};
 use crate::sys::socket;
@@ -123,7 +124,19 @@ impl Client {
     /// # Errors
     /// [`ControlError`].
     pub fn unmount(&self, view: ViewRef, lazy: bool) -> Result<(String, Stopped), ControlError> {
-        match self.ask(Operation::Unmount { view, lazy }, &[])?.0 {
+        self.end(Operation::Unmount { view, lazy, container: None })
+    }
+
+    /// Ends the view of this name if it was made for this container, used or not; as [`unmount`](Self::unmount).
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub fn unmount_of(&self, name: String, of: Container) -> Result<(String, Stopped), ControlError> {
+        self.end(Operation::Unmount { view: ViewRef::Name(name), lazy: true, container: Some(of) })
+    }
+
+    fn end(&self, operation: Operation) -> Result<(String, Stopped), ControlError> {
+        match self.ask(operation, &[])?.0 {
             Answer::Stopped { name, how } => Ok((name, how)),
             other => Err(unexpected(&other)),
         }

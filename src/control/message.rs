@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::container::Container;
+
 /// The version of the messages; another one is refused.
 pub const VERSION: u32 = 1;
 
@@ -29,6 +31,9 @@ pub enum Operation {
         view: ViewRef,
         /// Also while it is used.
         lazy: bool,
+        /// Only if it was made for this container; else there is none.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        container: Option<Container>,
     },
     /// Tell which views there are: of the one who asks, or for root of all.
     List,
@@ -88,6 +93,9 @@ pub struct MountRequest {
     /// The file that is to say at the end what of it was used (absolute). For root alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trace: Option<PathBuf>,
+    /// The container that it is for. If a view of another one has the name, it is called `NAME-2`, `NAME-3` and so on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container: Option<Container>,
 }
 
 impl MountRequest {
@@ -113,6 +121,7 @@ impl MountRequest {
             state_dir: None,
             threads: None,
             trace: None,
+            container: None,
         }
     }
 }

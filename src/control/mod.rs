@@ -15,10 +15,12 @@
 //! Knows nothing of views, stores and FUSE: what runs once per container links this module and `sys` alone.
 
 mod client;
+mod container;
 mod frame;
 mod message;
 
 pub use client::{Client, ControlError, Mounted};
+pub use container::Container;
 pub use frame::{LIMIT, receive, send};
 pub use message::{
     Answer, Io, MountRequest, Operation, Place, Reply, Request, Stopped, Upper, VERSION, ViewRef,

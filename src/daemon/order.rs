@@ -97,7 +97,9 @@ impl Order {
             Place::Directory { path } => {
                 Destination::Directory { path: absolute(path, "target")?.to_owned(), opened: target }
             }
-            Place::Handed { purpose } => Destination::Handed { purpose: purpose.clone() },
+            Place::Handed { purpose } => {
+                Destination::Handed { purpose: purpose.clone(), container: request.container.clone() }
+            }
         };
         let options = ServeOptions {
             allow_other: request.allow_other,

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::control::Container;
 use crate::json;
 use crate::view::ViewName;
 use crate::view::upper_dir::Limit;
@@ -69,6 +70,9 @@ pub struct Record {
     /// The user for whom the daemon serves it; absent if it is the one that the server runs as.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requested_by: Option<u32>,
+    /// The container that it was made for, if a hook has asked for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container: Option<Container>,
 }
 
 /// Where a view is.
@@ -213,6 +217,7 @@ pub(super) mod tests {
             gid: 0,
             gc_roots: Some(GcRootsRecord { dir: "/nix/var/nix/gcroots/nixview/web".into(), count: 1 }),
             requested_by: None,
+            container: None,
         }
     }
 

@@ -11,6 +11,7 @@ use super::leftovers;
 use super::mounted::{Mounted, Outcome, is_view};
 use super::record::{Place, Record};
 use super::registry::{Registry, State};
+use crate::control::Container;
 use crate::sys::mount::Unmount;
 use crate::sys::mountinfo;
 use crate::sys::signals::wait_readable;
@@ -53,12 +54,25 @@ pub fn stop(registry: &Registry, which: &Which<'_>, lazy: bool) -> Result<Stoppe
     end(registry, name, state, lazy)
 }
 
-/// As [`stop`]; `None` if there is no view of that name, or none any more: those that were handed over end by themselves.
+/// As [`stop`]; `None` if there is no view of that name, or none any more: those that were handed over end by themselves. With
+/// `container` a view that was not made for that one is none.
 ///
 /// # Errors
 /// If it is used, or cannot be unmounted.
-pub fn stop_if_there(registry: &Registry, name: &ViewName, lazy: bool) -> Result<Option<Stopped>, Failure> {
+pub fn stop_if_there(
+    registry: &Registry,
+    name: &ViewName,
+    lazy: bool,
+    container: Option<&Container>,
+) -> Result<Option<Stopped>, Failure> {
     let Some(state) = settled(registry, name)? else { return Ok(None) };
+    let made_for = match &state {
+        State::Served(record) | State::Dead(record) => record.container.as_ref(),
+        State::Starting => None,
+    };
+    if container.is_some() && container != made_for {
+        return Ok(None);
+    }
     end(registry, name.clone(), state, lazy).map(Some)
 }
 
@@ -250,14 +264,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let registry = Registry::open(dir.path()).unwrap();
         let name: ViewName = "web".parse().unwrap();
-        assert_eq!(stop_if_there(&registry, &name, true).unwrap(), None);
+        assert_eq!(stop_if_there(&registry, &name, true, None).unwrap(), None);
         // Its record is gone, its name not yet given back.
         let (claim, _) = registry.claim(&name).unwrap();
         let ending = std::thread::spawn(move || {
             std::thread::sleep(Duration::from_millis(50));
             claim.withdraw().unwrap();
         });
-        assert_eq!(stop_if_there(&registry, &name, true).unwrap(), None);
+        assert_eq!(stop_if_there(&registry, &name, true, None).unwrap(), None);
         ending.join().unwrap();
         stop(&registry, &Which::Name(name), true).unwrap_err();
     }

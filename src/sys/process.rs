@@ -307,11 +307,34 @@ fn children_by_parent() -> io::Result<Vec<Pid>> {
 
 /// The pid of the parent of a process; `None` if the process is gone.
 fn parent_of(pid: Pid) -> Option<i32> {
-    // "PID (COMM) STATE PPID …"; COMM may hold anything, also parentheses.
     let stat = fs::read(format!("/proc/{}/stat", pid.as_raw_nonzero())).ok()?;
+    after_name(&stat)?.nth(1)?.parse().ok()
+}
+
+/// The fields of /proc/PID/stat after the second, from the state on (proc_pid_stat(5)).
+fn after_name(stat: &[u8]) -> Option<std::str::SplitAsciiWhitespace<'_>> {
+    // "PID (COMM) STATE PPID …"; COMM may hold anything, also parentheses.
     let end = stat.iter().rposition(|b| *b == b')')?;
     let rest = std::str::from_utf8(stat.get(end + 1..)?).ok()?;
-    rest.split_ascii_whitespace().nth(1)?.parse().ok()
+    Some(rest.split_ascii_whitespace())
+}
+
+/// When a process began, in clock ticks since the machine started; `None` if it has ended, waited for or not.
+///
+/// # Errors
+/// Those of reading /proc; `InvalidData` if it is not of the documented form.
+pub fn started(pid: u32) -> io::Result<Option<u64>> {
+    let stat = match fs::read(format!("/proc/{pid}/stat")) {
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) => return Ok(None),
+        answer => answer?,
+    };
+    let found = || {
+        let mut fields = after_name(&stat)?;
+        let over = matches!(fields.next()?, "Z" | "X");
+        let started: u64 = fields.nth(18)?.parse().ok()?;
+        Some((!over).then_some(started))
+    };
+    found().ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
 /// True if this process has CAP_SYS_ADMIN, with which it may mount.

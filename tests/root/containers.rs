@@ -17,7 +17,7 @@ fn scripts() -> PathBuf {
 }
 
 /// The hook that was built with nixview.
-fn hook() -> PathBuf {
+pub(crate) fn hook() -> PathBuf {
     let hook = Path::new(env!("CARGO_BIN_EXE_nixview")).with_file_name("nixview-oci-hook");
     let built = fs::metadata(&hook).and_then(|found| found.modified());
     let built = built.expect("no nixview-oci-hook beside nixview: cargo build --workspace --bins");

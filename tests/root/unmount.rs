@@ -10,7 +10,8 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::mount::{MountFlags, mount};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::support::scene::{self, Ran, Scene, alone};
+use crate::support::scene::{self, Ran, Scene};
+use crate::support::wait::{PATIENCE, eventually};
 
 /// Rounds of each attack: the code that unmounted by path lost within four.
 const ROUNDS: usize = 8;
@@ -97,17 +98,12 @@ impl Drop for SetAtEnd<'_> {
 /// Sends a signal to a process of a view, and waits until nothing of the view is left.
 fn told_to_end(scene: &Scene, pid: i32) {
     kill_process(Pid::from_raw(pid).unwrap(), Signal::TERM).unwrap();
-    let until = std::time::Instant::now() + std::time::Duration::from_secs(30);
-    while !scene.names("run/views").is_empty() {
-        assert!(std::time::Instant::now() < until, "the view does not end");
-        std::thread::sleep(std::time::Duration::from_millis(5));
-    }
+    eventually("the view ends", PATIENCE, || scene.names("run/views").is_empty());
 }
 
 #[test]
 #[ignore = "needs root and /dev/fuse"]
 fn an_exchanged_directory_leads_no_unmount_elsewhere() {
-    alone();
     let attacked = Attacked::new();
     attacked.rounds("umount NAME", |scene| drop(scene.nixview(&["umount", "web"]).ok()));
     attacked.rounds("umount --lazy NAME", |scene| drop(scene.nixview(&["umount", "--lazy", "web"]).ok()));
@@ -116,7 +112,6 @@ fn an_exchanged_directory_leads_no_unmount_elsewhere() {
 #[test]
 #[ignore = "needs root and /dev/fuse"]
 fn an_exchanged_directory_leads_no_server_that_ends_elsewhere() {
-    alone();
     let attacked = Attacked::new();
     attacked.rounds("SIGTERM to the keeper", |scene| told_to_end(scene, scene.keeper("web")));
     attacked.rounds("SIGTERM to the server whose keeper is dead", |scene| {
@@ -129,7 +124,6 @@ fn an_exchanged_directory_leads_no_server_that_ends_elsewhere() {
 #[test]
 #[ignore = "needs root and /dev/fuse"]
 fn an_exchanged_directory_leads_no_sweep_elsewhere() {
-    alone();
     let attacked = Attacked::new();
     attacked.rounds("status after both were killed", |scene| {
         scene.kill_view("web");
@@ -149,7 +143,6 @@ fn rewrite(scene: &Scene, change: impl Fn(&mut serde_json::Map<String, serde_jso
 #[test]
 #[ignore = "needs root and /dev/fuse"]
 fn without_unique_numbers_the_one_of_mountinfo_counts() {
-    alone();
     let attacked = Attacked::new();
     let number = |scene: &Scene| {
         let all = mountinfo::mounts().unwrap();
@@ -187,7 +180,6 @@ fn without_unique_numbers_the_one_of_mountinfo_counts() {
 #[test]
 #[ignore = "needs root and /dev/fuse"]
 fn a_view_below_a_renamed_directory_is_unmounted() {
-    alone();
     let scene = Scene::new();
     for dead in [false, true] {
         fs::create_dir_all(scene.path("old/view")).unwrap();
@@ -208,7 +200,6 @@ fn a_view_below_a_renamed_directory_is_unmounted() {
 #[test]
 #[ignore = "needs root and /dev/fuse"]
 fn what_a_view_lies_on_stays_mounted() {
-    alone();
     let scene = Scene::new();
     let below = scene.path("a");
     mount("below", &below, "tmpfs", MountFlags::empty(), None).unwrap();

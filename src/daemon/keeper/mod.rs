@@ -37,6 +37,7 @@ use super::record::Record;
 use super::registry::{Claim, Registry};
 use super::target::Target;
 use super::trace::Traced;
+use crate::control::Container;
 use crate::sys::mount::Unmount;
 use crate::sys::signals::Signals;
 use crate::sys::{limits, memory as own_memory};
@@ -99,6 +100,8 @@ pub enum Destination {
     Handed {
         /// What it is for, for people.
         purpose: String,
+        /// The container that it is for, if it is for one.
+        container: Option<Container>,
     },
 }
 

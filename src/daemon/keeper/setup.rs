@@ -163,7 +163,7 @@ impl Serving<'_> {
         let place = match self.destination {
             Destination::Directory { path, .. } => Place::Mounted { target: path.clone(), connection: 0 },
             Destination::Private { command } => Place::Private { command: command.clone() },
-            Destination::Handed { purpose } => Place::Handed { purpose: purpose.clone() },
+            Destination::Handed { purpose, .. } => Place::Handed { purpose: purpose.clone() },
         };
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let lock = &self.spec.lock;
@@ -197,6 +197,10 @@ impl Serving<'_> {
             gid: self.spec.owner.1,
             gc_roots: held.pinned.as_ref().map(Pinned::record),
             requested_by: self.options.requested_by,
+            container: match self.destination {
+                Destination::Handed { container, .. } => container.clone(),
+                Destination::Directory { .. } | Destination::Private { .. } => None,
+            },
         }
     }
 }

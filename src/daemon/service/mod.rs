@@ -11,6 +11,7 @@
 //! **Reconciling**, at the start and every [`INTERVAL`], in a worker too: what dead servers left is taken away, mounts,
 //! roots of the collector, temporary uppers.
 
+mod containers;
 mod policy;
 mod worker;
 

@@ -121,7 +121,14 @@ pub(super) fn check_texts(request: &MountRequest) -> Result<(), Failure> {
         Place::Directory { path } => path.to_str(),
         Place::Handed { purpose } => Some(purpose.as_str()),
     };
-    for (what, text) in [("place", place), ("lock's path", request.lock_file.to_str())] {
+    let mut texts = vec![("place", place), ("lock's path", request.lock_file.to_str())];
+    if let Some(container) = &request.container {
+        texts.extend([
+            ("container", Some(container.id.as_str())),
+            ("bundle", Some(container.bundle.as_str())),
+        ]);
+    }
+    for (what, text) in texts {
         let shown = text.is_some_and(|t| t.len() <= TEXT_MAX && !t.chars().any(char::is_control));
         if !shown {
             return Err(Failure::new(format!(

@@ -13,10 +13,11 @@ use super::super::record::{Place as RecordPlace, Record};
 use super::super::registry::{Registry, State};
 use super::super::stop::{self, Which};
 use super::super::{leftovers, start};
+use super::containers;
 use super::policy;
 use super::{Allowed, USERS_LOCK, is_ours};
 use crate::control::{
-    self, Answer, MountRequest, Operation, Place, Reply, Request, Stopped, VERSION, ViewRef,
+    self, Answer, Container, MountRequest, Operation, Place, Reply, Request, Stopped, VERSION, ViewRef,
 };
 use crate::lock::format::MAX_SIZE;
 use crate::sys::socket::{self, Peer};
@@ -63,7 +64,7 @@ impl Worker<'_> {
     fn answer(&self, operation: Operation, descriptors: Vec<OwnedFd>) -> io::Result<()> {
         let answered = match operation {
             Operation::Mount(request) => self.mount(*request, descriptors),
-            Operation::Unmount { view, lazy } => self.unmount(&view, lazy),
+            Operation::Unmount { view, lazy, container } => self.unmount(&view, lazy, container.as_ref()),
             Operation::List => self.list(),
         };
         let (answer, mount) = answered.unwrap_or_else(|failure| (failed(failure), None));
@@ -114,14 +115,22 @@ impl Worker<'_> {
         let most = if ours { MAX_SIZE } else { USERS_LOCK };
         let mut order = Order::new(&request, lock, most, target, self.dirs)?;
         order.options.requested_by = (!ours).then_some(self.peer.uid);
-        let Launched { record, warnings, mount, .. } = start::mount(&order, self.dirs)?;
+        let Launched { record, warnings, mount, .. } = match &request.container {
+            Some(container) => containers::mount(&self.registry()?, &mut order, container, self.dirs)?,
+            None => start::mount(&order, self.dirs)?,
+        };
         tracing::info!(view = %record.name, uid = self.peer.uid, server = record.pid, "mounted");
         let name = record.name.to_string();
         let record = serde_json::to_value(&record).attempt(|| "cannot tell of the view".to_owned())?;
         Ok((Answer::Mounted { name, record, warnings }, mount))
     }
 
-    fn unmount(&self, view: &ViewRef, lazy: bool) -> Result<Answered, Failure> {
+    fn unmount(
+        &self,
+        view: &ViewRef,
+        lazy: bool,
+        container: Option<&Container>,
+    ) -> Result<Answered, Failure> {
         let registry = self.registry()?;
         let Some(name) = self.find(&registry, view)? else {
             let name = match view {
@@ -130,7 +139,7 @@ impl Worker<'_> {
             };
             return Ok((Answer::Stopped { name, how: Stopped::Absent }, None));
         };
-        let (name, how) = match stop::stop_if_there(&registry, &name, lazy)? {
+        let (name, how) = match stop::stop_if_there(&registry, &name, lazy, container)? {
             Some(stop::Stopped::Ended(name)) => (name, Stopped::Ended),
             Some(stop::Stopped::WasDead(name)) => (name, Stopped::WasDead),
             Some(stop::Stopped::StillUsed(name)) => (name, Stopped::StillUsed),
