@@ -27,6 +27,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "vfs",
             "sys",
             "telemetry",
+            "printable",
             "json",
             "control",
             "store",

@@ -137,6 +137,7 @@ impl MountCall {
         let place = Place::Directory { path: target.clone() };
         let mut request = MountRequest::new(source.clone(), place, Upper::Named);
         self.options.fill(&mut request)?;
+        request.verbose = self.verbose.into();
         let lock = File::open(&source).map_err(|error| {
             Problem::new(code::MOUNT, format!("cannot read {}: {error}", source.display()))
                 .hint("what is mounted is a lock file, made by 'nixview lock'")

@@ -25,6 +25,9 @@ const TREE: &[&str] = &[
     "temporary/tmp-1-0/data/kept",
     "temporary/tmp-2-0/lock",
     "temporary/tmp-2-0/data/gone",
+    "logs/live.log",
+    "logs/ended.log",
+    "logs/ended.log.1",
     "nix-state/shown/nix/db/db.sqlite",
     "nix-state/unused/nix/db/db.sqlite",
     "nix-state/draft-1-0/nix/db/db.sqlite",
@@ -79,11 +82,18 @@ fn purging_keeps_what_a_mounted_view_holds_and_says_so() {
     assert!(lock::try_lock(&upper).unwrap());
     let shown = File::open(purge.state().join("nix-state/shown")).unwrap();
     rustix::fs::flock(&shown, rustix::fs::FlockOperation::LockShared).unwrap();
+    let log = File::open(purge.state().join("logs/live.log")).unwrap();
+    rustix::fs::flock(&log, rustix::fs::FlockOperation::LockShared).unwrap();
     let said = purge.run("purge");
-    let stays = ["nix-state/shown/nix/db/db.sqlite", "temporary/tmp-1-0/data/kept", "temporary/tmp-1-0/lock"];
+    let stays = [
+        "logs/live.log",
+        "nix-state/shown/nix/db/db.sqlite",
+        "temporary/tmp-1-0/data/kept",
+        "temporary/tmp-1-0/lock",
+    ];
     let changes = ["uppers/web/data/file", "users/1000/web/data/file"];
     assert_eq!(purge.left(), [&stays[..], &changes[..]].concat(), "{said}");
-    for kept in ["temporary/tmp-1-0", "nix-state/shown"] {
+    for kept in ["temporary/tmp-1-0", "nix-state/shown", "logs/live.log"] {
         let line = format!("nixview: {} is kept: a mounted view uses it", purge.state().join(kept).display());
         assert!(said.contains(&line), "{said}");
     }
@@ -91,10 +101,10 @@ fn purging_keeps_what_a_mounted_view_holds_and_says_so() {
         let line = format!("{} is kept: it has changes of views", purge.state().join(kept).display());
         assert!(said.contains(&line), "{said}");
     }
-    assert_eq!(said.lines().count(), 5, "{said}");
+    assert_eq!(said.lines().count(), 6, "{said}");
 
     // The views have ended.
-    drop((upper, shown));
+    drop((upper, shown, log));
     purge.run("purge");
     assert_eq!(purge.left(), changes);
 }

@@ -105,6 +105,7 @@ fn run(lock: &EnvLock, store: &Location, program: &Program, context: &Context) -
         fusermount: false,
         restart: true,
         threads: NonZeroUsize::MIN.saturating_add(3),
+        verbose: context.verbose,
         requested_by: None,
     };
     let usable = &mut |_: &_, warnings: &[String]| warn(context, warnings);

@@ -1,4 +1,4 @@
-//! The log on standard error.
+//! The log on standard error, and of a view in its file.
 
 use std::io::{self, Write};
 
@@ -6,8 +6,9 @@ use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{Layer, fmt};
+use tracing_subscriber::{Layer, fmt, reload};
 
+use crate::daemon::log::{ViewLogLayer, controlled_by};
 use crate::printable::Printable;
 
 /// The variable that decides what is logged, in the syntax of `tracing_subscriber::filter::Targets`.
@@ -59,10 +60,20 @@ pub(super) fn start(verbose: u8) {
     );
     let lines = fmt::layer().with_writer(move || Line { colours }).with_ansi(colours);
     let lines = if verbose == 0 { lines.without_time().with_target(false).boxed() } else { lines.boxed() };
-    let started = tracing_subscriber::registry().with(lines.with_filter(filter)).try_init();
+    let (terminal, switch_terminal) = reload::Layer::new(filter.clone());
+    let (file, switch_file) = reload::Layer::new(LevelFilter::OFF);
+    let started = tracing_subscriber::registry()
+        .with(lines.with_filter(terminal))
+        .with(ViewLogLayer.with_filter(file))
+        .try_init();
     if let Err(error) = started {
         tracing::debug!(%error, "the log was started before");
     }
+    controlled_by(move |levels| {
+        let shown = if levels.standard_error { filter.clone() } else { Targets::new() };
+        // Both live as long as the process.
+        drop((switch_terminal.reload(shown), switch_file.reload(levels.file)));
+    });
     if let Some(error) = wrong {
         tracing::warn!("{VARIABLE} is not understood, logging at '{level}': {error}");
     }

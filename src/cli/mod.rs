@@ -60,7 +60,8 @@ use crate::printable::printable;
     disable_help_subcommand = true
 )]
 pub struct Cli {
-    /// Say more: -v what is done, -vv details, -vvv everything. NIXVIEW_LOG, if set, decides instead
+    /// Say more: -v what is done, -vv details, -vvv everything; so does the log of a view that is made ('nixview logs').
+    /// NIXVIEW_LOG, if set, decides what is said here
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub verbose: u8,
     /// Where state lies.
@@ -80,6 +81,8 @@ pub struct Context {
     pub output: Output,
     /// What programs inherit that a command runs.
     pub inherited: Inherited,
+    /// How many `-v` were given.
+    pub verbose: u8,
 }
 
 /// Runs the program with the arguments of this process.
@@ -100,7 +103,7 @@ pub fn main() -> ExitCode {
 fn run(cli: &Cli) -> Result<ExitCode, CliError> {
     let inherited = Inherited::take().context("cannot take what the caller has set")?;
     let state = StateDirs::from_args(&cli.state)?;
-    cli.command.run(&Context { state, output: Output::new(), inherited })
+    cli.command.run(&Context { state, output: Output::new(), inherited, verbose: cli.verbose })
 }
 
 /// The definition of the command line, for completions and man pages.

@@ -96,6 +96,13 @@ pub struct MountRequest {
     /// The container that it is for. If a view of another one has the name, it is called `NAME-2`, `NAME-3` and so on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub container: Option<Container>,
+    /// How much the view's log tells beyond news: 2 details, 3 everything.
+    #[serde(default, skip_serializing_if = "is_quiet")]
+    pub verbose: u8,
+}
+
+fn is_quiet(verbose: &u8) -> bool {
+    *verbose == 0
 }
 
 impl MountRequest {
@@ -122,6 +129,7 @@ impl MountRequest {
             threads: None,
             trace: None,
             container: None,
+            verbose: 0,
         }
     }
 }

@@ -11,7 +11,7 @@ use super::keeper::Dirs;
 use crate::store::Location;
 
 /// Directories of ours in the state and the runtime directory. Others in there may be anybody's mount points.
-const STATE: &[&str] = &["nix-state", "temporary", "uppers", "users"];
+const STATE: &[&str] = &["logs", "nix-state", "temporary", "uppers", "users"];
 const RUNTIME: &[&str] = &["views"];
 
 /// Refuses a directory to mount on (without symbolic links) that lies in the store or in Nix's state, or hides state of nixview.

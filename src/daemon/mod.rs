@@ -7,6 +7,7 @@ mod hidden;
 pub mod keeper;
 pub mod launch;
 pub mod leftovers;
+pub mod log;
 mod mounted;
 pub mod old_roots;
 pub mod order;

@@ -108,6 +108,7 @@ impl Order {
             fusermount: !privileged,
             restart: !request.no_restart,
             threads: threads(request.threads)?,
+            verbose: request.verbose,
             requested_by: None,
         };
         let lock_file = lock_file.clone();

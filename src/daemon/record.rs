@@ -1,5 +1,6 @@
 //! The record of a served view, as the registry keeps it.
 
+use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
@@ -30,6 +31,9 @@ pub struct Record {
     /// How often the server was started again.
     #[serde(default)]
     pub restarts: u32,
+    /// The last of them, the newest last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub last_restarts: Vec<RestartRecord>,
     /// False until the view can be used: then the record only says what a killed server leaves.
     pub usable: bool,
     /// When it began to serve, in seconds since 1970.
@@ -75,6 +79,29 @@ pub struct Record {
     pub container: Option<Container>,
 }
 
+/// A server that died, and was started again.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RestartRecord {
+    /// When, in seconds since 1970.
+    pub time: u64,
+    /// How the server before ended.
+    pub reason: String,
+}
+
+/// How many restarts a record names.
+const RESTARTS: usize = 5;
+
+impl Record {
+    /// Counts a restart of the server, which ended for `reason`.
+    pub fn note_restart(&mut self, time: u64, reason: String) {
+        self.restarts = self.restarts.saturating_add(1);
+        self.last_restarts.push(RestartRecord { time, reason });
+        let old = self.last_restarts.len().saturating_sub(RESTARTS);
+        self.last_restarts.drain(..old);
+    }
+}
+
 /// Where a view is.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", rename_all_fields = "camelCase", tag = "kind")]
@@ -96,6 +123,17 @@ pub enum Place {
         /// What it is for.
         purpose: String,
     },
+}
+
+/// For people.
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Mounted { target, .. } => target.display().fmt(f),
+            Self::Private { command } => write!(f, "/nix of '{command}'"),
+            Self::Handed { purpose } => purpose.fmt(f),
+        }
+    }
 }
 
 /// The closure of a view.
@@ -150,6 +188,17 @@ pub enum UpperRecord {
     ReadOnly,
 }
 
+/// For people.
+impl fmt::Display for UpperRecord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Directory { path, .. } => path.display().fmt(f),
+            Self::Temporary { .. } => "temporary".fmt(f),
+            Self::ReadOnly => "read-only".fmt(f),
+        }
+    }
+}
+
 /// Roots of Nix's garbage collector.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -201,6 +250,10 @@ pub(super) mod tests {
             pid: 4242,
             server: Some(4243),
             restarts: 2,
+            last_restarts: vec![RestartRecord {
+                time: 1_700_000_060,
+                reason: "was killed by signal 9".into(),
+            }],
             usable: true,
             since: 1_700_000_000,
             place: Place::Mounted { target: "/run/views/web".into(), connection: 77 },
@@ -245,6 +298,17 @@ pub(super) mod tests {
             *place = place.as_object().unwrap().values().cloned().collect();
             parse(format!("{changed}\n").as_bytes()).unwrap_err();
         }
+    }
+
+    #[test]
+    fn the_last_restarts_are_named_and_all_are_counted() {
+        let mut record = example("web");
+        for time in 1..=7 {
+            record.note_restart(time, format!("reason {time}"));
+        }
+        assert_eq!(record.restarts, 9);
+        let named: Vec<_> = record.last_restarts.iter().map(|restart| restart.time).collect();
+        assert_eq!(named, [3, 4, 5, 6, 7]);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use super::error::{Attempt, Failure};
 use super::keeper::{Caller, Destination, Dirs, ServeOptions, serve};
 use super::launch::{Launched, Report, Reporter, Waiting, launch};
 use super::leftovers;
+use super::log;
 use super::order::Order;
 use super::record::Record;
 use super::registry::Registry;
@@ -116,10 +117,8 @@ fn background(
                 // If the caller is gone nobody is left to be told.
                 u8::from(reporter.report(&Report::Failed(failure), None).is_err()) + 1
             }
-            (Err(failure), _) => {
-                tracing::error!(%failure, "the view ended badly");
-                1
-            }
+            // It is in the view's log.
+            (Err(_), _) => 1,
         }
     })
 }
@@ -139,7 +138,7 @@ impl Caller for Elsewhere {
         let report = Report::Usable { record: Box::new(record.clone()), warnings };
         self.reporter.as_ref().ok_or(io::ErrorKind::NotConnected)?.report(&report, mount)?;
         self.told = true;
-        process::silence(&self.null)
+        log::detach(&self.null)
     }
 
     fn socket(&self) -> Option<&OwnedFd> {
@@ -149,6 +148,6 @@ impl Caller for Elsewhere {
     fn leave(&mut self) -> io::Result<()> {
         self.reporter = None;
         // Whoever reads the caller's output waits for its end.
-        process::silence(&self.null)
+        log::detach(&self.null)
     }
 }

@@ -223,7 +223,10 @@ fn settled(registry: &Registry, name: &ViewName) -> Result<Option<State>, Failur
 }
 
 /// The view that is meant, of those that the registry knows.
-pub(super) fn find(registry: &Registry, which: &Which<'_>) -> Result<(ViewName, State), Failure> {
+///
+/// # Errors
+/// If there is none, or the registry cannot be read.
+pub fn find(registry: &Registry, which: &Which<'_>) -> Result<(ViewName, State), Failure> {
     let attempt = || "cannot read the registry of views".to_owned();
     match which {
         Which::Name(name) => match settled(registry, name)? {

@@ -202,14 +202,20 @@ pub fn detach() -> io::Result<()> {
     Ok(())
 }
 
-/// Sends what is printed from now on to `null`.
+/// Sends standard output to `file` from now on.
 ///
 /// # Errors
 /// As dup2(2).
-pub fn silence(null: &OwnedFd) -> io::Result<()> {
-    nix::unistd::dup2_stdout(null)?;
-    nix::unistd::dup2_stderr(null)?;
-    Ok(())
+pub fn redirect_output(file: BorrowedFd<'_>) -> io::Result<()> {
+    Ok(nix::unistd::dup2_stdout(file)?)
+}
+
+/// Sends standard error to `file` from now on.
+///
+/// # Errors
+/// As dup2(2).
+pub fn redirect_errors(file: BorrowedFd<'_>) -> io::Result<()> {
+    Ok(nix::unistd::dup2_stderr(file)?)
 }
 
 /// Opens `/dev/null`.

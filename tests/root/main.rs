@@ -28,6 +28,7 @@ mod kill_leases;
 mod layer;
 mod limits;
 mod locked_flags;
+mod logs;
 mod metadata;
 mod mount;
 mod nix_state;

@@ -13,7 +13,7 @@ use crate::cli::view::{absolute, dirs, warn};
 use crate::cli::{CliError, Context, ErrorContext};
 use crate::closure::Cache;
 use crate::daemon::registry::{Registry, State};
-use crate::daemon::{leftovers, old_roots};
+use crate::daemon::{leftovers, log, old_roots};
 use crate::lock::Memory;
 use crate::store::scan::cache::{self as scans, ScanCache};
 use crate::view::{nix_state, upper_dir};
@@ -23,7 +23,7 @@ use crate::view::{nix_state, upper_dir};
 #[command(
     after_help = "Caches and states of Nix that no view shows can always go: what is missing is made again. What dead views left goes \
     too: mounts, temporary uppers, roots of Nix's collector (in --store and in the stores of known views), also after a \
-    reboot. Uppers that stay, views and the store are not touched.\n\nExamples:\n  \
+    reboot; and the logs of views that have ended. Uppers that stay, views and the store are not touched.\n\nExamples:\n  \
     nixview gc\n  \
     nixview gc --older-than 1h --dry-run"
 )]
@@ -53,6 +53,8 @@ struct Report {
     file_bytes: u64,
     nix_states: u64,
     nix_state_bytes: u64,
+    logs: u64,
+    log_bytes: u64,
     dead_views: u64,
     leases: u64,
     temporary_uppers: u64,
@@ -125,12 +127,14 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let swept = swept.context("cannot clean Nix's state for views")?;
     report.nix_states = swept.templates + swept.drafts;
     report.nix_state_bytes = swept.bytes;
+    let swept = log::sweep(state, args.older_than, args.dry_run).context("cannot clean the logs of views")?;
+    (report.logs, report.log_bytes) = (swept.logs, swept.bytes);
     if args.json {
         context.output.json(&report)?;
     } else {
         let done = if args.dry_run { "would remove" } else { "removed" };
         context.output.line(&format!(
-            "{done} {}, {}, {}, {}, {}, {}, {}, {} ({}) and {} ({})",
+            "{done} {}, {}, {}, {}, {}, {}, {}, {} ({}), {} ({}) and {} ({})",
             count(report.dead_views, "dead view", "dead views"),
             count(report.leases, "lease of roots", "leases of roots"),
             count(report.temporary_uppers, "temporary upper", "temporary uppers"),
@@ -140,6 +144,8 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
             count(report.scans, "scan", "scans"),
             count(report.nix_states, "state of Nix", "states of Nix"),
             size(report.nix_state_bytes),
+            count(report.logs, "log", "logs"),
+            size(report.log_bytes),
             count(report.files, "file", "files"),
             size(report.file_bytes)
         ))?;

@@ -19,6 +19,7 @@ pub mod gc;
 pub mod import;
 pub mod layers;
 pub mod lock;
+pub mod logs;
 pub mod man;
 pub mod mount;
 pub mod reset;
@@ -55,6 +56,8 @@ pub enum Command {
     Cdi(cdi::Args),
     /// Say which views are mounted
     Status(status::Args),
+    /// Show what the processes of a view report
+    Logs(logs::Args),
     /// Run a command with a view of an environment at /nix
     Run(run::Args),
     /// Start a shell with a view of an environment at /nix
@@ -95,6 +98,7 @@ impl Command {
             Self::Daemon(args) => daemon::run(args, context),
             Self::Cdi(args) => cdi::run(args, context),
             Self::Status(args) => status::run(args, context),
+            Self::Logs(args) => logs::run(args, context),
             Self::Run(args) => run::run(args, context),
             Self::Shell(args) => shell::run(args, context),
             Self::Upper(args) => upper::run(args, context),

@@ -87,6 +87,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     };
     let place = Place::Directory { path: target.clone() };
     let mut request = args.view.request(args.name.as_ref(), place, upper, &args.limit)?;
+    request.verbose = context.verbose;
     let privileged = may_mount().context("cannot ask for privileges")?;
     request.acl |= has(MountOption::Acl);
     request.allow_other = has(MountOption::AllowOther) || (privileged && !has(MountOption::NoAllowOther));

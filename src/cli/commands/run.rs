@@ -132,7 +132,8 @@ pub(super) fn execute(
     let name: ViewName = format!("run-{}", std::process::id()).parse().context("cannot name the view")?;
     let upper = how.upper.chosen()?.unwrap_or(Upper::Temporary);
     let place = Place::Handed { purpose: format!("process {}", std::process::id()) };
-    let request = how.view.request(Some(&name), place, upper, &how.limit)?;
+    let mut request = how.view.request(Some(&name), place, upper, &how.limit)?;
+    request.verbose = context.verbose;
     how.view.realise(context)?;
     let Order { mut spec, options, .. } =
         Order::new(&request, how.view.lock()?, MAX_SIZE, None, &dirs(context)).map_err(failed)?;

@@ -103,6 +103,9 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
         if rows.is_empty() {
             context.output.note("nixview: no views are mounted");
         }
+        for told in all.iter().filter_map(|(_, state)| record(state)).filter_map(restarted) {
+            context.output.line(&told)?;
+        }
     }
     let mut stores = BTreeSet::from([PathBuf::from(old_roots::DEFAULT_STORE)]);
     if let Some(registry) = &registry {
@@ -223,12 +226,28 @@ fn cells(record: &Record, holds: Holds) -> Vec<String> {
         UpperRecord::ReadOnly => "read-only".to_owned(),
     };
     let owner = format!("{}:{}", record.uid, record.gid);
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    let since = duration(now.saturating_sub(record.since));
+    let since = duration(now().saturating_sub(record.since));
     let extra = record.extra_roots.iter().map(|extra| extra.name.as_str()).collect();
     let paths = paths(record.closure.count, extra);
     let lock = record.lock_file.display().to_string();
     vec![place, lock, record.pid.to_string(), paths, record.io.clone(), upper, used, owner, since]
+}
+
+/// How often the server of a view was started again, and why the last time; `None` if it never was.
+fn restarted(record: &Record) -> Option<String> {
+    let last = record.last_restarts.last()?;
+    let times = output::count(record.restarts.into(), "time", "times");
+    Some(format!(
+        "{}: the server was started again {times}, the last time {} ago: the one before {}; see 'nixview logs {}'",
+        record.name,
+        duration(now().saturating_sub(last.time)),
+        last.reason,
+        record.name
+    ))
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 /// `24`, or `24 (with bash, fonts, 3 more)` where extra roots were added.

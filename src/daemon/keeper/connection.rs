@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
+use nix::sys::signal::Signal;
 use rustix::process::Pid;
 
 use super::link::{self, Word};
@@ -229,7 +230,10 @@ impl Connecting<'_> {
 pub(super) fn told(ended: Ended) -> String {
     match ended {
         Ended::Exited(code) => format!("ended with code {code}"),
-        Ended::Killed(signal) => format!("was killed by signal {signal}"),
+        Ended::Killed(signal) => {
+            let name = Signal::try_from(signal).map(|known| format!(" ({known})")).unwrap_or_default();
+            format!("was killed by signal {signal}{name}")
+        }
     }
 }
 

@@ -31,6 +31,7 @@ use nix::sys::signal::Signal;
 use super::claim;
 use super::error::{Attempt, Failure};
 use super::leftovers;
+use super::log;
 use super::mounted::{Mounted, Outcome};
 use super::pin::Pinned;
 use super::record::Record;
@@ -77,6 +78,8 @@ pub struct ServeOptions {
     pub restart: bool,
     /// How many requests are worked on at once.
     pub threads: NonZeroUsize,
+    /// How much is logged: as many as `-v` were given ([`log::level`]).
+    pub verbose: u8,
     /// The user for whom it is served, if that is another than this process's.
     pub requested_by: Option<u32>,
 }
@@ -165,6 +168,11 @@ pub fn serve(
         leftovers::sweep(&registry).attempt(|| "cannot read the registry of views".to_owned())?;
     warnings.extend(problems.into_iter().map(|p| p.what));
     let claim = claim::take(&registry, &spec.name)?;
+    // The name is this process's, and so is the log of that name.
+    let private = matches!(destination, Destination::Private { .. });
+    if let Err(error) = log::open(&dirs.state, &spec.name, log::level(options.verbose, private)) {
+        warnings.push(Failure::of("the view has no log", &error).what);
+    }
     let mut held = Held {
         claim: Some(claim),
         upper: None,
@@ -177,8 +185,9 @@ pub fn serve(
     };
     let answer = Serving { spec, dirs, registry: &registry, destination, options, signals, warnings }
         .run(&mut held, caller);
-    let released = held.release();
-    answer.and(released)
+    let ended = answer.and(held.release());
+    log::end(&ended);
+    ended
 }
 
 /// What must be taken back at the end.

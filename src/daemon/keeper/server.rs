@@ -15,6 +15,7 @@ use super::memory::Memory;
 use super::setup::Serving;
 use super::{Caller, Held};
 use crate::daemon::error::{Attempt, Failure};
+use crate::daemon::log;
 use crate::daemon::mounted::Mounted;
 use crate::daemon::record::Record;
 use crate::daemon::registry::State;
@@ -74,6 +75,7 @@ pub(super) fn start(
         Fork::Parent(pid) => Ok(ServerProcess::new(pid, here)),
         Fork::Child => {
             drop(here);
+            log::begin_server();
             let link = Arc::new(Link::new(there));
             // Whoever has the mount keeps the view alive.
             drop(held.mount.take());
@@ -211,14 +213,9 @@ impl Part<'_> {
         } else {
             self.serving.take_from_users(held, None, ended)
         };
-        let released = held.release();
-        match kept.and(released) {
-            Ok(()) => 0,
-            Err(failure) => {
-                tracing::error!(%failure, "the view ended badly");
-                1
-            }
-        }
+        let ended = kept.and(held.release());
+        log::end(&ended);
+        u8::from(ended.is_err())
     }
 }
 

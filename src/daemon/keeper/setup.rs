@@ -40,6 +40,10 @@ impl Serving<'_> {
         held.target = self.target()?;
         held.upper = self.upper()?;
         let (closure, pinned, warning) = pin::closure(self.spec, self.dirs, self.options.require_gc_roots)?;
+        tracing::info!(
+            lock = ?self.spec.lock_file, paths = self.spec.lock.closure.count, roots = pinned.is_some(),
+            "the closure is complete"
+        );
         held.pinned = pinned;
         self.warnings.extend(warning);
         let earlier = self.note_view(held)?;
@@ -91,6 +95,11 @@ impl Serving<'_> {
         // First this: what the caller is told is there must not be taken back when this process is killed. A server that has died
         // already is seen by the wait that follows.
         drop(socket::send(&connection.process.socket, server::KNOWN, None));
+        tracing::info!(
+            place = %record.place, io = %record.io, upper = %record.upper, server = record.server,
+            "the view can be used"
+        );
+        self.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
         caller
             .usable(&record, std::mem::take(&mut self.warnings), private.as_ref())
             .attempt(|| "whoever asked for the view is gone".to_owned())?;
@@ -177,6 +186,7 @@ impl Serving<'_> {
             pid: rustix::process::getpid().as_raw_nonzero().get(),
             server: None,
             restarts: 0,
+            last_restarts: Vec::new(),
             usable: false,
             since: since.as_secs(),
             place,

@@ -1,7 +1,7 @@
 //! Keeping a view: waits for its end, and starts its server again when that dies.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::connection::{Connection, told};
 use super::link::{self, Word};
@@ -88,17 +88,20 @@ impl Watch<'_> {
         loop {
             match self.wait(caller, &mut namespace)? {
                 Event::Over => {
+                    tracing::info!("the view is unmounted everywhere");
                     held.mounted = None;
                     return Ok(());
                 }
                 // First its path, then, after a while, its server.
                 Event::Told => {
+                    tracing::info!("told to end");
                     let server = &self.connection.process.socket;
                     return self.serving.take_from_users(held, namespace, server);
                 }
                 Event::Died(ended) => {
                     let name = &self.serving.spec.name;
-                    let what = format!("the server of the view '{name}' {}", told(ended));
+                    let reason = told(ended);
+                    let what = format!("the server of the view '{name}' {reason}");
                     if !self.connection.can_be_followed {
                         let end = "it cannot be started again on this kernel, or is not to be";
                         return Err(Failure::new(format!("{what}; {end}")));
@@ -114,7 +117,7 @@ impl Watch<'_> {
                         std::thread::sleep(pause);
                     }
                     self.deaths.begins();
-                    self.start_again(held, caller)?;
+                    self.start_again(reason, held, caller)?;
                 }
             }
         }
@@ -168,8 +171,13 @@ impl Watch<'_> {
         Ok(if ended == Ended::Exited(0) || gone { Event::Over } else { Event::Died(ended) })
     }
 
-    /// Starts a server that goes on where the last one died; what it says is heard later.
-    fn start_again(&mut self, held: &mut Held, caller: &mut dyn Caller) -> Result<(), Failure> {
+    /// Starts a server that goes on where the last one died for `reason`; what it says is heard later.
+    fn start_again(
+        &mut self,
+        reason: String,
+        held: &mut Held,
+        caller: &mut dyn Caller,
+    ) -> Result<(), Failure> {
         let Connection { io, device, greeting, memory, held_open, process, .. } = &mut self.connection;
         let part = Part {
             serving: self.serving,
@@ -182,7 +190,13 @@ impl Watch<'_> {
         };
         *process = server::start(&part, held, caller)?;
         self.record.server = self.connection.process.number();
-        self.record.restarts += 1;
+        tracing::info!(
+            server = self.record.server,
+            restarts = self.record.restarts + 1,
+            "another server is started"
+        );
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        self.record.note_restart(now.as_secs(), reason);
         // Nothing depends on it but what people see.
         if let Err(failure) = held.publish(&self.record) {
             tracing::warn!(%failure, "the view's server was started again");
