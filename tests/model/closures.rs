@@ -394,6 +394,15 @@ fn a_file_that_is_no_database_is_said_to_be_none() {
     };
     write(&store, "ALTER TABLE Refs RENAME TO Other");
     assert!(said("another schema").contains("schema"));
+    // A view of this kind has rows without end: a query of all of them never ends.
+    write(
+        &store,
+        "CREATE VIEW Refs(referrer, reference) AS WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n)
+         SELECT (SELECT min(id) FROM ValidPaths), x FROM n",
+    );
+    assert!(said("a view").contains("Refs is no table"));
+    write(&store, "DROP VIEW Refs; CREATE VIRTUAL TABLE Refs USING fts5(referrer, reference)");
+    assert!(said("a virtual table").contains("Refs is no table"));
     let whole = std::fs::read(store.database()).unwrap();
     std::fs::write(store.database(), "no database at all, only a text of some length").unwrap();
     assert!(said("a text").contains("not a database"));

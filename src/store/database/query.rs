@@ -51,16 +51,26 @@ const REACH_WITH_OUTPUTS: &str = "WITH RECURSIVE reached(id) AS (
     SELECT reached.id, path, narSize FROM reached LEFT JOIN ValidPaths ON ValidPaths.id = reached.id";
 
 pub(super) fn check_schema(c: &Connection) -> Result<(), QueryError> {
-    for statement in [
-        "SELECT id, path, narSize, deriver FROM ValidPaths LIMIT 0",
-        "SELECT referrer, reference FROM Refs LIMIT 0",
-        "SELECT drv, id, path FROM DerivationOutputs LIMIT 0",
+    let other = |what: String| QueryError::Malformed(format!("it is not of Nix's schema 10: {what}"));
+    for (table, statement) in [
+        ("ValidPaths", "SELECT id, path, narSize, deriver FROM ValidPaths LIMIT 0"),
+        ("Refs", "SELECT referrer, reference FROM Refs LIMIT 0"),
+        ("DerivationOutputs", "SELECT drv, id, path FROM DerivationOutputs LIMIT 0"),
     ] {
-        if let Err(error) = c.prepare(statement) {
-            return Err(QueryError::Malformed(format!("it is not of Nix's schema 10: {error}")));
+        if !is_table(c, table)? {
+            return Err(other(format!("{table} is no table")));
         }
+        c.prepare(statement).map_err(|error| other(error.to_string()))?;
     }
     Ok(())
+}
+
+/// True if the database has a table of this name, and not a view, which may have rows without end, nor a virtual table.
+pub(super) fn is_table(c: &Connection, name: &str) -> rusqlite::Result<bool> {
+    let mut statement = c.prepare_cached(
+        "SELECT count(*) FROM sqlite_schema WHERE name = ?1 COLLATE NOCASE AND type = 'table' AND rootpage > 0",
+    )?;
+    statement.query_row([name], |row| Ok(row.get::<_, i64>(0)? == 1))
 }
 
 /// A store path in a column; the database's text is not trusted.
@@ -272,9 +282,7 @@ pub(super) fn realisation(
 
 /// True if the store has content-addressed derivations that were built; older databases have no such table.
 pub(super) fn has_realisations(c: &Connection) -> Result<bool, QueryError> {
-    let tables = "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = 'Realisations'";
-    let tables: i64 = c.query_row(tables, [], |row| row.get(0))?;
-    if tables == 0 {
+    if !is_table(c, "Realisations")? {
         return Ok(false);
     }
     Ok(c.query_row("SELECT EXISTS (SELECT 1 FROM Realisations)", [], |row| row.get(0))?)

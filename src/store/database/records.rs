@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use rusqlite::{Connection, OptionalExtension, Row};
+use rusqlite::{Connection, Row};
 use sha2::{Digest, Sha256};
 
 use super::query::{self, QueryError, full, json};
@@ -256,8 +256,7 @@ fn realisations(c: &Connection, index: &HashMap<i64, usize>) -> Result<Vec<Reali
             references: Vec::new(),
         });
     }
-    let has_references = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'RealisationsRefs'";
-    if all.is_empty() || c.query_row(has_references, [], |_| Ok(())).optional()?.is_none() {
+    if all.is_empty() || !query::is_table(c, "RealisationsRefs")? {
         return Ok(all);
     }
     let mut statement = c.prepare("SELECT referrer, realisationReference FROM RealisationsRefs")?;
