@@ -29,6 +29,7 @@ mod log;
 pub mod only_traced;
 pub mod output;
 pub mod output_file;
+mod reference_tree;
 pub mod report;
 pub mod shown_change;
 pub mod size;

@@ -1,6 +1,6 @@
 //! Nix expressions, through `nix-instantiate`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -159,6 +159,7 @@ impl Evaluator<'_> {
         let text = String::from_utf8(output.stdout)
             .map_err(|_| program(PROGRAM, "gave an answer that is no text".to_owned()))?;
         let mut all = Vec::new();
+        let mut seen = HashSet::new();
         for line in text.lines() {
             let (path, output) = line.split_once('!').unwrap_or((line, "out"));
             let derivation = self
@@ -167,7 +168,7 @@ impl Evaluator<'_> {
                 .parse(path.as_bytes())
                 .map_err(|error| LockError::Path { origin: "nix-instantiate".to_owned(), error })?;
             let evaluated = Evaluated { derivation, output: output.to_owned() };
-            if !all.contains(&evaluated) {
+            if seen.insert((evaluated.derivation.clone(), evaluated.output.clone())) {
                 all.push(evaluated);
             }
         }

@@ -1,6 +1,6 @@
 //! Making a lock out of what was given.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 
 use super::digest::Digest;
@@ -304,8 +304,9 @@ impl Gathered {
 fn roots(known: &Known, wanted: &[Wanted], mode: Mode) -> Result<Vec<Root>, LockError> {
     let references = known.references();
     let mut roots: Vec<Root> = Vec::new();
+    let mut seen = HashSet::new();
     let mut add = |root: Root| {
-        if !roots.iter().any(|r| r.path == root.path) {
+        if seen.insert(root.path.clone()) {
             roots.push(root);
         }
     };
@@ -382,6 +383,7 @@ fn without_folder(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "test code")]
     use super::*;
 
     #[test]
@@ -394,6 +396,17 @@ mod tests {
         assert_eq!(plain_name("..hidden?=x"), "hidden__x");
         assert_eq!(plain_name("..."), "env");
         assert_eq!(plain_name(&"n".repeat(500)).len(), MAX_NAME);
+    }
+
+    #[test]
+    fn each_path_of_a_long_list_is_a_root_once() {
+        let path = |number: usize| -> StorePath { format!("{number:032}-x").parse().unwrap() };
+        let count = 160_000;
+        // Each twice. To look through all roots for each line would be 25 billion comparisons.
+        let wanted: Vec<Wanted> = (0..2 * count).map(|number| Wanted::Path(path(number / 2))).collect();
+        let known = Known::Recorded(Recorded::new("a test"));
+        let roots = roots(&known, &wanted, Mode::Runtime).unwrap();
+        assert!(roots.iter().map(|root| &root.path).eq((0..count).map(path).collect::<Vec<_>>().iter()));
     }
 
     #[test]

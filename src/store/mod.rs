@@ -7,6 +7,7 @@ pub mod database;
 pub mod derivation;
 pub mod derivation_files;
 pub mod gc_root;
+mod graph;
 pub mod lease;
 pub mod location;
 pub mod new_database;

@@ -1,7 +1,8 @@
 //! References that were written down in a file: a registration, or the JSON of `nix path-info`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, HashMap};
 
+use super::graph;
 use super::path::StorePath;
 use super::references::{OutputPath, ReferenceError, References};
 
@@ -56,41 +57,17 @@ impl Recorded {
     }
 
     /// The least set of paths from which all are reached, sorted; of a cycle that nothing else leads to, its first path.
+    ///
+    /// Every step is taken once: linear in paths and references.
     #[must_use]
     pub fn roots(&self) -> Vec<StorePath> {
-        let referred: BTreeSet<&StorePath> = self
-            .records
-            .iter()
-            .flat_map(|(path, record)| record.references.iter().filter(move |r| *r != path))
-            .collect();
-        let mut roots: Vec<&StorePath> = self.records.keys().filter(|p| !referred.contains(p)).collect();
-        let mut seen = BTreeSet::new();
-        for root in &roots {
-            self.visit(root, &mut seen);
-        }
-        // What is left lies on cycles or behind them: a path may be taken that a later one leads to.
-        let mut of_cycles: Vec<&StorePath> = Vec::new();
-        for path in self.records.keys() {
-            if !seen.contains(path) {
-                let mut reached = BTreeSet::new();
-                self.visit(path, &mut reached);
-                of_cycles.retain(|earlier| !reached.contains(earlier));
-                of_cycles.push(path);
-                seen.extend(reached);
-            }
-        }
-        roots.extend(of_cycles);
-        roots.sort_unstable();
-        roots.into_iter().cloned().collect()
-    }
-
-    fn visit<'a>(&'a self, from: &'a StorePath, seen: &mut BTreeSet<&'a StorePath>) {
-        let mut open = vec![from];
-        while let Some(path) = open.pop() {
-            if seen.insert(path) {
-                open.extend(self.records.get(path).into_iter().flat_map(|record| &record.references));
-            }
-        }
+        let paths: Vec<&StorePath> = self.records.keys().collect();
+        let at: HashMap<&StorePath, usize> = paths.iter().enumerate().map(|(at, path)| (*path, at)).collect();
+        let known =
+            |record: &Record| record.references.iter().filter_map(|path| at.get(path).copied()).collect();
+        let below: Vec<Vec<usize>> = self.records.values().map(known).collect();
+        let roots = graph::roots(&below).into_iter().filter_map(|at| paths.get(at));
+        roots.map(|path| (*path).clone()).collect()
     }
 
     fn record(&self, path: &StorePath) -> Result<&Record, ReferenceError> {

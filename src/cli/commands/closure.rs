@@ -6,11 +6,10 @@ use std::process::ExitCode;
 
 use serde_json::json;
 
-use crate::cli::only_traced;
 use crate::cli::output::{count, size};
 use crate::cli::source::{SOURCES, SourceArgs, closure_not_found};
 use crate::cli::view::realise;
-use crate::cli::{CliError, Context, ErrorContext};
+use crate::cli::{CliError, Context, ErrorContext, only_traced, reference_tree};
 use crate::closure::{Closure, Mode};
 use crate::lock::{EnvLock, Given, Known, Starts, verify, verify_store};
 use crate::store::{Location, StoreDir, StorePath};
@@ -236,17 +235,8 @@ fn chain(env: Environment, target: &str, args: &Args, context: &Context) -> Resu
     if args.json {
         context.output.json(&found.as_ref().map(|(chain, _)| full(&env.store, chain)))?;
     } else if let Some((chain, extra)) = &found {
-        context.output.write(|out| {
-            chain.iter().enumerate().try_for_each(|(depth, path)| {
-                let arrow = if depth == 0 { "" } else { "└─ " };
-                let remark = match extra {
-                    Some(name) if depth == 0 => format!(" (extra root {name})"),
-                    _ => String::new(),
-                };
-                let indent = "   ".repeat(depth.saturating_sub(1));
-                writeln!(out, "{indent}{arrow}{}/{path}{remark}", env.store)
-            })
-        })?;
+        let remark = extra.as_ref().map(|name| format!(" (extra root {name})")).unwrap_or_default();
+        context.output.write(|out| reference_tree::chain(out, &env.store, chain, &remark))?;
     } else {
         context.output.note(&format!("nixview: {target} is not in the closure"));
     }
@@ -273,7 +263,7 @@ fn diff(old: &Environment, new: &Environment, json: bool, context: &Context) -> 
 }
 
 /// Draws members below what refers to them. Starts at the roots, or, where these are no members (mode `dev`), at the
-/// members that nothing refers to. Without recursion: chains can be long.
+/// members that nothing refers to.
 fn tree(env: Environment, context: &Context) -> Result<(), CliError> {
     let known = env.references.open(context)?;
     let below = env.starts.below(known.references(), &env.closure).context("cannot follow the references")?;
@@ -281,33 +271,9 @@ fn tree(env: Environment, context: &Context) -> Result<(), CliError> {
         env.starts.roots().iter().filter(|root| env.closure.contains(root)).cloned().collect();
     // Of a part of a closure also what nothing refers to any more.
     let referred: BTreeSet<&StorePath> = below.values().flatten().collect();
-    let unreferred =
-        env.closure.paths().iter().filter(|path| !referred.contains(path) && !tops.contains(path));
-    let unreferred: Vec<StorePath> = unreferred.cloned().collect();
-    tops.extend(unreferred);
-    for extra in env.starts.extra() {
-        if !tops.contains(&extra.path) {
-            tops.push(extra.path.clone());
-        }
-    }
-    context.output.write(|out| {
-        let mut seen = BTreeSet::new();
-        // Path, what stands before its name, what stands before those of its children.
-        let mut open: Vec<(&StorePath, String, String)> =
-            tops.iter().rev().map(|top| (top, String::new(), String::new())).collect();
-        while let Some((path, head, indent)) = open.pop() {
-            let next = below.get(path).map(Vec::as_slice).unwrap_or_default();
-            let fresh = seen.insert(path);
-            let more = if fresh || next.is_empty() { "" } else { " […]" };
-            writeln!(out, "{head}{}/{path}{more}", env.store)?;
-            if fresh {
-                for (index, child) in next.iter().enumerate().rev() {
-                    let (branch, line) =
-                        if index + 1 == next.len() { ("└─ ", "   ") } else { ("├─ ", "│  ") };
-                    open.push((child, format!("{indent}{branch}"), format!("{indent}{line}")));
-                }
-            }
-        }
-        Ok(())
-    })
+    tops.extend(env.closure.paths().iter().filter(|path| !referred.contains(path)).cloned());
+    tops.extend(env.starts.extra().iter().map(|extra| extra.path.clone()));
+    let mut seen = BTreeSet::new();
+    tops.retain(|top| seen.insert(top.clone()));
+    context.output.write(|out| reference_tree::tree(out, &env.store, &tops, &below))
 }
