@@ -134,7 +134,9 @@ fn reach(
                 open.push((next, Some(path.clone())));
             }
         }
-        if include_outputs && path.is_derivation() {
+        // A root is asked whatever it is: that it is no derivation is an error.
+        let is_root = referrer.is_none() && path.is_derivation();
+        if include_outputs && (is_root || source.leads_to_outputs(&path)) {
             for output in source.outputs(&path)?.into_iter().filter_map(|output| output.path) {
                 if source.is_valid(&output)? && seen.insert(output.clone()) {
                     open.push((output, Some(path.clone())));

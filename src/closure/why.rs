@@ -92,7 +92,7 @@ impl Tree {
             let mut next_level = Vec::new();
             for path in level {
                 let mut next = source.references(&path)?;
-                if mode == Mode::Build && path.is_derivation() {
+                if mode == Mode::Build && source.leads_to_outputs(&path) {
                     for output in source.outputs(&path)?.into_iter().filter_map(|output| output.path) {
                         if source.is_valid(&output)? {
                             next.push(output);

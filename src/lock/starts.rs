@@ -117,7 +117,7 @@ impl Starts {
         let mut below = BTreeMap::new();
         for path in closure.paths() {
             let mut next = source.references(path)?;
-            if self.mode == Mode::Build && path.is_derivation() {
+            if self.mode == Mode::Build && source.leads_to_outputs(path) {
                 next.extend(source.outputs(path)?.into_iter().filter_map(|output| output.path));
             }
             next.retain(|other| other != path && closure.contains(other));

@@ -67,6 +67,12 @@ pub trait References: Send + Sync {
     /// The outputs of a derivation, sorted by name.
     fn outputs(&self, derivation: &StorePath) -> Result<Vec<OutputPath>, ReferenceError>;
 
+    /// True if a closure to build goes on from this member to its outputs: it is a derivation, and not a file that only has
+    /// the name of one.
+    fn leads_to_outputs(&self, path: &StorePath) -> bool {
+        path.is_derivation()
+    }
+
     /// What the `.drv` file of a derivation says.
     ///
     /// # Errors

@@ -1,11 +1,11 @@
 //! A store without any record: references found in the bytes of its paths.
 //!
 //! What is looked for in a path is what Nix looks for when it registers an output: the closure of its derivation's
-//! inputs and the outputs of that derivation. A source (what no derivation makes) can refer to other sources alone.
-//! Of a path that may be either (its derivation is not in the store) all names of the store are candidates: then the
-//! result can have more than Nix's ([`Unrecorded::is_superset`]).
+//! inputs and the outputs of that derivation. Where that is not known (a source, an output whose derivation is not in the
+//! store or names no path before it is built) all names of the store are candidates: then the result can have more than
+//! Nix's ([`Unrecorded::is_superset`]), and never less.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::sync::Arc;
 
@@ -18,18 +18,18 @@ use super::parallel::with_threads;
 use super::path::StorePath;
 use super::references::{OutputPath, ReferenceError, References};
 use super::scan::cache::ScanCache;
-use super::scan::{Candidates, identity, scan};
+use super::scan::{Candidates, Index, identity, scan};
 
 /// A store of which only the files are known.
 pub struct Unrecorded {
     location: Location,
     cache: ScanCache,
-    /// All names of the store directory, sorted.
-    names: Vec<StorePath>,
+    /// All names of the store directory.
+    names: Index,
     /// The derivations that make a path.
     makers: HashMap<StorePath, Vec<StorePath>>,
-    /// What derivations use as sources.
-    sources: BTreeSet<StorePath>,
+    /// Names of derivations that are none, and why.
+    odd: BTreeMap<StorePath, String>,
     found: Mutex<HashMap<StorePath, Arc<Vec<StorePath>>>>,
 }
 
@@ -41,98 +41,126 @@ fn origin_of(location: &Location) -> String {
     format!("the files of the store {}", location.real.display())
 }
 
-/// The store paths that lie in the store directory; other names (`.links`, lock files) are not paths of the store.
+/// The store paths that lie in the store directory, sorted; other names (`.links`) are not paths of the store.
 fn names(location: &Location) -> io::Result<Vec<StorePath>> {
     use std::os::unix::ffi::OsStrExt;
     let mut names = Vec::new();
     for entry in std::fs::read_dir(&location.real)? {
-        let name = entry?.file_name();
-        let is_leftover =
-            [&b".lock"[..], b".check", b".chroot", b".tmp"].iter().any(|e| name.as_bytes().ends_with(e));
-        if let Ok(path) = StorePath::from_base_name(name.as_bytes())
-            && !is_leftover
-        {
-            names.push(path);
-        }
+        names.extend(StorePath::from_base_name(entry?.file_name().as_bytes()).ok());
     }
     names.sort_unstable();
     Ok(names)
 }
 
+/// What Nix leaves beside a path while it builds it: that path's name, and one of these.
+const LEFT_BESIDE: &[&str] = &[".lock", ".check", ".chroot", ".tmp"];
+
+/// The path beside which Nix leaves `name`, if it is a name of that kind.
+fn beside(name: &StorePath) -> Option<StorePath> {
+    LEFT_BESIDE.iter().find_map(|ending| name.as_str().strip_suffix(ending)?.parse().ok())
+}
+
+/// A derivation's outputs, where their paths are known, or why it is none.
+type Made = (StorePath, Result<Vec<StorePath>, String>);
+
 impl Unrecorded {
-    /// Lists the store and reads all its derivations, in parallel.
+    /// Lists the store and reads all its derivations, in parallel. One that cannot be read is logged, and counts as a file.
     ///
     /// # Errors
-    /// If the store directory or a derivation cannot be read.
+    /// If the store directory cannot be listed.
     pub fn open(location: &Location, cache: ScanCache) -> Result<Self, ReferenceError> {
-        let names = names(location).map_err(|error| broken(location, error))?;
-        type Made = (StorePath, Vec<StorePath>, BTreeSet<StorePath>);
-        let read = |path: &StorePath| -> Result<Made, ReferenceError> {
-            let read =
-                Derivation::read(location, path).map_err(|error| error.into_reference_error(location))?;
-            let outputs = read.outputs.values().filter_map(|output| output.path().cloned()).collect();
-            Ok((path.clone(), outputs, read.input_sources))
+        let mut names = names(location).map_err(|error| broken(location, error))?;
+        let read = |path: &StorePath| -> Made {
+            let outputs = Derivation::read(location, path)
+                .map(|read| read.outputs.values().filter_map(|output| output.path().cloned()).collect());
+            (path.clone(), outputs.map_err(|error| error.to_string()))
         };
         let all = || names.par_iter().filter(|path| path.is_derivation()).map(read).collect();
-        let derivations: Result<Vec<Made>, ReferenceError> =
-            with_threads(all).map_err(|error| broken(location, error))?;
-        let derivations = derivations?;
+        let derivations: Vec<Made> = with_threads(all).map_err(|error| broken(location, error))?;
         let mut makers: HashMap<StorePath, Vec<StorePath>> = HashMap::new();
-        let mut sources = BTreeSet::new();
-        for (derivation, outputs, inputs) in derivations {
-            for output in outputs {
-                makers.entry(output).or_default().push(derivation.clone());
+        let mut odd = BTreeMap::new();
+        for (derivation, outputs) in derivations {
+            match outputs {
+                Ok(outputs) => outputs
+                    .into_iter()
+                    .for_each(|output| makers.entry(output).or_default().push(derivation.clone())),
+                Err(why) => {
+                    tracing::warn!(path = %derivation, %why, "it is taken for a file, as it is no derivation");
+                    odd.insert(derivation, why);
+                }
             }
-            sources.extend(inputs);
         }
-        sources.retain(|path| !makers.contains_key(path) && !path.is_derivation());
-        let found = Mutex::new(HashMap::new());
-        Ok(Self { location: location.clone(), cache, names, makers, sources, found })
+        let left: BTreeSet<StorePath> = names
+            .iter()
+            .filter(|name| !makers.contains_key(*name))
+            .filter(|name| {
+                beside(name)
+                    .is_some_and(|path| makers.contains_key(&path) || names.binary_search(&path).is_ok())
+            })
+            .cloned()
+            .collect();
+        names.retain(|name| !left.contains(name));
+        let (names, found) = (Index::new(names), Mutex::new(HashMap::new()));
+        Ok(Self { location: location.clone(), cache, names, makers, odd, found })
     }
 
-    /// True if what is told of `path` may be more than Nix has: its derivation is not in the store.
+    /// True if what is told of `path` may be more than Nix has: what it may refer to is not known.
     #[must_use]
     pub fn is_superset(&self, path: &StorePath) -> bool {
-        !path.is_derivation() && !self.makers.contains_key(path) && !self.sources.contains(path)
+        self.is_file(path) && self.needs(path).is_none()
     }
 
     fn exists(&self, path: &StorePath) -> bool {
-        self.names.binary_search(path).is_ok()
+        self.names.contains(path)
     }
 
-    /// The paths whose references must be known before those of an output can be looked for.
-    fn needs(&self, path: &StorePath) -> Result<(BTreeSet<StorePath>, BTreeSet<StorePath>), ReferenceError> {
+    /// False for a derivation, which says what it refers to.
+    fn is_file(&self, path: &StorePath) -> bool {
+        !path.is_derivation() || self.odd.contains_key(path)
+    }
+
+    /// What an output may refer to: its derivations' inputs with all that these refer to, and the derivations' outputs.
+    /// `None` where that is not known: no derivation makes the path (a source may have been added with any references,
+    /// a path with an unknown derivation may be anything), one of its inputs has a path that is only known when it is
+    /// built, or is no derivation.
+    fn needs(&self, path: &StorePath) -> Option<(BTreeSet<StorePath>, BTreeSet<StorePath>)> {
         let (mut inputs, mut own) = (BTreeSet::new(), BTreeSet::new());
-        for maker in self.makers.get(path).into_iter().flatten() {
-            let maker = self.derivation(maker)?;
+        for maker in self.makers.get(path)? {
+            let maker = Derivation::read(&self.location, maker).ok()?;
             own.extend(maker.outputs.values().filter_map(|output| output.path().cloned()));
             for (input, used) in &maker.input_derivations {
-                for output in self.outputs(input)? {
-                    if used.contains(&output.name) {
-                        inputs.extend(output.path);
-                    }
+                let input = Derivation::read(&self.location, input).ok()?;
+                for name in used {
+                    inputs.insert(input.outputs.get(name)?.path()?.clone());
                 }
             }
             inputs.extend(maker.input_sources);
         }
         inputs.retain(|input| self.exists(input));
         own.retain(|output| self.exists(output));
-        Ok((inputs, own))
+        Some((inputs, own))
     }
 
     fn known(&self, path: &StorePath) -> Option<Arc<Vec<StorePath>>> {
         self.found.lock().get(path).cloned()
     }
 
-    /// The closure of paths; if it is not known yet, those whose references must be found first.
-    fn closure_of(&self, from: &BTreeSet<StorePath>) -> Result<BTreeSet<StorePath>, Vec<StorePath>> {
+    /// The closure of paths, not through `output`, which adds nothing to its own candidates; if it is not known yet, those
+    /// whose references must be found first.
+    fn closure_of(
+        &self,
+        from: &BTreeSet<StorePath>,
+        output: &StorePath,
+    ) -> Result<BTreeSet<StorePath>, Vec<StorePath>> {
         let known = self.found.lock();
         let mut seen = from.clone();
         let mut open: Vec<StorePath> = from.iter().cloned().collect();
         let mut unknown = Vec::new();
         while let Some(path) = open.pop() {
             let Some(references) = known.get(&path) else {
-                unknown.push(path);
+                if path != *output {
+                    unknown.push(path);
+                }
                 continue;
             };
             for next in references.iter() {
@@ -144,17 +172,17 @@ impl Unrecorded {
         if unknown.is_empty() { Ok(seen) } else { Err(unknown) }
     }
 
-    fn search(&self, path: &StorePath, candidates: Vec<StorePath>) -> Result<(), ReferenceError> {
+    fn search(&self, path: &StorePath, candidates: &Index) -> Result<(), ReferenceError> {
         let real = self.location.real_path(path);
         let failed = |error: io::Error| broken(&self.location, format!("cannot scan {path}: {error}"));
         let identity = identity(&real).map_err(failed)?;
-        let found = match self.cache.get(&identity, &candidates) {
+        let found = match self.cache.get(&identity, candidates) {
             Some(found) => found,
             None => {
-                let looked_for = Candidates::new(candidates.clone());
+                let looked_for = Candidates::new(candidates);
                 scan(&real, &looked_for).map_err(failed)?;
                 let found = looked_for.found();
-                self.cache.put(&identity, &candidates, &found);
+                self.cache.put(&identity, candidates, &found);
                 found
             }
         };
@@ -165,37 +193,37 @@ impl Unrecorded {
     /// Finds the references of a path after those of all paths that it may refer to; without recursion.
     fn find(&self, path: &StorePath) -> Result<Arc<Vec<StorePath>>, ReferenceError> {
         let mut open = vec![path.clone()];
-        let mut entered = BTreeSet::new();
+        // Those that wait for others.
+        let mut waiting = BTreeSet::new();
         while let Some(path) = open.last().cloned() {
             if self.known(&path).is_some() {
                 open.pop();
                 continue;
             }
-            if path.is_derivation() {
+            if !self.is_file(&path) {
                 let references = self.derivation(&path)?.references();
                 self.found.lock().insert(path, Arc::new(references));
                 continue;
             }
-            let candidates: BTreeSet<StorePath> = if self.makers.contains_key(&path) {
-                let (inputs, own) = self.needs(&path)?;
-                // On a cycle (damaged derivations) the inputs alone are taken.
-                match self.closure_of(&inputs) {
-                    Ok(mut all) => {
-                        all.extend(own);
-                        all
-                    }
-                    Err(first) if first.iter().any(|path| !entered.contains(path)) => {
-                        open.extend(first.into_iter().filter(|path| entered.insert(path.clone())));
-                        continue;
-                    }
-                    Err(_) => inputs.into_iter().chain(own).collect(),
-                }
-            } else if self.sources.contains(&path) {
-                self.sources.iter().filter(|source| self.exists(source)).cloned().collect()
-            } else {
-                self.names.iter().cloned().collect()
+            let Some((inputs, own)) = self.needs(&path) else {
+                self.search(&path, &self.names)?;
+                continue;
             };
-            self.search(&path, candidates.into_iter().collect())?;
+            waiting.insert(path.clone());
+            match self.closure_of(&inputs, &path) {
+                Ok(mut all) => {
+                    all.extend(own);
+                    self.search(&path, &Index::new(all.into_iter().collect()))?;
+                }
+                Err(mut first) => {
+                    first.retain(|path| !waiting.contains(path));
+                    if first.is_empty() {
+                        // A cycle: sources whose text names outputs that are built from one another, or damage.
+                        self.search(&path, &self.names)?;
+                    }
+                    open.extend(first);
+                }
+            }
         }
         self.known(path).ok_or_else(|| broken(&self.location, format!("{path} was not found")))
     }
@@ -221,8 +249,207 @@ impl References for Unrecorded {
         Ok(self.derivation(derivation)?.output_paths())
     }
 
+    fn leads_to_outputs(&self, path: &StorePath) -> bool {
+        path.is_derivation() && !self.odd.contains_key(path)
+    }
+
     fn derivation(&self, derivation: &StorePath) -> Result<Derivation, ReferenceError> {
         Derivation::read(&self.location, derivation)
             .map_err(|error| error.into_reference_error(&self.location))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "test code")]
+    use super::*;
+    use crate::store::StoreDir;
+
+    /// A store that is written by hand.
+    struct Store(tempfile::TempDir);
+
+    fn path(letter: char, name: &str) -> StorePath {
+        format!("{}-{name}", String::from(letter).repeat(32)).parse().unwrap()
+    }
+
+    fn full(paths: &[StorePath]) -> String {
+        paths.iter().map(|path| format!("/nix/store/{path} ")).collect()
+    }
+
+    impl Store {
+        fn put(&self, path: &StorePath, text: &str) {
+            std::fs::write(self.0.path().join(path.as_str()), text).unwrap();
+        }
+
+        /// A derivation that uses the output `out` of others, and sources; without a path it is content-addressed.
+        fn derive(
+            &self,
+            path: &StorePath,
+            out: Option<&StorePath>,
+            inputs: &[&StorePath],
+            sources: &[&StorePath],
+        ) {
+            let out = out.map_or(r#"("out","","r:sha256","")"#.to_owned(), |out| {
+                format!(r#"("out","/nix/store/{out}","","")"#)
+            });
+            let inputs: Vec<_> = inputs.iter().map(|i| format!(r#"("/nix/store/{i}",["out"])"#)).collect();
+            let sources: Vec<_> = sources.iter().map(|s| format!(r#""/nix/store/{s}""#)).collect();
+            let text = format!(
+                r#"Derive([{out}],[{}],[{}],"x86_64-linux","/bin/sh",[],[("name","x")])"#,
+                inputs.join(","),
+                sources.join(",")
+            );
+            self.put(path, &text);
+        }
+
+        fn open(&self) -> Unrecorded {
+            let location = Location { dir: StoreDir::default(), real: self.0.path().to_owned(), state: None };
+            Unrecorded::open(&location, ScanCache::none()).unwrap()
+        }
+    }
+
+    fn store() -> Store {
+        Store(tempfile::tempdir().unwrap())
+    }
+
+    #[test]
+    fn names_are_leftovers_only_beside_what_is_there_or_made() {
+        let store = store();
+        let (cargo, left, output) = (path('a', "Cargo.lock"), path('b', "x.lock"), path('c', "y"));
+        store.put(&cargo, "version = 3");
+        store.put(&path('b', "x"), "");
+        store.put(&left, "");
+        store.put(&path('c', "y.check"), "");
+        store.derive(&path('d', "y.drv"), Some(&output), &[], &[]);
+        store.put(&path('d', "y.drv.chroot"), "");
+        for (letter, name) in [('f', "a.check"), ('g', "a.chroot"), ('h', "a.tmp"), ('i', ".lock")] {
+            store.put(&path(letter, name), "");
+        }
+        let made = path('j', "z.lock");
+        store.derive(&path('k', "z.lock.drv"), Some(&made), &[], &[]);
+        store.put(&made, "");
+        store.put(&path('j', "z"), "");
+        let known = store.open();
+        let names: Vec<&str> = known.names.paths().iter().map(StorePath::name).collect();
+        assert_eq!(
+            names,
+            [
+                "Cargo.lock",
+                "x",
+                "y.drv",
+                "a.check",
+                "a.chroot",
+                "a.tmp",
+                ".lock",
+                "z",
+                "z.lock",
+                "z.lock.drv"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_source_may_refer_to_what_no_derivation_uses() {
+        let store = store();
+        let (one, two, out) = (path('a', "one"), path('b', "two"), path('c', "chain"));
+        store.put(&one, "1");
+        store.put(&two, &full(std::slice::from_ref(&one)));
+        store.derive(&path('d', "chain.drv"), Some(&out), &[], &[&two]);
+        store.put(&out, &full(&[two.clone(), path('f', "stranger")]));
+        store.put(&path('f', "stranger"), "");
+        let known = store.open();
+        assert_eq!(known.references(&out).unwrap(), [two.clone()], "no stranger: it is no input");
+        assert_eq!(known.references(&two).unwrap(), [one]);
+        assert!(known.is_superset(&two) && !known.is_superset(&out));
+    }
+
+    #[test]
+    fn an_output_without_a_path_in_its_derivation_may_refer_to_anything() {
+        let store = store();
+        let (dep, ca, user) = (path('a', "dep"), path('b', "ca"), path('c', "user"));
+        let (dep_drv, ca_drv, user_drv) = (path('d', "dep.drv"), path('f', "ca.drv"), path('g', "user.drv"));
+        store.derive(&dep_drv, Some(&dep), &[], &[]);
+        store.derive(&ca_drv, None, &[&dep_drv], &[]);
+        store.derive(&user_drv, None, &[&ca_drv], &[]);
+        // What Nix builds in its place when it knows the input.
+        store.derive(&path('h', "user.drv"), None, &[], &[&ca]);
+        let fixed = path('i', "fixed");
+        store.derive(&path('j', "fixed.drv"), Some(&fixed), &[&ca_drv], &[]);
+        store.put(&dep, "");
+        store.put(&ca, &full(std::slice::from_ref(&dep)));
+        store.put(&user, &full(std::slice::from_ref(&ca)));
+        store.put(&fixed, &full(std::slice::from_ref(&ca)));
+        let known = store.open();
+        assert_eq!(known.references(&user).unwrap(), [ca.clone()]);
+        assert_eq!(known.references(&ca).unwrap(), [dep]);
+        assert_eq!(known.references(&fixed).unwrap(), [ca]);
+        assert!(known.is_superset(&fixed), "one of its inputs has any path");
+    }
+
+    /// Both of two inputs need a third one, whose references are found once, whatever the order.
+    #[test]
+    fn what_two_inputs_need_is_no_cycle() {
+        let store = store();
+        let all: Vec<(StorePath, StorePath)> =
+            "abcd".chars().zip("fghi".chars()).map(|(o, d)| (path(o, "x"), path(d, "x.drv"))).collect();
+        let [(a, a_drv), (b, b_drv), (c, c_drv), (d, d_drv)] = &all[..] else { unreachable!() };
+        store.derive(d_drv, Some(d), &[], &[]);
+        store.derive(c_drv, Some(c), &[d_drv], &[]);
+        store.derive(b_drv, Some(b), &[c_drv], &[]);
+        store.derive(a_drv, Some(a), &[b_drv, c_drv, d_drv], &[]);
+        store.put(&path('j', "stranger"), "");
+        let text = full(&[a.clone(), b.clone(), c.clone(), d.clone(), path('j', "stranger")]);
+        for (output, _) in &all {
+            store.put(output, &text);
+        }
+        for (output, expected) in [(a, vec![a, b, c, d]), (b, vec![b, c, d]), (c, vec![c, d]), (d, vec![d])] {
+            let told = store.open().references(output).unwrap();
+            assert_eq!(told.iter().collect::<Vec<_>>(), expected, "{output}");
+        }
+    }
+
+    /// A source that names an output which is built from it: nothing is lost, and nothing hangs.
+    #[test]
+    fn a_source_with_a_store_path_in_its_text_spoils_nothing() {
+        let store = store();
+        let (source, out, next) = (path('a', "src"), path('b', "out"), path('c', "next"));
+        let (drv, next_drv) = (path('d', "out.drv"), path('f', "next.drv"));
+        store.put(&source, &full(&[out.clone(), next.clone(), drv.clone()]));
+        store.derive(&drv, Some(&out), &[], &[&source]);
+        store.derive(&next_drv, Some(&next), &[&drv], &[&source]);
+        store.put(&out, &full(std::slice::from_ref(&source)));
+        store.put(&next, &full(&[out.clone(), source.clone()]));
+        for first in [&source, &out, &next] {
+            let known = store.open();
+            known.references(first).unwrap();
+            assert_eq!(known.references(&source).unwrap(), [out.clone(), next.clone(), drv.clone()]);
+            assert_eq!(known.references(&out).unwrap(), std::slice::from_ref(&source));
+            assert_eq!(known.references(&next).unwrap(), [source.clone(), out.clone()]);
+        }
+    }
+
+    #[test]
+    fn what_only_has_the_name_of_a_derivation_is_a_file() {
+        let store = store();
+        let (odd, dir) = (path('a', "odd.drv"), path('b', "dir.drv"));
+        let (out, input, source) = (path('c', "out"), path('d', "input"), path('i', "src"));
+        store.put(&odd, &format!("Derive({}", full(std::slice::from_ref(&input))));
+        std::fs::create_dir(store.0.path().join(dir.as_str())).unwrap();
+        store.put(&input, "");
+        store.put(&source, &full(std::slice::from_ref(&odd)));
+        store.derive(&path('f', "out.drv"), Some(&out), &[&odd, &path('g', "gone.drv")], &[&source]);
+        store.put(&out, &full(&[input.clone(), source.clone()]));
+        let known = store.open();
+        assert_eq!(
+            known.references(&out).unwrap(),
+            [input.clone(), source.clone()],
+            "an input may be any path"
+        );
+        assert_eq!(known.references(&source).unwrap(), std::slice::from_ref(&odd));
+        assert_eq!(known.references(&odd).unwrap(), [input]);
+        assert!(known.references(&dir).unwrap().is_empty());
+        assert!(!known.leads_to_outputs(&odd) && known.leads_to_outputs(&path('f', "out.drv")));
+        let said = known.outputs(&odd).unwrap_err().to_string();
+        assert!(said.contains("odd.drv"), "asked for by itself it is an error: {said}");
     }
 }

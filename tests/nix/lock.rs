@@ -333,6 +333,69 @@ fn what_was_absent_and_what_is_listed_decides() {
     assert_ne!(scene.locked()["roots"], before["roots"]);
 }
 
+const WITHOUT_A_RECORD: &str = r#"
+let make = name: script: more: derivation ({
+  inherit name; system = builtins.currentSystem; builder = "/bin/sh"; args = [ "-c" script ];
+} // more);
+in rec {
+  vendor = make "vendor" "echo $l > $out" { l = builtins.toFile "Cargo.lock" "version = 3"; };
+  chain = make "chain" "echo $f > $out" { f = builtins.toFile "two" "see ${builtins.toFile "one" "1"}"; };
+  dot = make "dot" "echo $f > $out" { f = builtins.toFile ".envrc" "use nix"; };
+  dep = make "dep" "echo 1 > $out" { };
+  plain = make "plain" "echo $dep > $out" { inherit dep; };
+  ca = make "ca" "echo $dep > $out" {
+    inherit dep; __contentAddressed = true; outputHashMode = "recursive"; outputHashAlgo = "sha256";
+  };
+  onca = make "onca" "echo $ca > $out" { inherit ca; };
+}
+"#;
+
+/// The same store without its database has the closures of Nix, found in the files.
+#[test]
+#[ignore = "needs Nix"]
+fn a_store_without_a_database_has_the_closures_of_nix() {
+    let Some(scene) = Scene::new() else { return };
+    scene.write("e.nix", WITHOUT_A_RECORD);
+    let settings = std::fs::read_to_string(scene.at("conf/nix.conf")).unwrap();
+    scene.write("conf/nix.conf", &format!("{settings}experimental-features = ca-derivations nix-command\n"));
+    let all = ["vendor", "chain", "dot", "plain", "onca"];
+    let paths = |name: &str| {
+        let drv = scene.nix("nix-instantiate", &["e.nix", "-A", name]).remove(0);
+        (scene.nix("nix-store", &["--realise", &drv]).remove(0), drv)
+    };
+    let built: Vec<(String, String)> = all.iter().map(|name| paths(name)).collect();
+    // Something that is in no closure, and something that names everything.
+    scene.write("stranger", "");
+    scene.nix("nix-store", &["--add", "stranger"]);
+    scene.write("notes", &built.iter().map(|(out, drv)| format!("{out} {drv}\n")).collect::<String>());
+    scene.nix("nix-store", &["--add", "notes"]);
+    std::fs::create_dir_all(scene.at("bare/nix")).unwrap();
+    let copied = scene.command("cp").args(["-a", "root/nix/store", "bare/nix/store"]).status().unwrap();
+    assert!(copied.success());
+    // A derivation that is none, in the way of nobody.
+    scene.write("bare/nix/store/00000000000000000000000000000000-odd.drv", "Derive(");
+    let shown = |mode: &str, path: &str| {
+        let told = scene
+            .command(env!("CARGO_BIN_EXE_nixview"))
+            .args(["closure", "--store", "bare", "--mode", mode, path])
+            .output()
+            .unwrap();
+        assert!(told.status.success(), "{}", String::from_utf8(told.stderr).unwrap());
+        String::from_utf8(told.stdout).unwrap().lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    for (name, (out, drv)) in all.iter().zip(&built) {
+        let mut expected = scene.nix("nix-store", &["-qR", out]);
+        expected.sort();
+        assert_eq!(shown("runtime", out), expected, "{name}");
+        // Content-addressed outputs are in no .drv file.
+        if *name != "onca" {
+            let mut expected = scene.nix("nix-store", &["-qR", "--include-outputs", drv]);
+            expected.sort();
+            assert_eq!(shown("build", drv), expected, "{name} to build");
+        }
+    }
+}
+
 #[test]
 #[ignore = "needs Nix"]
 fn what_was_collected_is_made_again() {

@@ -184,12 +184,13 @@ fn said(made: &Made, file: &Path, written: bool, recorded: Option<Recorded>) -> 
         Evaluation::Remembered => Some("unchanged, not evaluated"),
         Evaluation::Evaluated | Evaluation::Doubtful(_) => Some("evaluated"),
     };
+    let scanned = closure.references.map(|_| "references looked for in the files: may be more than Nix has");
     let file = (!written).then_some("the lock says so already");
     let recorded = recorded.map(|recorded| match recorded {
         Recorded::Unchanged => "variables unchanged, nothing run",
         Recorded::Now => "variables recorded",
     });
-    let remarks: Vec<&str> = evaluation.into_iter().chain(recorded).chain(file).collect();
+    let remarks: Vec<&str> = evaluation.into_iter().chain(recorded).chain(scanned).chain(file).collect();
     if !remarks.is_empty() {
         text.push_str(&format!(" ({})", remarks.join("; ")));
     }

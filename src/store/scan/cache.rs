@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use rusqlite::{Connection, OptionalExtension, params};
 use sha2::{Digest, Sha256};
 
-use super::Identity;
+use super::{Identity, Index};
 use crate::store::cache_file::{self, is_corrupt, today};
 use crate::store::path::StorePath;
 
@@ -74,9 +74,9 @@ impl ScanCache {
         Self { file: PathBuf::new(), connection: Mutex::new(None) }
     }
 
-    /// What a scan of that path for these candidates (sorted) found.
+    /// What a scan of that path for these candidates found.
     #[must_use]
-    pub fn get(&self, identity: &Identity, candidates: &[StorePath]) -> Option<Vec<StorePath>> {
+    pub fn get(&self, identity: &Identity, candidates: &Index) -> Option<Vec<StorePath>> {
         let key = key(identity, candidates);
         let row = self.asked(|connection| {
             let mut statement =
@@ -93,11 +93,11 @@ impl ScanCache {
         if used < today() {
             self.asked(|c| c.execute("UPDATE scans SET used = ?2 WHERE key = ?1", params![key, today()]));
         }
-        found.iter().all(|path| candidates.binary_search(path).is_ok()).then_some(found)
+        found.iter().all(|path| candidates.contains(path)).then_some(found)
     }
 
     /// Remembers what a scan found.
-    pub fn put(&self, identity: &Identity, candidates: &[StorePath], found: &[StorePath]) {
+    pub fn put(&self, identity: &Identity, candidates: &Index, found: &[StorePath]) {
         let key = key(identity, candidates);
         let found: String = found.iter().map(|path| format!("{path}\n")).collect();
         self.asked(|connection| {
@@ -180,17 +180,14 @@ fn connect(file: &Path) -> Result<Connection, CannotUse> {
     Ok(connection)
 }
 
-fn key(identity: &Identity, candidates: &[StorePath]) -> [u8; 32] {
+fn key(identity: &Identity, candidates: &Index) -> [u8; 32] {
     let mut hash = Sha256::new();
     hash.update(identity.device.0.to_le_bytes());
     hash.update(identity.device.1.to_le_bytes());
     hash.update(identity.inode.to_le_bytes());
     hash.update(identity.changed.0.to_le_bytes());
     hash.update(identity.changed.1.to_le_bytes());
-    for path in candidates {
-        hash.update(path.as_str());
-        hash.update("\n");
-    }
+    hash.update(candidates.digest());
     hash.finalize().into()
 }
 
@@ -211,20 +208,21 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let all: Vec<StorePath> =
             "abc".chars().map(|c| format!("{}-{c}", String::from(c).repeat(32)).parse().unwrap()).collect();
+        let (index, some) = (Index::new(all.clone()), Index::new(all[..2].to_vec()));
         let one = Identity { device: (1, 2), inode: 3, changed: (4, 5) };
         let cache = ScanCache::open(dir.path());
-        cache.put(&one, &all, &all[1..]);
-        cache.put(&Identity { inode: 4, ..one }, &all, &[]);
+        cache.put(&one, &index, &all[1..]);
+        cache.put(&Identity { inode: 4, ..one }, &index, &[]);
         drop(cache);
         let cache = ScanCache::open(dir.path());
-        assert_eq!(cache.get(&one, &all).unwrap(), all[1..]);
-        assert_eq!(cache.get(&one, &all[..2]), None);
-        assert_eq!(cache.get(&Identity { changed: (4, 6), ..one }, &all), None);
-        assert!(cache.get(&Identity { inode: 4, ..one }, &all).unwrap().is_empty());
+        assert_eq!(cache.get(&one, &index).unwrap(), all[1..]);
+        assert_eq!(cache.get(&one, &some), None);
+        assert_eq!(cache.get(&Identity { changed: (4, 6), ..one }, &index), None);
+        assert!(cache.get(&Identity { inode: 4, ..one }, &index).unwrap().is_empty());
         let other = Connection::open(dir.path().join("scans.sqlite")).unwrap();
         other.execute("UPDATE scans SET found = ?1", [format!("{}\n", all[0])]).unwrap();
-        assert_eq!(cache.get(&one, &all), None, "a changed row is a miss");
-        assert_eq!(ScanCache::none().get(&one, &all), None);
+        assert_eq!(cache.get(&one, &index), None, "a changed row is a miss");
+        assert_eq!(ScanCache::none().get(&one, &index), None);
     }
 
     #[test]
@@ -235,22 +233,22 @@ mod tests {
         let one = Identity { device: (1, 2), inode: 3, changed: (4, 5) };
         let cache = ScanCache::open(dir.path());
         assert!(file.with_extension("sqlite.corrupt").exists());
-        cache.put(&one, &[], &[]);
-        assert_eq!(cache.get(&one, &[]), Some(Vec::new()));
+        cache.put(&one, &Index::new(Vec::new()), &[]);
+        assert_eq!(cache.get(&one, &Index::new(Vec::new())), Some(Vec::new()));
         drop(cache);
         let bytes = std::fs::read(&file).unwrap();
         let page = bytes.len() / 2;
         let damaged = [&bytes[..page], &vec![0xee; bytes.len() - page][..]].concat();
         std::fs::write(&file, damaged).unwrap();
         let cache = ScanCache::open(dir.path());
-        assert_eq!(cache.get(&one, &[]), None, "its table is damaged");
-        cache.put(&one, &[], &[]);
-        assert_eq!(cache.get(&one, &[]), Some(Vec::new()), "begun anew");
+        assert_eq!(cache.get(&one, &Index::new(Vec::new())), None, "its table is damaged");
+        cache.put(&one, &Index::new(Vec::new()), &[]);
+        assert_eq!(cache.get(&one, &Index::new(Vec::new())), Some(Vec::new()), "begun anew");
 
         assert_eq!(cache.prune(Duration::from_secs(86_400), false).unwrap(), 0, "used today");
         assert_eq!(cache.prune(Duration::ZERO, true).unwrap(), 1);
         assert_eq!(cache.prune(Duration::ZERO, false).unwrap(), 1);
-        assert_eq!(cache.get(&one, &[]), None);
+        assert_eq!(cache.get(&one, &Index::new(Vec::new())), None);
         assert!(ScanCache::none().prune(Duration::ZERO, false).is_err());
     }
 
@@ -262,11 +260,11 @@ mod tests {
         set("CREATE TABLE scans (key BLOB PRIMARY KEY, found TEXT, digest BLOB); PRAGMA user_version = 1");
         let one = Identity { device: (1, 2), inode: 3, changed: (4, 5) };
         let cache = ScanCache::open(dir.path());
-        cache.put(&one, &[], &[]);
-        assert_eq!(cache.get(&one, &[]), Some(Vec::new()));
+        cache.put(&one, &Index::new(Vec::new()), &[]);
+        assert_eq!(cache.get(&one, &Index::new(Vec::new())), Some(Vec::new()));
         drop(cache);
         set("PRAGMA user_version = 99");
-        assert_eq!(ScanCache::open(dir.path()).get(&one, &[]), None);
+        assert_eq!(ScanCache::open(dir.path()).get(&one, &Index::new(Vec::new())), None);
         let version: i64 = Connection::open(&file)
             .unwrap()
             .pragma_query_value(None, "user_version", |row| row.get(0))

@@ -13,7 +13,7 @@ use rustix::fs::{
 };
 
 use super::parallel::with_threads;
-pub use search::Candidates;
+pub use search::{Candidates, Index};
 
 /// What a thread reads at once.
 const BUFFER: usize = 256 << 10;
@@ -51,7 +51,7 @@ pub fn identity(path: &Path) -> io::Result<Identity> {
 ///
 /// # Errors
 /// If something cannot be read; a device, FIFO or socket, which no NAR holds, is an error.
-pub fn scan(path: &Path, candidates: &Candidates) -> io::Result<()> {
+pub fn scan(path: &Path, candidates: &Candidates<'_>) -> io::Result<()> {
     let top = statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::TYPE)?;
     match FileType::from_raw_mode(u32::from(top.stx_mode)) {
         FileType::Symlink => {
@@ -84,7 +84,7 @@ fn open(base: BorrowedFd<'_>, path: &Path, kind: OFlags, how: ResolveFlags) -> i
 const INSIDE: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS);
 
 /// Level by level, so that depth costs neither stack nor descriptors.
-fn tree(top: BorrowedFd<'_>, candidates: &Candidates) -> io::Result<()> {
+fn tree(top: BorrowedFd<'_>, candidates: &Candidates<'_>) -> io::Result<()> {
     let mut level = vec![PathBuf::from(".")];
     while !level.is_empty() {
         let below: Vec<Vec<PathBuf>> =
@@ -95,7 +95,7 @@ fn tree(top: BorrowedFd<'_>, candidates: &Candidates) -> io::Result<()> {
 }
 
 /// Searches the names, targets and files of one directory; its directories are returned.
-fn directory(top: BorrowedFd<'_>, at: &Path, candidates: &Candidates) -> io::Result<Vec<PathBuf>> {
+fn directory(top: BorrowedFd<'_>, at: &Path, candidates: &Candidates<'_>) -> io::Result<Vec<PathBuf>> {
     use std::os::unix::ffi::OsStrExt;
     let fd = open(top, at, OFlags::DIRECTORY, INSIDE)?;
     let mut directories = Vec::new();
@@ -160,7 +160,8 @@ mod tests {
         symlink("../outside", top.join("out")).unwrap();
         symlink("..", top.join("x/loop")).unwrap();
         let found = |path: &Path| {
-            let candidates = Candidates::new(all.clone());
+            let index = Index::new(all.clone());
+            let candidates = Candidates::new(&index);
             scan(path, &candidates).map(|()| candidates.found())
         };
         assert_eq!(found(&top).unwrap(), all[..3]);
@@ -174,7 +175,7 @@ mod tests {
     fn a_fifo_is_refused_and_not_opened() {
         let dir = tempfile::tempdir().unwrap();
         rustix::fs::mknodat(CWD, dir.path().join("fifo"), FileType::Fifo, Mode::RUSR, 0).unwrap();
-        let error = scan(dir.path(), &Candidates::new(paths())).unwrap_err();
+        let error = scan(dir.path(), &Candidates::new(&Index::new(paths()))).unwrap_err();
         assert!(error.to_string().contains("fifo"), "{error}");
     }
 }

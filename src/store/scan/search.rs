@@ -7,18 +7,20 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use sha2::{Digest, Sha256};
+
 use crate::store::nixbase32::is_digit;
 use crate::store::path::{HASH_LEN, StorePath};
 
-/// The hash parts that are looked for, and which were found; shared by the threads of a scan.
-pub struct Candidates {
+/// Paths that are looked for, by their hash parts; many scans may look for the same.
+pub struct Index {
     paths: Vec<StorePath>,
     by_hash: HashMap<[u8; HASH_LEN], usize>,
-    found: Vec<AtomicBool>,
+    digest: [u8; 32],
 }
 
-impl Candidates {
-    /// Looks for these paths. Of two with the same hash part (which no store has) the first is found.
+impl Index {
+    /// Of these paths. Of two with the same hash part (which no store has) the first is found.
     #[must_use]
     pub fn new(mut paths: Vec<StorePath>) -> Self {
         paths.sort_unstable();
@@ -29,8 +31,44 @@ impl Candidates {
                 by_hash.entry(hash).or_insert(index);
             }
         }
-        let found = paths.iter().map(|_| AtomicBool::new(false)).collect();
-        Self { paths, by_hash, found }
+        let mut hash = Sha256::new();
+        for path in &paths {
+            hash.update(path.as_str());
+            hash.update("\n");
+        }
+        Self { paths, by_hash, digest: hash.finalize().into() }
+    }
+
+    /// The paths, sorted, each once.
+    #[must_use]
+    pub fn paths(&self) -> &[StorePath] {
+        &self.paths
+    }
+
+    /// True if `path` is looked for.
+    #[must_use]
+    pub fn contains(&self, path: &StorePath) -> bool {
+        self.paths.binary_search(path).is_ok()
+    }
+
+    /// SHA-256 of the paths.
+    #[must_use]
+    pub fn digest(&self) -> &[u8; 32] {
+        &self.digest
+    }
+}
+
+/// What is looked for, and what of it was found; shared by the threads of a scan.
+pub struct Candidates<'a> {
+    index: &'a Index,
+    found: Vec<AtomicBool>,
+}
+
+impl<'a> Candidates<'a> {
+    /// Nothing is found yet.
+    #[must_use]
+    pub fn new(index: &'a Index) -> Self {
+        Self { index, found: index.paths.iter().map(|_| AtomicBool::new(false)).collect() }
     }
 
     /// Searches a text that stands alone.
@@ -42,7 +80,7 @@ impl Candidates {
                 at += last + 1;
                 continue;
             }
-            if let Some(found) = self.by_hash.get(window).and_then(|index| self.found.get(*index)) {
+            if let Some(found) = self.index.by_hash.get(window).and_then(|index| self.found.get(*index)) {
                 found.store(true, Ordering::Relaxed);
             }
             at += 1;
@@ -73,7 +111,13 @@ impl Candidates {
     #[must_use]
     pub fn found(&self) -> Vec<StorePath> {
         let is_found = self.found.iter().map(|found| found.load(Ordering::Relaxed));
-        self.paths.iter().zip(is_found).filter(|(_, found)| *found).map(|(path, _)| path.clone()).collect()
+        self.index
+            .paths
+            .iter()
+            .zip(is_found)
+            .filter(|(_, found)| *found)
+            .map(|(path, _)| path.clone())
+            .collect()
     }
 }
 
@@ -97,7 +141,8 @@ mod tests {
     fn hashes_are_found_anywhere_also_inside_longer_runs() {
         let all = [path('a'), path('b'), path('c')];
         let text = format!("x{}0/{}", all[0].hash_part(), all[2].hash_part());
-        let candidates = Candidates::new(all.to_vec());
+        let index = Index::new(all.to_vec());
+        let candidates = Candidates::new(&index);
         candidates.search(text.as_bytes());
         assert_eq!(candidates.found(), [path('a'), path('c')]);
     }
@@ -115,7 +160,8 @@ mod tests {
                 let at = at.index(text.len() + 1);
                 text.splice(at..at, all[which].hash_part().bytes());
             }
-            let candidates = Candidates::new(all.to_vec());
+            let index = Index::new(all.to_vec());
+            let candidates = Candidates::new(&index);
             candidates.search_stream(text.as_slice(), &mut vec![0; size]).unwrap();
             let mut sorted = all.to_vec();
             sorted.sort();
