@@ -8,7 +8,6 @@ use std::process::Command;
 
 use crate::support::scene::{self, Scene};
 use crate::support::skip::skip;
-use crate::support::skip::skip;
 
 /// Mounts a view with an upper that stays, in which 40 files and a file with two names are born.
 fn view(scene: &Scene) -> PathBuf {
