@@ -1,12 +1,12 @@
 //! The two stages.
 
 use std::ffi::OsString;
-use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use nixview::control::{Client, Container, MountRequest, Place};
+use nixview::sys::open::open_input;
 
 use crate::container::State;
 use crate::failure::{Attempt, Failure};
@@ -37,7 +37,7 @@ fn create(arguments: &Arguments, state: &State, wanted: &Wanted) -> Result<(), F
     let namespace = state.mounts()?;
     let root = state.root()?;
     let owner = state.on_host(wanted.owner)?;
-    let lock = File::open(&wanted.closure)
+    let lock = open_input(&wanted.closure)
         .attempt(|| format!("cannot read the environment {}", wanted.closure.display()))?;
     let place =
         Place::Handed { purpose: format!("container {} (/nix)", name::shown(&state.id).escape_default()) };

@@ -1,7 +1,6 @@
 //! What mount(8) and umount(8) ask for, done.
 
 use std::ffi::OsString;
-use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
@@ -11,6 +10,7 @@ use nixview::sys::mount::{self, Change, SUBTYPE, Unmount};
 use nixview::sys::mount_id::MountId;
 use nixview::sys::mount_point;
 use nixview::sys::mountinfo::{self, MountInfo};
+use nixview::sys::open::open_input;
 
 use crate::options::{OptionError, Options};
 use crate::service::Dirs;
@@ -138,7 +138,7 @@ impl MountCall {
         let mut request = MountRequest::new(source.clone(), place, Upper::Named);
         self.options.fill(&mut request)?;
         request.verbose = self.verbose.into();
-        let lock = File::open(&source).map_err(|error| {
+        let lock = open_input(&source).map_err(|error| {
             Problem::new(code::MOUNT, format!("cannot read {}: {error}", source.display()))
                 .hint("what is mounted is a lock file, made by 'nixview lock'")
         })?;

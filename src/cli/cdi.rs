@@ -10,6 +10,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::json;
+use crate::sys::open::open_input;
 
 /// Vendor and class of nixview's devices.
 pub const KIND: &str = "nixview.dev/env";
@@ -114,7 +115,7 @@ pub fn found(dir: &Path) -> io::Result<Vec<Device>> {
             continue;
         }
         let told = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
-        devices.extend(File::open(&path).and_then(devices_in).map_err(told)?);
+        devices.extend(open_input(&path).and_then(devices_in).map_err(told)?);
     }
     devices.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(devices)

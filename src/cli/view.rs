@@ -11,6 +11,7 @@ use crate::daemon::keeper::Dirs;
 use crate::daemon::record::Record;
 use crate::lock::{EnvLock, LockError, verify_store};
 use crate::store::Location;
+use crate::sys::open::open_input;
 use crate::sys::process::may_mount;
 use crate::view::ViewName;
 
@@ -194,7 +195,7 @@ impl ViewArgs {
     /// # Errors
     /// If it cannot be opened.
     pub fn lock(&self) -> Result<File, CliError> {
-        File::open(&self.closure)
+        open_input(&self.closure)
             .map_err(LockError::file("read", &absolute(&self.closure)?))
             .context("cannot use the environment")
     }

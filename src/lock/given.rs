@@ -165,6 +165,9 @@ fn outside(place: PathBuf, attribute: Option<String>, text: &str) -> Result<Give
         return Err(flake(place.parent().unwrap_or(&place)));
     }
     if attribute.is_some() || name.ends_with(".nix") {
+        if !place.is_file() {
+            return Err(refuse(text, "it is no regular file"));
+        }
         return Ok(Given::Expression { file: place, attribute });
     }
     match name {

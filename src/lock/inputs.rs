@@ -8,12 +8,14 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Component, Path, PathBuf};
 use std::process::{Command, Stdio};
+
+use crate::sys::open::open_input;
 
 use super::digest::{Digest, Fields};
 use super::error::LockError;
@@ -142,7 +144,7 @@ impl InputTree {
             } else {
                 fields.add(if found.mode() & 0o100 == 0 { b"file" } else { b"executable" });
                 let (digest, _) =
-                    Digest::of_reader(&mut File::open(&full).map_err(failed)?).map_err(failed)?;
+                    Digest::of_reader(&mut open_input(&full).map_err(failed)?).map_err(failed)?;
                 fields.add(digest.as_bytes());
             }
         }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use super::path::{StoreDir, StorePath};
 use super::recorded::Recorded;
 use super::registration;
+use crate::sys::open::open_input;
 
 /// The longest list or registration that is read, in bytes: a million paths have less than 200 MB.
 pub const SIZE_MAX: u64 = 512 << 20;
@@ -93,7 +94,7 @@ pub fn read_closure_info(store: &StoreDir, dir: &Path) -> Result<Recorded, ListE
 fn read(file: &Path) -> Result<Vec<u8>, ListError> {
     let io = |source| ListError::Io { file: file.to_owned(), source };
     let mut text = Vec::new();
-    std::fs::File::open(file).map_err(io)?.take(SIZE_MAX + 1).read_to_end(&mut text).map_err(io)?;
+    open_input(file).map_err(io)?.take(SIZE_MAX + 1).read_to_end(&mut text).map_err(io)?;
     if text.len() as u64 > SIZE_MAX {
         return Err(io(std::io::Error::other("it is longer than 512 MiB")));
     }

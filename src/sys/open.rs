@@ -1,9 +1,11 @@
 //! Descriptors of names: opened without ever following a symbolic link or leaving the tree.
 
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
+use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 /// How every name is resolved: inside the directory, through no symbolic link, across no mount point.
@@ -76,6 +78,31 @@ pub fn reopen(file: BorrowedFd<'_>, flags: OFlags) -> io::Result<OwnedFd> {
     let flags = flags | OFlags::CLOEXEC | OFlags::NOCTTY;
     retry(|| rustix::fs::openat(CWD, proc_path(file).as_str(), flags, Mode::empty()))
 }
+
+/// Opens a file that a user names as an input: a regular file, or a pipe whose other end a program holds (`<(command)`,
+/// `/dev/stdin`). Never waits: not for the writer of a FIFO, nor for a device.
+///
+/// # Errors
+/// Those of open(2); `InvalidInput` for everything else.
+pub fn open_input(path: &Path) -> io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let file = retry(|| rustix::fs::open(path, flags, Mode::empty()))?;
+    let kind = match FileType::from_raw_mode(rustix::fs::fstat(&file)?.st_mode) {
+        FileType::RegularFile => return Ok(file.into()),
+        FileType::Fifo if rustix::fs::fstatfs(&file)?.f_type == PIPE_FS => {
+            rustix::fs::fcntl_setfl(&file, OFlags::empty())?;
+            return Ok(file.into());
+        }
+        FileType::Fifo => "a FIFO",
+        FileType::Directory => "a directory",
+        FileType::CharacterDevice | FileType::BlockDevice => "a device",
+        _ => "a socket",
+    };
+    Err(io::Error::new(io::ErrorKind::InvalidInput, format!("it is {kind}, and no regular file")))
+}
+
+/// The file system of pipes without a name (`PIPEFS_MAGIC` of linux/magic.h).
+const PIPE_FS: rustix::fs::FsWord = 0x5049_5045;
 
 /// Opens the directory behind a descriptor of another process.
 ///

@@ -1,6 +1,5 @@
 //! The text of a trace: reading and printing it.
 
-use std::fs::File;
 use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
@@ -8,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{End, Head, Kind, Trace, Use, VERSION};
 use crate::json;
+use crate::sys::open::open_input;
 
 /// The longest line, in bytes: a path of 4096 bytes, each written as a number.
 const LONGEST: u64 = 64 << 10;
@@ -115,7 +115,7 @@ pub fn end_line(end: End) -> io::Result<Vec<u8>> {
 /// [`TraceError`].
 pub fn read(path: &Path) -> Result<Trace, TraceError> {
     let failed = |error| TraceError::File { path: path.to_owned(), error };
-    let mut reader = BufReader::new(File::open(path).map_err(failed)?);
+    let mut reader = BufReader::new(open_input(path).map_err(failed)?);
     let mut bytes = Vec::new();
     let mut trace: Option<Trace> = None;
     for number in 1.. {

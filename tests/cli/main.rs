@@ -14,6 +14,7 @@ mod changes;
 mod duplicates;
 mod export;
 mod hostile_names;
+mod inputs;
 mod layers;
 mod lock;
 mod outputs;

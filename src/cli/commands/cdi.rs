@@ -151,6 +151,10 @@ fn devices(args: &Args, context: &Context) -> Result<Vec<Device>, CliError> {
     let mut devices: Vec<Device> = Vec::new();
     for file in &args.locks {
         let lock = EnvLock::read(file).context("cannot use the environment")?;
+        if !file.is_file() {
+            return Err(CliError::new(format!("{} is no regular file", file.display()))
+                .hint("a device names its lock, which the hook reads for each container"));
+        }
         let variables = if args.keep_path { Vec::new() } else { path(&lock).into_iter().collect() };
         let name = args.name.clone().unwrap_or(lock.name);
         cdi::check_name(&name).map_err(|why| {

@@ -1,6 +1,5 @@
 //! `nixview import`: an OCI image layer as the changes of a view.
 
-use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -12,6 +11,7 @@ use crate::cli::output::count;
 use crate::cli::view::{absolute, warn};
 use crate::cli::{CliError, Context, ErrorContext};
 use crate::layer::Lower;
+use crate::sys::open::open_input;
 use crate::view::oci_layer::{self, ImportError, Imported, Problem, Source, Target, decompressed};
 use crate::view::upper_dir::{LimitChoice, UpperDir, UpperError, UpperLook, UpperSpec};
 
@@ -93,7 +93,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
         Box::new(io::stdin().lock())
     } else {
         let file = absolute(&args.file)?;
-        Box::new(File::open(&file).with_context(|| format!("cannot read {}", file.display()))?)
+        Box::new(open_input(&file).with_context(|| format!("cannot read {}", file.display()))?)
     };
     let archive = decompressed(archive).context("cannot read the layer")?;
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or("imported");

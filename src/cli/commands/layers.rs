@@ -1,6 +1,7 @@
 //! `nixview layers`: environments as OCI images.
 
 use std::collections::BTreeSet;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -9,6 +10,7 @@ use crate::cli::layers_answer::{Answer, Compressed, OfEnvironment, PopularityFro
 use crate::cli::{CliError, Context, ErrorContext};
 use crate::json;
 use crate::store::{Database, Location};
+use crate::sys::open::open_input;
 use crate::usage::oci_layers::archive::Compression;
 use crate::usage::oci_layers::nixery::{Popularity, popularity};
 use crate::usage::oci_layers::recorded::{self, RecordedError};
@@ -288,7 +290,8 @@ fn explain(error: RunError) -> CliError {
 
 fn read_popularity(file: &Path) -> Result<Popularity, CliError> {
     let failed = || format!("cannot use the popularity in {}", file.display());
-    let text = std::fs::read(file).with_context(failed)?;
+    let mut text = Vec::new();
+    open_input(file).and_then(|mut file| file.read_to_end(&mut text)).with_context(failed)?;
     json::from_slice(&text).with_context(failed).map_err(|error| {
         error.hint("it must be a JSON object of package names and numbers, as in {\"glibc-2.40\": 9000}")
     })

@@ -10,6 +10,7 @@ use serde::Deserialize;
 use super::EnvLock;
 use crate::json;
 use crate::lock::error::LockError;
+use crate::sys::open::open_input;
 use crate::sys::output_file::OutputTarget;
 
 /// The largest lock that is read, in bytes.
@@ -72,7 +73,7 @@ impl EnvLock {
 
 /// The contents of a file, if it has at most `limit` bytes; a file that grows meanwhile is not trusted either.
 pub(in crate::lock) fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>, LockError> {
-    bounded(File::open(path).map_err(LockError::file("read", path))?, path, limit)
+    bounded(open_input(path).map_err(LockError::file("read", path))?, path, limit)
 }
 
 /// The contents of an open file that is called `path`, likewise.
