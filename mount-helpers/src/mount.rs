@@ -138,6 +138,8 @@ impl MountCall {
         let mut request = MountRequest::new(source.clone(), place, Upper::Named);
         self.options.fill(&mut request)?;
         request.verbose = self.verbose.into();
+        // mount(8) takes a line of fstab for mounted if the table of mounts has its source.
+        request.show_source = true;
         let lock = open_input(&source).map_err(|error| {
             Problem::new(code::MOUNT, format!("cannot read {}: {error}", source.display()))
                 .hint("what is mounted is a lock file, made by 'nixview lock'")

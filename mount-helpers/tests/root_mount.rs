@@ -122,11 +122,21 @@ fn fstab_lines_mount_and_unmount() {
          umount $D/a || fail umount
          echo \"$D/env.lock $D/a fuse.nixview ro,$O 0 0\" >fstab
          mount -T fstab -a || fail 'mount -a'
+         mount -T fstab -a || fail 'mount -a again'
+         mount -T fstab -av | grep -q \"$D/a .*already mounted\" || fail 'not taken for mounted'
+         grep -c \" $D/a fuse.nixview ro,\" /proc/mounts
+         findmnt -no SOURCE $D/a
+         umount $D/a || fail umount
+         mkdir 'e n,v'; cp env.lock 'e n,v/b#.lock'; ln -s 'e n,v/b#.lock' link.lock
+         echo \"$D/link.lock $D/a nixview ro,$O 0 0\" >fstab
+         mount -T fstab -a || fail 'mount -a of a link'
+         mount -T fstab -a || fail 'mount -a of a link again'
          grep -c \" $D/a fuse.nixview ro,\" /proc/mounts
          umount $D/a || fail umount",
     );
     let members = scene.store.closure("env-a").len();
-    assert_eq!(out, format!("{members}\n1\n"));
+    let lock = scene.dir.path().join("env.lock");
+    assert_eq!(out, format!("{members}\n1\n{}\n1\n", lock.display()));
 }
 
 #[test]

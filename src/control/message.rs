@@ -81,6 +81,10 @@ pub struct MountRequest {
     /// No program in it can be executed.
     #[serde(default)]
     pub no_exec: bool,
+    /// The mount table shows the lock as the source of a view on a directory, as fstab(5) needs it. Containers that get
+    /// the directory by a bind mount see it too.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub show_source: bool,
     /// The view ends when its server dies, which is else started again.
     #[serde(default)]
     pub no_restart: bool,
@@ -124,6 +128,7 @@ impl MountRequest {
             require_gc_roots: false,
             allow_other: true,
             no_exec: false,
+            show_source: false,
             no_restart: false,
             state_dir: None,
             threads: None,

@@ -94,9 +94,11 @@ impl Order {
             Io::Cached => IoChoice::Cached,
         };
         let destination = match &request.place {
-            Place::Directory { path } => {
-                Destination::Directory { path: absolute(path, "target")?.to_owned(), opened: target }
-            }
+            Place::Directory { path } => Destination::Directory {
+                path: absolute(path, "target")?.to_owned(),
+                opened: target,
+                source: request.show_source.then(|| request.lock_file.clone()),
+            },
             Place::Handed { purpose } => {
                 Destination::Handed { purpose: purpose.clone(), container: request.container.clone() }
             }

@@ -3,8 +3,10 @@
 //! It opens the device, mounts, and sends the descriptor through the socket that `_FUSE_COMMFD` names
 //! (fusermount3(1); libfuse, util/fusermount.c). The mount is attached from the start, not detached.
 
+use std::ffi::{OsStr, OsString};
 use std::io::{self, IoSliceMut};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -22,18 +24,19 @@ const PROGRAM: &str = "fusermount3";
 /// # Errors
 /// `ENOENT` if the program is not installed. Else, what the program says, in its words and with the kind
 /// `PermissionDenied`: it wants `user_allow_other` in /etc/fuse.conf for `allow_other`, and a target that the user owns.
-pub fn mount(target: &Path, options: FuseOptions) -> io::Result<OwnedFd> {
+pub fn mount(target: &Path, options: FuseOptions<'_>) -> io::Result<OwnedFd> {
     let (ours, theirs) = UnixStream::pair()?;
-    let mut list = format!("default_permissions,fsname={SUBTYPE},subtype={SUBTYPE}");
-    list.push_str(if options.read_only { ",ro" } else { ",rw" });
+    let mut list = OsString::from(format!("default_permissions,subtype={SUBTYPE},fsname="));
+    list.push(OsStr::from_bytes(&escaped(options.source_bytes())));
+    list.push(if options.read_only { ",ro" } else { ",rw" });
     if options.allow_other {
-        list.push_str(",allow_other");
+        list.push(",allow_other");
     }
     if options.no_exec {
-        list.push_str(",noexec");
+        list.push(",noexec");
     }
     let mut command = Command::new(PROGRAM);
-    command.args(["-o", &list, "--"]).arg(target).stdin(Stdio::null());
+    command.arg("-o").arg(list).arg("--").arg(target).stdin(Stdio::null());
     command.env("_FUSE_COMMFD", theirs.as_raw_fd().to_string());
     let in_child = move || Ok(rustix::io::fcntl_setfd(&theirs, FdFlags::empty())?);
     // SAFETY: between fork and exec the closure makes one system call, fcntl(2), and allocates nothing.
@@ -42,6 +45,12 @@ pub fn mount(target: &Path, options: FuseOptions) -> io::Result<OwnedFd> {
     drop(command);
     succeeded(&output)?;
     receive_descriptor(&ours)
+}
+
+/// A value of an option: the program takes a comma for its end, unless a backslash precedes it.
+fn escaped(value: &[u8]) -> Vec<u8> {
+    let escape = |byte: &u8| if matches!(byte, b',' | b'\\') { vec![b'\\', *byte] } else { vec![*byte] };
+    value.iter().flat_map(escape).collect()
 }
 
 /// Takes away a mount of this user's.

@@ -7,6 +7,7 @@
 use std::fmt::Display;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use rustix::fs::{Mode, OFlags};
@@ -24,7 +25,9 @@ pub const SUBTYPE: &str = "nixview";
 /// Set-user-id bits and devices never count on our mounts (`nosuid`, `nodev`), and the kernel checks permissions by
 /// itself (`default_permissions`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct FuseOptions {
+pub struct FuseOptions<'s> {
+    /// What mountinfo shows as its source; without it, and if it is too long for the kernel, [`SUBTYPE`].
+    pub source: Option<&'s Path>,
     /// Makes the *superblock* read-only, not only this mount of it.
     pub read_only: bool,
     /// Lets users other than the one who mounts in.
@@ -32,6 +35,17 @@ pub struct FuseOptions {
     /// Forbids executing programs from it.
     pub no_exec: bool,
 }
+
+impl FuseOptions<'_> {
+    /// The source that is shown.
+    pub(super) fn source_bytes(&self) -> &[u8] {
+        let source = self.source.map(|path| path.as_os_str().as_bytes());
+        source.filter(|source| (1..=MAX_SOURCE).contains(&source.len())).unwrap_or(SUBTYPE.as_bytes())
+    }
+}
+
+/// The longest value that fsconfig(2) takes, in bytes.
+const MAX_SOURCE: usize = 255;
 
 /// Opens the FUSE device: a connection that has no file system yet.
 ///
@@ -50,12 +64,12 @@ pub fn open_fuse_device() -> io::Result<OwnedFd> {
 /// `EPERM` without CAP_SYS_ADMIN in the user namespace that owns the mount namespace, or where a filter forbids it;
 /// `EINVAL` if `device` was opened in another user namespace or has a file system already. What the kernel says of a
 /// refused option is part of the message.
-pub fn new_fuse(device: BorrowedFd<'_>, options: FuseOptions) -> io::Result<OwnedFd> {
+pub fn new_fuse(device: BorrowedFd<'_>, options: FuseOptions<'_>) -> io::Result<OwnedFd> {
     let context = fsopen("fuse", FsOpenFlags::FSOPEN_CLOEXEC)?;
     let told = |error: rustix::io::Errno| explain(&context, error.into());
     let set =
         |key: &str, value: &dyn Display| fsconfig_set_string(&context, key, value.to_string()).map_err(told);
-    set("source", &SUBTYPE)?;
+    fsconfig_set_string(&context, "source", options.source_bytes()).map_err(told)?;
     set("subtype", &SUBTYPE)?;
     set("fd", &device.as_raw_fd())?;
     set("rootmode", &"40755")?;

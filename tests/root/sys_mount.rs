@@ -66,7 +66,7 @@ fn a_fuse_mount_is_made_attached_found_and_taken_away() {
     let dir = tempfile::tempdir().unwrap();
     let table_before = mountinfo::mounts().unwrap();
     let device = mount::open_fuse_device().unwrap();
-    let options = FuseOptions { read_only: true, allow_other: true, no_exec: true };
+    let options = FuseOptions { read_only: true, allow_other: true, no_exec: true, source: None };
     let detached = mount::new_fuse(device.as_fd(), options).unwrap();
     assert_eq!(mountinfo::mounts().unwrap(), table_before, "a detached mount is nowhere");
     let connection = FuseConnection::of_mount(detached.as_fd()).unwrap();
@@ -86,6 +86,43 @@ fn a_fuse_mount_is_made_attached_found_and_taken_away() {
     assert_eq!(mountinfo::mount_at(dir.path()).unwrap(), None);
     let error = mount::unmount(dir.path(), Unmount::Now).unwrap_err();
     assert_eq!(error.raw_os_error(), Some(libc::EINVAL), "nothing is mounted there any more");
+}
+
+/// The source that mountinfo shows is that which was asked for, whatever is in its name; one that is too long for the kernel
+/// is left out.
+#[test]
+#[ignore = "needs root and /dev/fuse"]
+fn a_mount_shows_its_source() {
+    if !private_namespace() {
+        return;
+    }
+    let long = format!("/{}", "x".repeat(255));
+    for (source, shown) in [
+        ("/srv/web.lock", "/srv/web.lock"),
+        ("/a b,c\\d#\n,ro\tü=\"", "/a b,c\\d#\n,ro\tü=\""),
+        (&long[..255], &long[..255]),
+        (&long, "nixview"),
+        ("", "nixview"),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let options = FuseOptions { source: Some(Path::new(source)), ..FuseOptions::default() };
+        let device = mount::open_fuse_device().unwrap();
+        let detached = mount::new_fuse(device.as_fd(), options).unwrap();
+        mount::attach(detached.as_fd(), mount::open_target(dir.path()).unwrap().as_fd()).unwrap();
+        let found = mountinfo::mount_at(dir.path()).unwrap().unwrap();
+        assert_eq!(String::from_utf8(found.source).unwrap(), shown);
+        mount::unmount(dir.path(), Unmount::Abort).unwrap();
+        match fusermount::mount(dir.path(), options) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => eprintln!("skipped: no fusermount3"),
+            answer => {
+                drop(answer.unwrap());
+                let found = mountinfo::mount_at(dir.path()).unwrap().unwrap();
+                assert_eq!(String::from_utf8(found.source).unwrap(), shown);
+                assert!(found.options.starts_with(b"rw,nosuid,nodev"), "no option comes from the source");
+                fusermount::unmount(dir.path(), true).unwrap();
+            }
+        }
+    }
 }
 
 #[test]

@@ -170,7 +170,12 @@ impl Connecting<'_> {
 
     /// The FUSE device; its detached mount is held, or with fusermount3 it is mounted on the target already.
     fn mount(&self, held: &mut Held) -> Result<OwnedFd, Failure> {
+        let source = match self.serving.destination {
+            Destination::Directory { source, .. } => source.as_deref(),
+            Destination::Private { .. } | Destination::Handed { .. } => None,
+        };
         let options = FuseOptions {
+            source,
             read_only: self.serving.spec.upper == UpperChoice::ReadOnly,
             allow_other: self.serving.options.allow_other,
             no_exec: self.serving.options.no_exec,
@@ -207,7 +212,7 @@ impl Connecting<'_> {
     }
 
     /// A detached mount whose `nosuid` and `nodev` a container cannot take off.
-    fn new_mount(&self, device: &OwnedFd, options: FuseOptions) -> io::Result<OwnedFd> {
+    fn new_mount(&self, device: &OwnedFd, options: FuseOptions<'_>) -> io::Result<OwnedFd> {
         // 'mount -o remount,exec' changes a mount on a directory: its `noexec` is set when the flags are locked.
         let on_directory = matches!(self.serving.destination, Destination::Directory { .. });
         let later = options.no_exec && on_directory;

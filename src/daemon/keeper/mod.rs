@@ -93,6 +93,8 @@ pub enum Destination {
         path: PathBuf,
         /// The directory, if it was opened already, perhaps by somebody else: that one counts, not what is at the path now.
         opened: Option<OwnedFd>,
+        /// The lock, if the mount table is to show it. A mount that is handed to a container never shows one.
+        source: Option<PathBuf>,
     },
     /// Detached, to the process that asked, which gives it a place for this command.
     Private {

@@ -113,8 +113,8 @@ impl Serving<'_> {
     /// The directory to mount on, opened before anything is done.
     fn target(&self) -> Result<Option<Target>, Failure> {
         let target = match self.destination {
-            Destination::Directory { path, opened: None } => Target::at(path)?,
-            Destination::Directory { path, opened: Some(directory) } => Target::opened(directory, path)?,
+            Destination::Directory { path, opened: None, .. } => Target::at(path)?,
+            Destination::Directory { path, opened: Some(directory), .. } => Target::opened(directory, path)?,
             Destination::Private { .. } | Destination::Handed { .. } => return Ok(None),
         };
         hidden::refuse(&target.path, &self.spec.store, self.dirs)?;

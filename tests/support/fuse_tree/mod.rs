@@ -455,7 +455,7 @@ pub(crate) fn session<V: Vfs + 'static>(
     read_only: bool,
 ) -> (Session<V>, OwnedFd) {
     let device = mount::open_fuse_device().unwrap();
-    let options = FuseOptions { read_only, allow_other: true, no_exec: false };
+    let options = FuseOptions { read_only, allow_other: true, no_exec: false, source: None };
     let detached = mount::new_fuse(device.as_fd(), options).unwrap();
     let threads = NonZeroUsize::new(2).unwrap();
     let session = Session::new(vfs, device, fuse::Options { io, threads }).unwrap();
