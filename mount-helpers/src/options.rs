@@ -83,6 +83,7 @@ pub struct Options {
     acl: bool,
     devices: bool,
     require_gc_roots: bool,
+    no_gc_warning: bool,
     no_restart: bool,
     private: bool,
     threads: Option<u8>,
@@ -148,6 +149,7 @@ impl Options {
             "noacl" => self.acl = false,
             "devices" => self.devices = true,
             "require-gc-roots" => self.require_gc_roots = true,
+            "no-gc-warning" => self.no_gc_warning = true,
             "no-restart" => self.no_restart = true,
             "no_allow_other" => self.private = true,
             "nosuid" | "nodev" | "default_permissions" | "allow_other" => {}
@@ -195,6 +197,7 @@ impl Options {
         request.acl = self.acl;
         request.devices = self.devices;
         request.require_gc_roots = self.require_gc_roots;
+        request.no_gc_warning = self.no_gc_warning;
         request.no_restart = self.no_restart;
         request.allow_other = !self.private;
         request.no_exec = self.no_exec == Some(true);
@@ -293,7 +296,7 @@ mod tests {
     #[test]
     fn everything_that_can_be_said_of_a_view_arrives() {
         let all = "rw,upper=/u,owner=1000:100,name=web,store=/s,io=cached,acl,devices,noexec,upper-size=2G,upper-inodes=9,\
-                   threads=2,require-gc-roots,no-restart,no_allow_other,state-dir=/st,\
+                   threads=2,require-gc-roots,no-gc-warning,no-restart,no_allow_other,state-dir=/st,\
                    trace=/t.trace";
         let got = request(all).unwrap();
         let place = Place::Directory { path: "/t".into() };
@@ -310,6 +313,7 @@ mod tests {
             threads: Some(2),
             trace: Some("/t.trace".into()),
             require_gc_roots: true,
+            no_gc_warning: true,
             no_restart: true,
             allow_other: false,
             state_dir: Some("/st".into()),

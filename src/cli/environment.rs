@@ -102,6 +102,8 @@ fn run(lock: &EnvLock, store: &Location, program: &Program, context: &Context) -
         allow_other: true,
         no_exec: false,
         require_gc_roots: false,
+        // The view is there for a moment.
+        no_gc_warning: true,
         fusermount: false,
         restart: true,
         threads: NonZeroUsize::MIN.saturating_add(3),

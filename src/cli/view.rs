@@ -44,6 +44,9 @@ pub struct ViewArgs {
     /// Fail if Nix's garbage collector cannot be kept from the environment [default: warn]
     #[arg(long)]
     pub require_gc_roots: bool,
+    /// Do not warn if Nix's garbage collector cannot be kept from the environment [default: warn]
+    #[arg(long, conflicts_with = "require_gc_roots", env = "NIXVIEW_NO_GC_WARNING", value_parser = clap::builder::BoolishValueParser::new())]
+    pub no_gc_warning: bool,
     /// End the view if its server dies [default: the server is started again, and programs in the view see a pause, on
     /// Linux 6.9 and later]
     #[arg(long)]
@@ -170,6 +173,7 @@ impl ViewArgs {
             acl: self.acl,
             devices: self.devices,
             require_gc_roots: self.require_gc_roots,
+            no_gc_warning: self.no_gc_warning,
             no_restart: self.no_restart,
             threads: Some(self.threads),
             trace: self.trace.as_deref().map(absolute).transpose()?,

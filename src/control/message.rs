@@ -75,6 +75,9 @@ pub struct MountRequest {
     /// Fail if the garbage collector cannot be kept from the closure.
     #[serde(default)]
     pub require_gc_roots: bool,
+    /// Say nothing if the garbage collector cannot be kept from it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub no_gc_warning: bool,
     /// Users other than the one who serves may use it.
     #[serde(default)]
     pub allow_other: bool,
@@ -126,6 +129,7 @@ impl MountRequest {
             acl: false,
             devices: false,
             require_gc_roots: false,
+            no_gc_warning: false,
             allow_other: true,
             no_exec: false,
             show_source: false,

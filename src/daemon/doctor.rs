@@ -9,6 +9,7 @@ use rustix::fs::{Access, access};
 use serde::Serialize;
 
 use super::keeper::{Dirs, probe_passthrough};
+use crate::store::temp_roots::TempRoots;
 use crate::store::{Database, Location};
 use crate::sys::mount::{self, FuseOptions};
 use crate::sys::process::{self, Ended, Fork};
@@ -266,13 +267,21 @@ fn store(path: &Path) -> Vec<Check> {
             "nothing collects it either",
         ),
         Some((dir, Ok(()))) => Check::good("garbage collector roots", dir.display().to_string()),
+        Some((_, Err(_))) if held_by_daemon(&location) => {
+            Check::good("garbage collector roots", "nix-daemon holds them for views of this user")
+        }
         Some((dir, Err(error))) => Check::limited(
             "garbage collector roots",
             format!("{}: {error}", dir.display()),
-            "views are mounted, but are not safe from 'nix-collect-garbage'",
+            "views are mounted, but are not safe from 'nix-collect-garbage'; where nix-daemon runs, it holds their roots",
         ),
     });
     checks
+}
+
+/// True if nix-daemon answers for this store.
+fn held_by_daemon(location: &Location) -> bool {
+    location.state.as_deref().is_some_and(|state| TempRoots::take(state, &location.dir, &[]).is_ok())
 }
 
 fn directory(name: &'static str, dir: &Path) -> Check {

@@ -107,6 +107,7 @@ impl Order {
             allow_other: request.allow_other,
             no_exec: request.no_exec,
             require_gc_roots: request.require_gc_roots,
+            no_gc_warning: request.no_gc_warning,
             fusermount: !privileged,
             restart: !request.no_restart,
             threads: threads(request.threads)?,

@@ -10,6 +10,7 @@ use crate::closure::Closure;
 use crate::lock;
 use crate::store::gc_root::{CollectorPause, GcRootError};
 use crate::store::lease::{self, Lease};
+use crate::store::temp_roots::{TempRootError, TempRoots};
 use crate::view::spec::ViewSpec;
 
 /// How long a garbage collection that is running is waited for.
@@ -17,13 +18,21 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Roots that are held for a view.
 #[derive(Debug)]
-pub(super) struct Pinned(Lease);
+pub(super) enum Pinned {
+    /// Links among Nix's roots.
+    Lease(Lease),
+    /// By nix-daemon, until the processes that have the connection end.
+    ByDaemon { _roots: TempRoots },
+}
 
 impl Pinned {
-    /// What the registry says of them.
+    /// What the registry says of links, which outlive a kill.
     #[must_use]
-    pub(super) fn record(&self) -> GcRootsRecord {
-        GcRootsRecord { dir: self.0.dir().to_owned(), count: self.0.count() }
+    pub(super) fn record(&self) -> Option<GcRootsRecord> {
+        match self {
+            Self::Lease(lease) => Some(GcRootsRecord { dir: lease.dir().to_owned(), count: lease.count() }),
+            Self::ByDaemon { .. } => None,
+        }
     }
 
     /// Removes them.
@@ -31,7 +40,10 @@ impl Pinned {
     /// # Errors
     /// As [`Lease::release`].
     pub(super) fn remove(self) -> Result<(), GcRootError> {
-        self.0.release()
+        match self {
+            Self::Lease(lease) => lease.release(),
+            Self::ByDaemon { .. } => Ok(()),
+        }
     }
 }
 
@@ -39,7 +51,8 @@ impl Pinned {
 ///
 /// The collector waits from before the closure is looked up until the roots are set, so that nothing of it can go in
 /// between. Where the store's state cannot be written (a foreign or read-only store, a user without privilege) the
-/// answer has a warning instead of roots, unless they are `required`.
+/// daemon of Nix is asked to hold them; where there is none the answer has a warning instead of roots, unless they are
+/// `required`, or the caller wants it `quiet`.
 ///
 /// # Errors
 /// If the closure cannot be had or is another than the lock says, or required roots cannot be set.
@@ -47,6 +60,7 @@ pub(super) fn closure(
     spec: &ViewSpec,
     dirs: &Dirs,
     required: bool,
+    quiet: bool,
 ) -> Result<(Closure, Option<Pinned>, Option<String>), Failure> {
     let pause = spec.store.state.as_deref().map(|state| CollectorPause::take(state, PATIENCE));
     let (pause, unwritable) = match pause {
@@ -76,14 +90,37 @@ pub(super) fn closure(
         None => Lease::take(&gcroots, spec.name.as_str(), &spec.store.dir, &spec.lock.to_pin(&closure)),
     };
     drop(pause);
-    match set {
-        Ok(roots) => Ok((closure, Some(Pinned(roots)), None)),
-        Err(error) if required => Err(no_roots(&error.to_string())),
-        Err(error) => {
-            let warning = format!("the view is not safe from Nix's garbage collector: {error}");
-            Ok((closure, None, Some(warning)))
+    let error = match set {
+        Ok(roots) => return Ok((closure, Some(Pinned::Lease(roots)), None)),
+        Err(error) => error,
+    };
+    let by_daemon = spec.store.state.as_deref().map(|state| {
+        let pinned = spec.lock.to_pin(&closure);
+        TempRoots::take(state, &spec.store.dir, &pinned)
+    });
+    match by_daemon {
+        Some(Ok(roots)) => Ok((closure, Some(Pinned::ByDaemon { _roots: roots }), None)),
+        // Another view of it must not begin with what is gone.
+        Some(Err(gone @ TempRootError::Gone(_))) => {
+            Err(Failure::of("cannot protect the closure", &gone).hint("build or fetch it again"))
+        }
+        Some(Err(_)) | None if required => Err(no_roots(&error.to_string())),
+        Some(Err(_)) | None => {
+            let warning = (!quiet).then(|| unsafe_from_collector(spec, &error));
+            Ok((closure, None, warning))
         }
     }
+}
+
+/// Says it, and what can be done.
+fn unsafe_from_collector(spec: &ViewSpec, error: &GcRootError) -> String {
+    let root = spec.lock.roots.first();
+    let root = root.map(|root| format!("{}/{}", spec.store.dir, root.path)).unwrap_or_default();
+    format!(
+        "the view is not safe from Nix's garbage collector: {error}; where nix-daemon runs, it keeps the closure as long as the \
+         view is there; else make a root ('nix-store --realise {root} --add-root FILE --indirect'), or be sure that \
+         nothing is collected and say --no-gc-warning"
+    )
 }
 
 /// Removes the roots of servers that were killed. What cannot be removed is none of this view's concern: `nixview gc`

@@ -184,7 +184,9 @@ impl Connecting<'_> {
             let _turn = self.serving.turn(path)?;
             let device = fusermount::mount(path, options).map_err(|error| {
                 let failure = Failure::of(&format!("fusermount3 cannot mount on {}", path.display()), &error);
-                if options.allow_other {
+                if error.kind() == io::ErrorKind::NotFound {
+                    failure.hint("without root this needs the program fusermount3: install the package fuse3")
+                } else if options.allow_other {
                     failure.hint(
                         "allow_other needs the line 'user_allow_other' in /etc/fuse.conf; or leave it out",
                     )

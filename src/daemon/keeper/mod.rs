@@ -72,6 +72,8 @@ pub struct ServeOptions {
     pub no_exec: bool,
     /// A view whose roots cannot be made roots of the garbage collector is refused, not only warned of.
     pub require_gc_roots: bool,
+    /// Nothing is said of a view whose closure the collector may delete.
+    pub no_gc_warning: bool,
     /// Mount with fusermount3 also where this process could by itself.
     pub fusermount: bool,
     /// The server is started again when it dies, where the kernel can ask again what it had not answered (Linux 6.9).
@@ -244,9 +246,9 @@ impl Held {
             note(format!("cannot remove the upper {}", path.display()), done.map_err(io::Error::other));
         }
         if let Some(pinned) = pinned {
-            let dir = pinned.record().dir;
+            let dir = pinned.record().map(|record| record.dir.display().to_string()).unwrap_or_default();
             let removed = pinned.remove().map_err(io::Error::other);
-            note(format!("cannot remove the roots in {}", dir.display()), removed);
+            note(format!("cannot remove the roots in {dir}"), removed);
         }
         answer.and_then(|()| self.claim.take().map_or(Ok(()), leftovers::withdraw))
     }

@@ -39,7 +39,8 @@ impl Serving<'_> {
     pub(super) fn run(mut self, held: &mut Held, caller: &mut dyn Caller) -> Result<(), Failure> {
         held.target = self.target()?;
         held.upper = self.upper()?;
-        let (closure, pinned, warning) = pin::closure(self.spec, self.dirs, self.options.require_gc_roots)?;
+        let (closure, pinned, warning) =
+            pin::closure(self.spec, self.dirs, self.options.require_gc_roots, self.options.no_gc_warning)?;
         tracing::info!(
             lock = ?self.spec.lock_file, paths = self.spec.lock.closure.count, roots = pinned.is_some(),
             "the closure is complete"
@@ -205,7 +206,7 @@ impl Serving<'_> {
             upper,
             uid: self.spec.owner.0,
             gid: self.spec.owner.1,
-            gc_roots: held.pinned.as_ref().map(Pinned::record),
+            gc_roots: held.pinned.as_ref().and_then(Pinned::record),
             requested_by: self.options.requested_by,
             container: match self.destination {
                 Destination::Handed { container, .. } => container.clone(),
