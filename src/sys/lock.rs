@@ -36,6 +36,17 @@ pub fn wait_lock(file: impl AsFd) -> io::Result<()> {
     Ok(())
 }
 
+/// Locks the byte at `number` of a file that is open for writing, and waits for that as long as another holds it; the byte
+/// need not be there. So one file has a lock for each number.
+///
+/// # Errors
+/// As fcntl(2).
+pub fn wait_lock_of(file: impl AsFd, number: u32) -> io::Result<()> {
+    let byte = libc::flock { l_start: number.into(), l_len: 1, ..whole_file(libc::F_WRLCK) };
+    fcntl(file, FcntlArg::F_OFD_SETLKW(&byte))?;
+    Ok(())
+}
+
 /// True if somebody holds the lock of a file; does not take it, so that asking disturbs nobody.
 ///
 /// # Errors
@@ -73,5 +84,22 @@ mod tests {
         drop(first);
         assert!(!is_locked(&second).unwrap());
         assert!(try_lock(&second).unwrap());
+    }
+
+    #[test]
+    fn each_number_has_a_lock_of_its_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = || {
+            let mut options = std::fs::OpenOptions::new();
+            options.create(true).truncate(false).write(true).open(dir.path().join("lock")).unwrap()
+        };
+        let (one, other, again) = (open(), open(), open());
+        wait_lock_of(&one, 1000).unwrap();
+        wait_lock_of(&other, u32::MAX).unwrap();
+        let waiting = std::thread::spawn(move || wait_lock_of(&again, 1000));
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        assert!(!waiting.is_finished());
+        drop(one);
+        waiting.join().unwrap().unwrap();
     }
 }

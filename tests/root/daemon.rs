@@ -224,6 +224,38 @@ fn users_get_views_of_their_own_and_nothing_else() {
 
 #[test]
 #[ignore = "needs root and /dev/fuse"]
+fn requests_at_once_get_a_user_no_more_views_than_one_may_have() {
+    let scene = Scene::new();
+    scene
+        .shell("chmod 755 . && mkdir -m 0777 home && chmod a+r *.lock && mkdir m1 m2 m3 m4 m5 m6 m7 m8")
+        .ok();
+    scene.shell("chown 65534:65534 m?").ok();
+    let daemon = Daemon::with(&scene, &["--views-per-user", "2"]);
+    scene.shell("chmod 666 run/control.sock").ok();
+    let dir = scene.dir.path().display();
+    let lock = format!("--closure {dir}/env-a.lock --store {}", scene.store.root().display());
+    let ran: Vec<Ran> = std::thread::scope(|scope| {
+        let mount = |number| {
+            let arguments = format!("mount {lock} --tmp --name v{number} {dir}/m{number}");
+            let scene = &scene;
+            scope.spawn(move || as_user(scene, 65534, &arguments))
+        };
+        let all: Vec<_> = (1..=8).map(mount).collect();
+        all.into_iter().map(|one| one.join().unwrap()).collect()
+    });
+    let (mounted, refused): (Vec<_>, Vec<_>) = ran.into_iter().partition(|ran| ran.code == Some(0));
+    assert_eq!(mounted.len(), 2, "{refused:?}");
+    assert!(refused.iter().all(|ran| ran.err.contains("has 2 views, which is as many as")), "{refused:?}");
+    assert_eq!(scene.mounts().len(), 2);
+    for number in 1..=8 {
+        as_user(&scene, 65534, &format!("umount v{number}"));
+    }
+    daemon.end();
+    scene.assert_nothing_left();
+}
+
+#[test]
+#[ignore = "needs root and /dev/fuse"]
 fn what_is_no_request_costs_its_sender_alone() {
     let scene = Scene::new();
     let daemon = Daemon::start(&scene);

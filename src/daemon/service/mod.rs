@@ -13,6 +13,7 @@
 
 mod containers;
 mod policy;
+mod refusals;
 mod worker;
 
 use std::collections::HashMap;
@@ -38,6 +39,7 @@ use crate::sys::process::{self, Fork};
 use crate::sys::signals::{Signals, wait_readable};
 use crate::sys::socket::{self, Peer};
 use crate::view::upper_dir;
+use refusals::Refusals;
 
 /// How many connections are worked on at once.
 pub const WORKERS: usize = 64;
@@ -153,7 +155,9 @@ impl Service {
             let Some(connection) = connection else { return Ok(()) };
             let peer = socket::peer(connection.as_fd())?;
             if let Some(why) = workers.full_for(peer.uid) {
-                tracing::warn!(uid = peer.uid, pid = peer.pid, why, "a connection was refused");
+                if let Some(times) = workers.refusals.count(peer.uid, Instant::now()) {
+                    tracing::warn!(uid = peer.uid, pid = peer.pid, times, why, "connections were refused");
+                }
                 let answer = Answer::Failed { what: why.to_owned(), hints: vec!["try again".to_owned()] };
                 return control::send(&connection, &Reply { version: control::VERSION, answer }, &[]);
             }
@@ -164,7 +168,10 @@ impl Service {
             Ok(())
         });
         if let Err(error) = taken {
-            tracing::warn!(%error, "a connection cannot be served");
+            if workers.failed.is_none_or(|at| at.elapsed() >= INTERVAL) {
+                workers.failed = Some(Instant::now());
+                tracing::warn!(%error, "connections cannot be served");
+            }
             // Without descriptors or processes the next attempt would fail at once too.
             if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::EAGAIN))
             {
@@ -245,6 +252,9 @@ struct Workers {
     /// For which user each works.
     of: HashMap<Pid, u32>,
     reconciling: Option<Pid>,
+    refusals: Refusals,
+    /// When it was last reported that connections cannot be served.
+    failed: Option<Instant>,
 }
 
 impl Workers {

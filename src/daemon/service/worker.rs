@@ -1,8 +1,9 @@
 //! One connection, from the first request to its end.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::time::Duration;
 
 use super::super::error::{Attempt, Failure};
@@ -20,6 +21,7 @@ use crate::control::{
     self, Answer, Container, MountRequest, Operation, Place, Reply, Request, Stopped, VERSION, ViewRef,
 };
 use crate::lock::format::MAX_SIZE;
+use crate::sys::lock;
 use crate::sys::socket::{self, Peer};
 use crate::view::ViewName;
 
@@ -88,6 +90,17 @@ impl Worker<'_> {
         Registry::open(&self.dirs.runtime).attempt(|| "cannot open the registry of views".to_owned())
     }
 
+    /// The right of this user to get another view: one request has it at a time.
+    fn turn(&self) -> Result<File, Failure> {
+        let path = self.dirs.runtime.join("users.lock");
+        let attempt = || format!("cannot lock {}", path.display());
+        let mut options = OpenOptions::new();
+        let file =
+            options.create(true).truncate(false).write(true).mode(0o600).open(&path).attempt(attempt)?;
+        lock::wait_lock_of(&file, self.peer.uid).attempt(attempt)?;
+        Ok(file)
+    }
+
     fn mount(&self, mut request: MountRequest, descriptors: Vec<OwnedFd>) -> Result<Answered, Failure> {
         let mut descriptors = descriptors.into_iter();
         let lock = descriptors
@@ -104,11 +117,14 @@ impl Worker<'_> {
             return Err(Failure::new("the lock is no regular file"));
         }
         let ours = is_ours(self.peer);
+        let mut turn = None;
         if !ours {
             if kind.len() > USERS_LOCK {
                 return Err(Failure::new(format!("the lock is larger than {} MiB", USERS_LOCK >> 20)));
             }
             policy::restrict(&mut request, target.as_ref(), self.peer, self.dirs, self.allowed)?;
+            // Until the view is in the registry: requests at once get no more than one after another.
+            turn = Some(self.turn()?);
             policy::check_number(self.known(&self.registry()?)?.len(), self.peer, self.allowed)?;
         }
         // It may grow while it is read.
@@ -119,6 +135,7 @@ impl Worker<'_> {
             Some(container) => containers::mount(&self.registry()?, &mut order, container, self.dirs)?,
             None => start::mount(&order, self.dirs)?,
         };
+        drop(turn);
         tracing::info!(view = %record.name, uid = self.peer.uid, server = record.pid, "mounted");
         let name = record.name.to_string();
         let record = serde_json::to_value(&record).attempt(|| "cannot tell of the view".to_owned())?;
@@ -192,7 +209,8 @@ impl Worker<'_> {
         let registry = self.registry()?;
         let (_, problems) =
             leftovers::sweep(&registry).attempt(|| "cannot read the registry of views".to_owned())?;
-        problems.iter().for_each(|problem| tracing::warn!(%problem, "cannot clean up"));
+        // The daemon itself warns of them, at its own pace.
+        problems.iter().for_each(|problem| tracing::debug!(%problem, "cannot clean up"));
         let records = self.known(&registry)?.into_iter().filter_map(|(_, record)| record);
         let views: Result<Vec<_>, _> = records.map(serde_json::to_value).collect();
         Ok((Answer::Views { views: views.attempt(|| "cannot tell of the views".to_owned())? }, None))
