@@ -39,6 +39,8 @@ pub(super) struct InputTree {
     /// The folder, or what is declared.
     tops: Vec<PathBuf>,
     without: Option<PathBuf>,
+    /// A link leads to the folder of the expression.
+    is_linked: bool,
 }
 
 /// Why the inputs of an expression are not known.
@@ -56,7 +58,9 @@ impl InputTree {
         declared: &[PathBuf],
         without: Option<&Path>,
     ) -> Result<Result<Self, TooMany>, LockError> {
+        let given = std::path::absolute(file).map_err(LockError::file("find", file))?;
         let file = real_folder(file)?;
+        let is_linked = given.parent() != file.parent();
         let folder = file.parent().unwrap_or(Path::new("/")).to_owned();
         let without = without.map(real_folder).transpose()?;
         let mut found = Walk { paths: BTreeMap::new(), directories: Vec::new(), without };
@@ -67,6 +71,7 @@ impl InputTree {
             from,
             tops,
             without: None,
+            is_linked,
         };
         let tree = if declared.is_empty() {
             match tracked(&folder) {
@@ -111,6 +116,7 @@ impl InputTree {
             from: InputsFrom::Folder,
             tops: vec![dir.to_owned()],
             without: None,
+            is_linked: false,
         };
         Ok(Some(found.finish(tree)))
     }
@@ -182,6 +188,7 @@ impl InputTree {
             tops: &self.tops,
             inputs: &self.paths,
             without: self.without.as_deref(),
+            is_linked: self.is_linked,
         }
     }
 

@@ -177,6 +177,11 @@ impl Remembering<'_> {
             key.add(name.as_bytes());
             key.add(value.as_bytes());
         }
+        if let Some(file) = environment.get("NIXPKGS_CONFIG").filter(|file| !file.is_empty())
+            && Path::new(file).symlink_metadata().is_ok()
+        {
+            return Ok(Err("NIXPKGS_CONFIG names a file that can change".to_owned()));
+        }
         for dir in configuration(&environment) {
             key.add(b"configuration");
             match InputTree::folder(&dir)? {

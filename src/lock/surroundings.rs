@@ -40,6 +40,8 @@ pub(super) struct Surroundings<'a> {
     pub(super) inputs: &'a [PathBuf],
     /// The lock itself, which does not count.
     pub(super) without: Option<&'a Path>,
+    /// The expression was given by way of a link: what is above it is not what is above the inputs.
+    pub(super) is_linked: bool,
 }
 
 impl Surroundings<'_> {
@@ -77,6 +79,11 @@ impl Surroundings<'_> {
         Ok(names.fields.finish())
     }
 
+    /// True if the names of the surroundings tell whether something is at `place`.
+    fn holds(&self, place: &Path) -> bool {
+        self.tops.iter().any(|top| is_below(place, top))
+    }
+
     /// The places beside the inputs that they ask for, all of them empty; or why they are not known.
     pub(super) fn empty_places(&self) -> Result<BTreeSet<PathBuf>, String> {
         let mut places = BTreeSet::new();
@@ -91,8 +98,8 @@ impl Surroundings<'_> {
                 for asked in questions(text) {
                     let place = asked.map(|literal| normal(&file.with_file_name("").join(literal)));
                     match place {
-                        Some(place) if self.tops.iter().any(|top| place.starts_with(top)) => {}
-                        Some(place) if is_empty(&place) => drop(places.insert(place)),
+                        Some(place) if self.holds(&place) => {}
+                        Some(place) if is_empty(&place) && !self.is_linked => drop(places.insert(place)),
                         Some(_) | None => {
                             return Err(format!(
                                 "it asks in {} whether files exist that may be outside its inputs",
@@ -105,6 +112,20 @@ impl Surroundings<'_> {
         }
         Ok(places)
     }
+}
+
+/// True if `place` is below `top` by directories alone; a link leads elsewhere.
+fn is_below(place: &Path, top: &Path) -> bool {
+    let Ok(below) = place.strip_prefix(top) else { return false };
+    let mut at = top.to_owned();
+    let mut names = below.components().peekable();
+    while let Some(name) = names.next() {
+        at.push(name);
+        if names.peek().is_some() && fs::symlink_metadata(&at).is_ok_and(|found| found.is_symlink()) {
+            return false;
+        }
+    }
+    true
 }
 
 /// True if a text asks whether something exists.
@@ -227,8 +248,13 @@ mod tests {
             let inputs: Vec<PathBuf> = inputs.iter().map(PathBuf::from).collect();
             let tops = [self.0.path().to_owned()];
             let lock = self.0.path().join("env.lock");
-            let all =
-                Surroundings { base: self.0.path(), tops: &tops, inputs: &inputs, without: Some(&lock) };
+            let all = Surroundings {
+                base: self.0.path(),
+                tops: &tops,
+                inputs: &inputs,
+                without: Some(&lock),
+                is_linked: false,
+            };
             all.digest().unwrap()
         }
 
@@ -277,7 +303,9 @@ mod tests {
         fs::write(&tops[0], "").unwrap();
         let inputs = [PathBuf::from("env/shell.nix")];
         let digest = || {
-            Surroundings { base: root.path(), tops: &tops, inputs: &inputs, without: None }.digest().unwrap()
+            Surroundings { base: root.path(), tops: &tops, inputs: &inputs, without: None, is_linked: false }
+                .digest()
+                .unwrap()
         };
         let mut before = digest();
         for (name, counts) in
@@ -319,7 +347,8 @@ mod tests {
         let folder = root.path().join("env");
         fs::create_dir(&folder).unwrap();
         let (tops, inputs) = ([folder.clone()], [PathBuf::from("shell.nix")]);
-        let all = Surroundings { base: &folder, tops: &tops, inputs: &inputs, without: None };
+        let all =
+            Surroundings { base: &folder, tops: &tops, inputs: &inputs, without: None, is_linked: false };
         let text = |text: &str| fs::write(folder.join("shell.nix"), text).unwrap();
         text("builtins.pathExists ./inside && builtins.pathExists ../local.nix");
         let outside = root.path().join("local.nix");
@@ -330,5 +359,13 @@ mod tests {
         assert!(all.empty_places().unwrap_err().contains("may be outside"));
         text("import ./x");
         assert!(all.empty_places().unwrap().is_empty());
+        // By way of a link a place is another one.
+        text("builtins.pathExists ./link/x && builtins.pathExists ./sub/x");
+        std::os::unix::fs::symlink("../elsewhere", folder.join("link")).unwrap();
+        fs::create_dir_all(folder.join("sub")).unwrap();
+        assert_eq!(all.empty_places().unwrap(), BTreeSet::from([folder.join("link/x")]));
+        text("builtins.pathExists ../nothing");
+        assert_eq!(all.empty_places().unwrap().len(), 1);
+        assert!(Surroundings { is_linked: true, ..all }.empty_places().is_err());
     }
 }

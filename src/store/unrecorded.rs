@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 use rayon::prelude::*;
@@ -28,6 +28,8 @@ pub struct Unrecorded {
     names: Index,
     /// The derivations that make a path.
     makers: HashMap<StorePath, Vec<StorePath>>,
+    /// All paths by name; made when it is first needed.
+    by_name: OnceLock<HashMap<String, Vec<StorePath>>>,
     /// Names of derivations that are none, and why.
     odd: BTreeMap<StorePath, String>,
     found: Mutex<HashMap<StorePath, Arc<Vec<StorePath>>>>,
@@ -58,6 +60,13 @@ const LEFT_BESIDE: &[&str] = &[".lock", ".check", ".chroot", ".tmp"];
 /// The path beside which Nix leaves `name`, if it is a name of that kind.
 fn beside(name: &StorePath) -> Option<StorePath> {
     LEFT_BESIDE.iter().find_map(|ending| name.as_str().strip_suffix(ending)?.parse().ok())
+}
+
+/// The name that Nix gives to an output: `outputPathName` in `src/libstore/derivations.cc`.
+fn output_name(derivation: &StorePath, output: &str) -> String {
+    let name = derivation.name();
+    let name = name.strip_suffix(".drv").unwrap_or(name);
+    if output == "out" { name.to_owned() } else { format!("{name}-{output}") }
 }
 
 /// A derivation's outputs, where their paths are known, or why it is none.
@@ -101,7 +110,8 @@ impl Unrecorded {
             .collect();
         names.retain(|name| !left.contains(name));
         let (names, found) = (Index::new(names), Mutex::new(HashMap::new()));
-        Ok(Self { location: location.clone(), cache, names, makers, odd, found })
+        let by_name = OnceLock::new();
+        Ok(Self { location: location.clone(), cache, names, makers, by_name, odd, found })
     }
 
     /// True if what is told of `path` may be more than Nix has: what it may refer to is not known.
@@ -112,6 +122,24 @@ impl Unrecorded {
 
     fn exists(&self, path: &StorePath) -> bool {
         self.names.contains(path)
+    }
+
+    /// What an output may be whose path the derivation does not know: any path of its name that no derivation makes, or
+    /// one of the same name, as Nix builds a derivation of its own when it knows all inputs.
+    fn may_be(&self, derivation: &StorePath, output: &str) -> Vec<StorePath> {
+        let by_name = self.by_name.get_or_init(|| {
+            let mut by_name: HashMap<String, Vec<StorePath>> = HashMap::new();
+            for path in self.names.paths() {
+                by_name.entry(path.name().to_owned()).or_default().push(path.clone());
+            }
+            by_name
+        });
+        let is_possible = |path: &&StorePath| match self.makers.get(*path) {
+            Some(makers) => makers.iter().any(|maker| maker.name() == derivation.name()),
+            None => true,
+        };
+        let named = by_name.get(&output_name(derivation, output)).into_iter().flatten();
+        named.filter(is_possible).cloned().collect()
     }
 
     /// False for a derivation, which says what it refers to.
@@ -246,7 +274,21 @@ impl References for Unrecorded {
     }
 
     fn outputs(&self, derivation: &StorePath) -> Result<Vec<OutputPath>, ReferenceError> {
-        Ok(self.derivation(derivation)?.output_paths())
+        let mut outputs = Vec::new();
+        for output in self.derivation(derivation)?.output_paths() {
+            if output.path.is_some() {
+                outputs.push(output);
+                continue;
+            }
+            let found = self.may_be(derivation, &output.name);
+            if found.is_empty() {
+                outputs.push(output);
+            } else {
+                let told = |path| OutputPath { name: output.name.clone(), path: Some(path) };
+                outputs.extend(found.into_iter().map(told));
+            }
+        }
+        Ok(outputs)
     }
 
     fn leads_to_outputs(&self, path: &StorePath) -> bool {
@@ -384,6 +426,13 @@ mod tests {
         assert_eq!(known.references(&ca).unwrap(), [dep]);
         assert_eq!(known.references(&fixed).unwrap(), [ca]);
         assert!(known.is_superset(&fixed), "one of its inputs has any path");
+        let told = known.outputs(&ca_drv).unwrap();
+        assert_eq!(told, [OutputPath { name: "out".to_owned(), path: Some(path('b', "ca")) }]);
+        store.put(&path('k', "ca"), "another build of it");
+        assert_eq!(store.open().outputs(&ca_drv).unwrap().len(), 2, "either may be it");
+        std::fs::remove_file(store.0.path().join(path('b', "ca").as_str())).unwrap();
+        std::fs::remove_file(store.0.path().join(path('k', "ca").as_str())).unwrap();
+        assert_eq!(store.open().outputs(&ca_drv).unwrap()[0].path, None, "not built");
     }
 
     /// Both of two inputs need a third one, whose references are found once, whatever the order.

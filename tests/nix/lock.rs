@@ -387,12 +387,13 @@ fn a_store_without_a_database_has_the_closures_of_nix() {
         let mut expected = scene.nix("nix-store", &["-qR", out]);
         expected.sort();
         assert_eq!(shown("runtime", out), expected, "{name}");
-        // Content-addressed outputs are in no .drv file.
-        if *name != "onca" {
-            let mut expected = scene.nix("nix-store", &["-qR", "--include-outputs", drv]);
-            expected.sort();
-            assert_eq!(shown("build", drv), expected, "{name} to build");
-        }
+        // Nix 2.8 does not follow content-addressed outputs here; they are found by their names.
+        let mut expected = scene.nix("nix-store", &["-qR", "--include-outputs", drv]);
+        expected.sort();
+        let told = shown("build", drv);
+        assert!(expected.iter().all(|path| told.contains(path)), "{name} to build: {told:?}");
+        assert!(told == expected || *name == "onca", "{name} to build");
+        assert!(told.contains(out), "{name} to build");
     }
 }
 
