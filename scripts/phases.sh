@@ -1,6 +1,7 @@
-# Sourced by `test`: runs phases, counts what they tell, and cleans up. Logs go to target/test-logs.
-passed=0 failed=0 skipped=0 broken=() running= building=
-logs=target/test-logs; rm -rf "$logs"; mkdir -p "$logs"
+# Sourced by `test` and `nightly`: runs phases, counts what they tell, and cleans up. Uses: target, work, sudo. Logs go to target/test-logs.
+. scripts/count.sh
+passed=0 failed=0 skipped=0 broken=() table=() running=
+logs=$target/test-logs; rm -rf "$logs"; mkdir -p "$logs"
 
 # phase NAME SECONDS COMMAND...: runs a command, shows its progress, adds up its results.
 phase() {
@@ -13,24 +14,39 @@ phase() {
   tail -n +1 -f --pid=$running "$log" | grep --line-buffered -E '^(ok|FAILED|installing|debian-store:|test .*FAILED)'
   wait $running; status=$?
   running=
-  # libtest's `test result:` lines, and lines `N passed, N failed` of our scripts.
-  read -r p f < <(awk '{ for (i = 2; i <= NF; i++) { if ($i ~ /^passed[;,]?$/) p += $(i-1); if ($i ~ /^failed[;,]?$/) f += $(i-1) } }
-    END { print p + 0, f + 0 }' <(grep -E '^(test result: |[0-9]+ passed, [0-9]+ failed)' "$log"))
-  s=$(grep -c '^skipped: ' "$log")
+  read -r p f s < <(count "$log")
   if [[ $status -ne 0 ]]; then
     broken+=("$name (exit $status)")
     [[ $f -gt 0 ]] || f=1
     tail -n 60 "$log"
   fi
-  passed=$((passed + p - s)) failed=$((failed + f)) skipped=$((skipped + s))
-  echo "   $((p - s)) passed, $f failed, $s skipped, $((SECONDS - start)) s"
+  passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
+  table+=("$(printf '%-14s %5d passed, %d failed, %d skipped, %4d s' "$name" "$p" "$f" "$s" "$((SECONDS - start))")")
+  echo "   ${table[-1]}"
+}
+
+# What ran, what was skipped and why, and one line of counts; false if something failed.
+sum_up() {
+  echo
+  printf '%s\n' "${table[@]}"
+  grep -hs '^skipped: ' "$logs"/*.log | sort | uniq -c
+  [[ ${#broken[@]} -eq 0 ]] || printf 'failed: %s\n' "${broken[@]}"
+  echo "$passed passed, $failed failed, $skipped skipped"
+  [[ $failed -eq 0 && ${#broken[@]} -eq 0 ]]
+}
+
+# The programs of test targets of the workspace, all of which are built.
+executables() {
+  local options=() name
+  for name; do [[ $name == lib ]] && options+=(--lib) || options+=(--test "$name"); done
+  cargo test --workspace --no-run "${options[@]}" 2>&1 | sed -n 's/^ *Executable .*(\(.*\))$/\1/p'
 }
 
 # Ends what still runs. Mounts below the work directory end their servers; what lies there goes, whoever made it.
 clean_up() {
   trap - EXIT
   local mountpoint process
-  for process in $running $building; do kill "$process"; wait "$process"; done
+  for process in $running; do kill "$process"; wait "$process"; done
   awk -v work="$work/" 'index($5, work) == 1 { print $5 }' /proc/self/mountinfo | sort -r | while read -r mountpoint; do
     "${sudo[@]}" umount "$mountpoint" || "${sudo[@]}" umount -l "$mountpoint"
   done

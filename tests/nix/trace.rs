@@ -89,7 +89,7 @@ impl Real {
 
 #[test]
 #[ignore = "real programs"]
-fn what_python_used_is_enough_for_it_and_what_it_did_not_use_is_not_there() {
+fn nightly_what_python_used_is_enough_for_it_and_what_it_did_not_use_is_not_there() {
     let Some(real) = Real::new() else { return };
     let (lock, trace, small) = (real.file("python.lock"), real.file("python.trace"), real.file("small.lock"));
     let job = ["python3", "-c", JOB];

@@ -117,7 +117,7 @@ fn endure(io: &str, time: Duration) {
         let first = *first.get_or_insert(now);
         assert!(now.memory <= first.memory * 5 / 4 + 4096, "{now:?} after {first:?}");
     }
-    assert!(workers.iter().all(|worker| worker.done > 20), "some did nothing");
+    assert!(workers.iter().all(|worker| worker.done > 0), "some did nothing");
     drop(workers);
     assert_eq!(scene.names("state/uppers/long/work"), Vec::<String>::new(), "drafts are left");
     scene.nixview(&["umount", "long"]).ok();

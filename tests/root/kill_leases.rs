@@ -86,9 +86,11 @@ fn start(scene: &Scene, command: &mut Command) -> Option<Child> {
     if said.contains("view 'web'") {
         return Some(child);
     }
-    // The keeper tells of a server that was killed, and a server of its keeper, without which it goes on.
+    // The keeper tells of a server, or of a process that clones a mount, that was killed, and a server of its keeper, without
+    // which it goes on.
     let alone = said.contains("the keeper is dead");
-    assert!(said.is_empty() || alone || said.contains("killed by signal 9"), "{said}");
+    let other = ["killed by signal 9", "ended with code 137"].iter().any(|words| said.contains(words));
+    assert!(said.is_empty() || alone || other, "{said}");
     if alone {
         kill_rest(scene);
     }
