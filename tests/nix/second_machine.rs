@@ -68,7 +68,7 @@ impl Machines {
 
 #[track_caller]
 fn ok(output: &Output) -> String {
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{}", output.stderr.escape_ascii());
     String::from_utf8(output.stdout.clone()).unwrap()
 }
 

@@ -9,9 +9,11 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::support::caches;
 use crate::support::effort::pick;
 use crate::support::endurance::{Worker, fill_store};
 use crate::support::scene::Scene;
+use crate::support::wait::PATIENCE;
 
 const THREADS: usize = 48;
 
@@ -42,10 +44,10 @@ fn holds(pid: i32) -> Holds {
 
 /// What a server holds once the kernel has forgotten all inodes that it can; looks again until that is what is `wanted`.
 fn at_rest(pid: i32, wanted: Option<Holds>) -> Holds {
-    let deadline = Instant::now() + Duration::from_secs(if wanted.is_some() { 30 } else { 2 });
+    let deadline = Instant::now() + if wanted.is_some() { PATIENCE } else { Duration::from_secs(2) };
     loop {
         // Directories can go only after what is in them; and the server hears of it a little later.
-        fs::write("/proc/sys/vm/drop_caches", "2").unwrap();
+        caches::drop_inodes();
         thread::sleep(Duration::from_millis(100));
         let holds = holds(pid);
         if wanted.is_some_and(|wanted| holds.descriptors <= wanted.descriptors) || Instant::now() > deadline {

@@ -49,6 +49,7 @@ mod witnesses;
 #[path = "../support"]
 #[allow(dead_code, reason = "each binary uses a part of it")]
 mod support {
+    pub(crate) mod caches;
     pub(crate) mod clients;
     pub(crate) mod effort;
     pub(crate) mod endurance;

@@ -14,6 +14,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use crate::support::caches;
 use crate::support::skip::skip;
 use nix::sched::{CloneFlags, unshare};
 use nixview::fuse::{self, Io, Session};
@@ -384,6 +385,8 @@ pub(crate) struct Mounted {
     pub(crate) metrics: Arc<Metrics>,
     server: Option<JoinHandle<io::Result<()>>>,
     watchdog: Option<(mpsc::Sender<()>, JoinHandle<()>)>,
+    /// Requests are counted here.
+    _caches: File,
 }
 
 impl Mounted {
@@ -399,7 +402,8 @@ impl Mounted {
                 mount::unmount(&at, Unmount::Abort).unwrap();
             }
         });
-        Self { path: path.to_owned(), metrics, server: Some(server), watchdog: Some((done, watchdog)) }
+        let (server, watchdog) = (Some(server), Some((done, watchdog)));
+        Self { path: path.to_owned(), metrics, server, watchdog, _caches: caches::keep() }
     }
 
     /// The requests that `work` causes, by kind; those that kernel sends when it likes (forget, release) are left out.

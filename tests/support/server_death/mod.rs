@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
+use crate::support::caches;
 use crate::support::scene::Scene;
 use crate::support::strace;
 use crate::support::wait::{PATIENCE, eventually};
@@ -66,6 +67,15 @@ impl Holds {
 pub(crate) fn parent(pid: i32) -> Option<i32> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()
+}
+
+/// True if all threads of a process sleep: those of a server then wait for requests, and none is left.
+fn sleeps(pid: i32) -> bool {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    tasks.flatten().all(|task| {
+        let stat = fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+        stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('S'))
+    })
 }
 
 pub(crate) fn children(pid: i32) -> Vec<i32> {
@@ -223,14 +233,20 @@ impl<'s> Victim<'s> {
     /// What is held by the next server when the kernel has forgotten all that it can; looks again until that is no more
     /// than before.
     pub(crate) fn at_rest(&mut self, dir: &str, before: Option<(Holds, u64)>) -> Holds {
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + PATIENCE;
         loop {
             // Directories can go only after what is in them; and the server hears of it a little later.
             for _ in 0..3 {
-                fs::write("/proc/sys/vm/drop_caches", "2").unwrap();
+                caches::drop_inodes();
                 thread::sleep(Duration::from_millis(50));
             }
-            thread::sleep(Duration::from_millis(300));
+            // One that is killed with forgets in its hands leaves them to nobody, as the kernel tells them once.
+            eventually("the server has nothing to do", PATIENCE, || {
+                (0..5).all(|_| {
+                    thread::sleep(Duration::from_millis(20));
+                    sleeps(self.server())
+                })
+            });
             // What it was told to forget is noted with the next answer.
             self.answers(dir);
             self.kill();
