@@ -6,6 +6,7 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use nixview::control::{ControlError, MountRequest, Place, Stopped, Upper, ViewRef};
+use nixview::sys::fuse_connection::FuseConnection;
 use nixview::sys::mount::{self, Change, SUBTYPE, Unmount};
 use nixview::sys::mount_id::MountId;
 use nixview::sys::mount_point;
@@ -161,7 +162,7 @@ impl MountCall {
     /// `remount`: `ro`, `rw`, `exec` and `noexec` of this mount; nothing else of a view can change while it is mounted.
     fn remount(&self) -> Result<String, Problem> {
         let (view, path) = view_at(&self.target)?;
-        let record = self.record(&path)?;
+        let record = self.record(&view)?;
         if let Some(fixed) = record.and_then(|record| self.options.changed(&record)) {
             let what = format!("'{fixed}' cannot change while a view is mounted");
             return Err(Problem::new(code::USAGE, what).hint("unmount it, and mount it with other options"));
@@ -188,11 +189,14 @@ impl MountCall {
         Ok(format!("the mount on {} is changed", path.display()))
     }
 
-    /// The record of the view that is mounted on `path`, if whoever serves views knows it.
-    fn record(&self, path: &Path) -> Result<Option<serde_json::Value>, Problem> {
-        let target = path.display().to_string();
+    /// The record of a view, if whoever serves views knows it.
+    fn record(&self, view: &MountInfo) -> Result<Option<serde_json::Value>, Problem> {
+        let connection = FuseConnection::of_device(view.device).number();
         let is_it = |record: &serde_json::Value| {
-            record.get("place").and_then(|place| place.get("target")).is_some_and(|known| *known == target)
+            let number = |of: Option<&serde_json::Value>| of.and_then(serde_json::Value::as_u64);
+            let place = record.get("place").and_then(|place| place.get("connection"));
+            number(place) == Some(connection)
+                && number(record.get("mountInMountinfo")).is_none_or(|number| number == view.id)
         };
         Ok(self.options.dirs.client()?.views()?.into_iter().find(is_it))
     }

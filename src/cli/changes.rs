@@ -5,13 +5,15 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
 
-use super::view::{Owner, absolute, dirs};
+use super::view::{Owner, absolute, dirs, mount_path};
 use super::{CliError, Context, ErrorContext};
+use crate::daemon::mounted::{is_mount_of, is_view};
 use crate::daemon::record::{Place, UpperRecord};
 use crate::daemon::registry::{Registry, State};
 use crate::layer::dir::DirLower;
 use crate::lock::EnvLock;
 use crate::store::{Location, StoreDir};
+use crate::sys::mountinfo;
 use crate::vfs::Name;
 use crate::view::ViewName;
 use crate::view::build;
@@ -125,10 +127,16 @@ pub fn upper_path(view: &Path, context: &Context) -> Result<PathBuf, CliError> {
     let named = if text.contains('/') { None } else { Some(text.parse::<ViewName>()) };
     let name = named.transpose().map_err(|error| CliError::usage(error.to_string()))?;
     let path = absolute(view)?;
+    let mount = mountinfo::mount_at(&mount_path(view)?).context("cannot read the mount table")?;
+    let mount = mount.filter(is_view);
     if let Some(registry) = Registry::existing(&context.state.runtime) {
         for (known, state) in registry.all().context("cannot read the registry of views")? {
             let Ok(State::Served(record) | State::Dead(record)) = state else { continue };
-            let here = matches!(&record.place, Place::Mounted { target, .. } if *target == path);
+            // A detached view may have been mounted there before.
+            let here = match &mount {
+                Some(mount) => is_mount_of(&record, mount),
+                None => matches!(&record.place, Place::Mounted { target, .. } if *target == path),
+            };
             if name.as_ref() != Some(&known) && !(name.is_none() && here) {
                 continue;
             }

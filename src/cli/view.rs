@@ -11,7 +11,7 @@ use crate::daemon::keeper::Dirs;
 use crate::daemon::record::Record;
 use crate::lock::{EnvLock, LockError, verify_store};
 use crate::store::Location;
-use crate::sys::open::open_input;
+use crate::sys::open::{self, open_input};
 use crate::sys::process::may_mount;
 use crate::view::ViewName;
 
@@ -256,6 +256,22 @@ pub fn dirs(context: &Context) -> Dirs {
 pub fn absolute(path: &Path) -> Result<PathBuf, CliError> {
     let absolute = std::path::absolute(path);
     absolute.map(plain).with_context(|| format!("'{}' is no usable path", path.display()))
+}
+
+/// As [`absolute`], without symbolic links: where a view would be mounted that is meant by the path. A view at it is asked nothing.
+///
+/// # Errors
+/// As for [`absolute`].
+pub fn mount_path(path: &Path) -> Result<PathBuf, CliError> {
+    let path = absolute(path)?;
+    if let Ok(real) = open::real_path(&path) {
+        return Ok(real);
+    }
+    // A mount of another user's, or nothing.
+    Ok(match (path.parent().map(Path::canonicalize), path.file_name()) {
+        (Some(Ok(parent)), Some(name)) => parent.join(name),
+        _ => path,
+    })
 }
 
 /// An absolute path without `..` and without a slash at its end, which means the same. What is not there stays as it is.

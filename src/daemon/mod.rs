@@ -8,7 +8,7 @@ pub mod keeper;
 pub mod launch;
 pub mod leftovers;
 pub mod log;
-mod mounted;
+pub mod mounted;
 pub mod old_roots;
 pub mod order;
 mod pin;

@@ -9,6 +9,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use rustix::process::Pid;
+
 use super::record::{Place, Record};
 use super::registry::Turn;
 use crate::sys::fuse_connection::FuseConnection;
@@ -16,7 +18,7 @@ use crate::sys::mount::{SUBTYPE, Unmount};
 use crate::sys::mount_id::MountId;
 use crate::sys::mount_point::{self, MountPoint};
 use crate::sys::mountinfo::{self, MountInfo};
-use crate::sys::{fusermount, open};
+use crate::sys::{fusermount, open, process};
 
 /// How long a mount is looked for whose path changes while it is walked.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -177,9 +179,50 @@ impl Mounted {
     }
 }
 
+/// True if a line of a mount table is the mount of a view.
+#[must_use]
+pub fn is_mount_of(record: &Record, mount: &MountInfo) -> bool {
+    Mounted::of_record(record, None).is_some_and(|mounted| mounted.is(mount))
+}
+
+/// Mount tables of the processes that serve views.
+#[derive(Debug)]
+pub struct MountTables {
+    own: Vec<MountInfo>,
+    namespace: u64,
+}
+
+impl MountTables {
+    /// Reads that of this process.
+    ///
+    /// # Errors
+    /// Those of reading /proc.
+    pub fn read() -> io::Result<Self> {
+        Ok(Self { own: mountinfo::mounts()?, namespace: process::own_mount_namespace()? })
+    }
+
+    /// Where a view is mounted now, in the mount namespace of the process that serves it or, if that cannot be looked at, in
+    /// this one; `None` if it is detached, or not on a directory of the host.
+    ///
+    /// # Errors
+    /// Those of reading /proc.
+    pub fn place_of(&self, record: &Record) -> io::Result<Option<PathBuf>> {
+        let find = |all: &[MountInfo]| {
+            all.iter().find(|mount| is_mount_of(record, mount)).map(|mount| mount.mount_point.clone())
+        };
+        let namespace = Pid::from_raw(record.pid).map(process::mount_namespace_of);
+        let elsewhere = matches!(namespace, Some(Ok(Some(number))) if number != self.namespace);
+        match elsewhere.then(|| mountinfo::mounts_of(record.pid)) {
+            Some(Ok(all)) => Ok(find(&all)),
+            Some(Err(error)) if error.kind() == io::ErrorKind::InvalidData => Err(error),
+            Some(Err(_)) | None => Ok(find(&self.own)),
+        }
+    }
+}
+
 /// True if a mount is a view of nixview.
 #[must_use]
-pub(super) fn is_view(mount: &MountInfo) -> bool {
+pub fn is_view(mount: &MountInfo) -> bool {
     mount.file_system.strip_prefix(b"fuse.").is_some_and(|subtype| subtype == SUBTYPE.as_bytes())
 }
 

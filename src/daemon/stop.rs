@@ -8,10 +8,11 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use super::error::{Attempt, Failure};
 use super::leftovers;
-use super::mounted::{Mounted, Outcome, is_view};
+use super::mounted::{Mounted, Outcome, is_mount_of, is_view};
 use super::record::{Place, Record};
 use super::registry::{Registry, State};
 use crate::control::Container;
+use crate::sys::fuse_connection::FuseConnection;
 use crate::sys::mount::Unmount;
 use crate::sys::mountinfo;
 use crate::sys::signals::wait_readable;
@@ -87,13 +88,25 @@ fn end(registry: &Registry, name: ViewName, state: State, lazy: bool) -> Result<
             return Ok(Stopped::WasDead(name));
         }
     };
+    let mut detached = false;
     match &record.place {
         Place::Handed { .. } if lazy => tell_to_end(registry, &name, record.pid)?,
         Place::Handed { .. } => {}
-        Place::Mounted { .. } | Place::Private { .. } => unmount(registry, &record, lazy)?,
+        Place::Mounted { connection, .. } => {
+            let here = unmount(registry, &record, lazy)?;
+            // If the kernel does not have it any more, its server cleans up.
+            detached = !here && FuseConnection::of_number(*connection).is_shown();
+        }
+        Place::Private { command } => {
+            return Err(Failure::new(format!(
+                "the view '{name}' belongs to a command that runs in it: {command}"
+            ))
+            .hint("it ends with the command"));
+        }
     }
     let patience = match (&record.place, lazy) {
         (Place::Handed { .. }, false) => LETTING_GO,
+        (Place::Mounted { .. }, false) if detached => LETTING_GO,
         (Place::Mounted { .. } | Place::Private { .. }, true) => Duration::from_secs(1),
         _ => CLEAN_UP,
     };
@@ -177,18 +190,17 @@ pub(super) fn wait_for_end(
     }
 }
 
-fn unmount(registry: &Registry, record: &Record, lazy: bool) -> Result<(), Failure> {
-    let Some(mounted) = Mounted::of_served(record) else {
-        return Err(Failure::new(format!("the view '{}' belongs to a command that runs in it", record.name))
-            .hint("it ends with the command"));
-    };
+/// Unmounts a view that is mounted on a directory; `false` if it is not mounted in this mount namespace.
+fn unmount(registry: &Registry, record: &Record, lazy: bool) -> Result<bool, Failure> {
+    let Some(mounted) = Mounted::of_served(record) else { return Ok(false) };
     let target = mounted.target().display();
     let attempt = || format!("cannot unmount {target}");
     let how = if lazy { Unmount::Lazy } else { Unmount::Now };
     let turn = registry.turn().attempt(attempt)?;
     match mounted.unmount(how, &turn) {
+        Ok(Outcome::Unmounted) => Ok(true),
         // Unmounted already, or mounted in another namespace only: the wait tells.
-        Ok(Outcome::Unmounted | Outcome::NotHere) => Ok(()),
+        Ok(Outcome::NotHere) => Ok(false),
         Ok(Outcome::Covered(path)) => {
             let path = path.display();
             Err(Failure::new(format!("something else is mounted over the view '{}' on {path}", record.name))
@@ -227,33 +239,46 @@ fn settled(registry: &Registry, name: &ViewName) -> Result<Option<State>, Failur
 /// # Errors
 /// If there is none, or the registry cannot be read.
 pub fn find(registry: &Registry, which: &Which<'_>) -> Result<(ViewName, State), Failure> {
-    let attempt = || "cannot read the registry of views".to_owned();
     match which {
         Which::Name(name) => match settled(registry, name)? {
             Some(state) => Ok((name.clone(), state)),
             None => Err(Failure::new(format!("there is no view named '{name}'"))
                 .hint("'nixview status' lists the views of this host")),
         },
-        Which::Path(path) => {
-            for (name, state) in registry.all().attempt(attempt)? {
-                let Ok(state) = state else { continue };
-                let (State::Served(record) | State::Dead(record)) = &state else { continue };
-                if matches!(&record.place, Place::Mounted { target, .. } if target == path) {
-                    return Ok((name, state));
-                }
+        Which::Path(path) => find_at(registry, path),
+    }
+}
+
+/// The view that is mounted at a path. Only looked up in the mount table: a view that was there, and is detached, may still be
+/// served.
+fn find_at(registry: &Registry, path: &Path) -> Result<(ViewName, State), Failure> {
+    let mount = mountinfo::mount_at(path).attempt(|| "cannot read the mount table".to_owned())?;
+    let mount = mount.filter(is_view);
+    let mut was_there = None;
+    for (name, state) in registry.all().attempt(|| "cannot read the registry of views".to_owned())? {
+        let Ok(state) = state else { continue };
+        let (State::Served(record) | State::Dead(record)) = &state else { continue };
+        if mount.as_ref().is_some_and(|mount| is_mount_of(record, mount)) {
+            return Ok((name, state));
+        }
+        if mount.is_none() && matches!(&record.place, Place::Mounted { target, .. } if target == path) {
+            if matches!(state, State::Dead(_)) {
+                return Ok((name, state));
             }
-            let failure = Failure::new(format!("no view of this registry is mounted on {}", path.display()));
-            let stray = mountinfo::mount_at(path).attempt(|| "cannot read the mount table".to_owned())?;
-            Err(if stray.is_some_and(|m| is_view(&m)) {
-                failure.hint(format!(
-                    "one of another runtime directory is (--runtime-dir); 'umount {}' takes it away",
-                    path.display()
-                ))
-            } else {
-                failure.hint("'nixview status' lists the views of this host")
-            })
+            was_there = Some(name);
         }
     }
+    let none = Failure::new(format!("no view of this registry is mounted on {}", path.display()));
+    Err(match (mount, was_there) {
+        (Some(_), _) => none.hint(format!(
+            "one of another runtime directory is (--runtime-dir), or a second mount of a view; 'umount {}' takes it away",
+            path.display()
+        )),
+        (None, Some(name)) => none.hint(format!(
+            "the view '{name}' was, and is detached: it ends when nothing uses it any more"
+        )),
+        (None, None) => none.hint("'nixview status' lists the views of this host"),
+    })
 }
 
 #[cfg(test)]

@@ -31,10 +31,23 @@ impl FuseConnection {
         Ok(Self::of_device((stat.stx_dev_major, stat.stx_dev_minor)))
     }
 
+    /// The connection of this number.
+    #[must_use]
+    pub fn of_number(number: u64) -> Self {
+        Self(number)
+    }
+
     /// The number, which is the name of its directory.
     #[must_use]
     pub fn number(self) -> u64 {
         self.0
+    }
+
+    /// True if the kernel shows the connection: its file system is mounted somewhere, or used. False also where fusectl is not
+    /// mounted.
+    #[must_use]
+    pub fn is_shown(self) -> bool {
+        self.file("").is_dir()
     }
 
     /// How many requests wait for the server or for its answer.

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
@@ -111,6 +111,16 @@ const PIPE_FS: rustix::fs::FsWord = 0x5049_5045;
 pub fn open_directory_of(pid: u32, descriptor: u32) -> io::Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     retry(|| rustix::fs::open(format!("/proc/{pid}/fd/{descriptor}"), flags, Mode::empty()))
+}
+
+/// The path of what a path leads to, without symbolic links. Asks a file system nothing whose root it leads to: a mounted view
+/// may not answer.
+///
+/// # Errors
+/// Those of open(2).
+pub fn real_path(path: &Path) -> io::Result<PathBuf> {
+    let opened = retry(|| rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()))?;
+    std::fs::read_link(proc_path(opened.as_fd()))
 }
 
 /// The number of a descriptor, by which other processes find it in /proc/PID/fd.

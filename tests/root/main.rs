@@ -16,6 +16,7 @@ mod containers;
 mod copy_up;
 mod daemon;
 mod database;
+mod detached;
 mod disk;
 mod endurance;
 mod export;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use crate::cli::view::failed;
+use crate::cli::view::{failed, mount_path};
 use crate::cli::{CliError, Context, ErrorContext};
 use crate::daemon::log::{Line, LogReader};
 use crate::daemon::registry::Registry;
@@ -73,7 +73,7 @@ fn name(view: &str, context: &Context) -> Result<ViewName, CliError> {
     if !view.contains('/') {
         return view.parse().with_context(|| format!("'{view}' names no view"));
     }
-    let path = std::path::Path::new(view).canonicalize().with_context(|| format!("cannot find {view}"))?;
+    let path = mount_path(std::path::Path::new(view))?;
     let none = || CliError::new(format!("no view of this registry is mounted on {view}"));
     let registry = Registry::existing(&context.state.runtime).ok_or_else(none)?;
     find(&registry, &Which::Path(&path)).map(|(name, _)| name).map_err(failed)

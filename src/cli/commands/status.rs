@@ -11,6 +11,7 @@ use serde::Serialize;
 use crate::cli::output::{self, duration};
 use crate::cli::view::warn;
 use crate::cli::{CliError, Context, ErrorContext, ask};
+use crate::daemon::mounted::MountTables;
 use crate::daemon::record::{Place, Record, UpperRecord};
 use crate::daemon::registry::{Registry, State};
 use crate::daemon::{leftovers, old_roots};
@@ -20,7 +21,8 @@ use crate::view::upper_dir::{Limit, Space, UpperError, UpperInfo, Usage};
 
 /// Arguments of `nixview status`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "What a server left that was killed is shown as dead, and removed.\n\n\
+#[command(after_help = "What a server left that was killed is shown as dead, and removed.\n\
+    A view that was unmounted while it was used is shown as detached: it ends when nothing uses it any more.\n\n\
     Examples:\n  \
     nixview status\n  \
     nixview status --json web")]
@@ -88,15 +90,20 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
             return Err(CliError::new(format!("there is no view named '{name}'")));
         }
     }
+    let tables = MountTables::read().context("cannot read the mount table")?;
+    let all: Vec<_> = all
+        .into_iter()
+        .map(|(name, state)| Ok((name, placed(state, &tables)?)))
+        .collect::<Result<_, CliError>>()?;
     let mut problems = Vec::new();
-    let all_hold: Vec<_> = all.iter().map(|(_, state)| holds(state, &mut problems)).collect();
+    let all_hold: Vec<_> = all.iter().map(|(_, view)| holds(view, &mut problems)).collect();
     if args.json {
-        let shown = all.iter().zip(&all_hold).map(|((name, state), holds)| shown(name, state, *holds));
+        let shown = all.iter().zip(&all_hold).map(|((name, view), holds)| shown(name, view, *holds));
         let shown = shown.collect::<Result<Vec<_>, _>>()?;
         context.output.json(&shown)?;
     } else {
         let rows: Vec<_> =
-            all.iter().zip(&all_hold).map(|((name, state), holds)| row(name, state, *holds)).collect();
+            all.iter().zip(&all_hold).map(|((name, view), holds)| row(name, view, *holds)).collect();
         let header =
             ["NAME", "STATE", "WHERE", "LOCK", "PID", "PATHS", "IO", "UPPER", "USED", "OWNER", "SINCE"];
         context.output.table(header, &rows)?;
@@ -134,8 +141,32 @@ fn served_for_us(context: &Context) -> Result<Option<Vec<(ViewName, Found)>>, Cl
 
 type Found = Result<State, crate::daemon::registry::RegistryError>;
 
-fn word(state: &Found) -> &'static str {
-    match state {
+/// A view as it stands now.
+struct Placed {
+    state: Found,
+    /// It is served, but was unmounted: it ends when nothing uses it any more.
+    detached: bool,
+}
+
+/// Looks where a view is mounted now: a directory above it may have been renamed since.
+fn placed(mut state: Found, tables: &MountTables) -> Result<Placed, CliError> {
+    let mut detached = false;
+    if let Ok(State::Served(record)) = &mut state
+        && record.usable
+        && matches!(record.place, Place::Mounted { .. })
+    {
+        let place = tables.place_of(record).context("cannot read the mount table")?;
+        detached = place.is_none();
+        if let (Place::Mounted { target, .. }, Some(place)) = (&mut record.place, place) {
+            *target = place;
+        }
+    }
+    Ok(Placed { state, detached })
+}
+
+fn word(view: &Placed) -> &'static str {
+    match &view.state {
+        Ok(State::Served(_)) if view.detached => "detached",
         Ok(State::Served(record)) if record.usable => "mounted",
         Ok(State::Starting | State::Served(_)) => "starting",
         Ok(State::Dead(_)) => "dead",
@@ -143,8 +174,8 @@ fn word(state: &Found) -> &'static str {
     }
 }
 
-fn record(state: &Found) -> Option<&Record> {
-    match state {
+fn record(view: &Placed) -> Option<&Record> {
+    match &view.state {
         Ok(State::Served(record) | State::Dead(record)) => Some(record),
         _ => None,
     }
@@ -161,8 +192,8 @@ fn upper(record: &Record) -> Option<(&Path, Option<&Limit>)> {
 }
 
 /// How much the upper of a view holds, as far as that can be told.
-fn holds(state: &Found, problems: &mut Vec<String>) -> Holds {
-    let Some((path, _)) = record(state).and_then(upper) else { return Holds::default() };
+fn holds(view: &Placed, problems: &mut Vec<String>) -> Holds {
+    let Some((path, _)) = record(view).and_then(upper) else { return Holds::default() };
     let read = UpperInfo::read(path).and_then(|info| {
         let Some(info) = info else { return Ok(Holds::default()) };
         Ok(Holds { usage: info.usage, space: info.space(COUNTED)? })
@@ -182,8 +213,8 @@ fn holds(state: &Found, problems: &mut Vec<String>) -> Holds {
     }
 }
 
-fn shown(name: &ViewName, state: &Found, holds: Holds) -> Result<Shown, CliError> {
-    let record = match record(state) {
+fn shown(name: &ViewName, view: &Placed, holds: Holds) -> Result<Shown, CliError> {
+    let record = match record(view) {
         Some(record) => {
             let value = serde_json::to_value(record).context("cannot print a record")?;
             let serde_json::Value::Object(mut fields) = value else {
@@ -196,14 +227,14 @@ fn shown(name: &ViewName, state: &Found, holds: Holds) -> Result<Shown, CliError
         }
         None => None,
     };
-    let problem = state.as_ref().err().map(ToString::to_string);
-    Ok(Shown { state: word(state), name: name.clone(), record, holds, problem })
+    let problem = view.state.as_ref().err().map(ToString::to_string);
+    Ok(Shown { state: word(view), name: name.clone(), record, holds, problem })
 }
 
-fn row(name: &ViewName, state: &Found, holds: Holds) -> [String; 11] {
+fn row(name: &ViewName, view: &Placed, holds: Holds) -> [String; 11] {
     let mut row = std::array::from_fn(|_| "-".to_owned());
-    let cells = record(state).map(|record| cells(record, holds)).unwrap_or_default();
-    let cells = [name.to_string(), word(state).to_owned()].into_iter().chain(cells);
+    let cells = record(view).map(|record| cells(record, holds)).unwrap_or_default();
+    let cells = [name.to_string(), word(view).to_owned()].into_iter().chain(cells);
     for (place, cell) in row.iter_mut().zip(cells) {
         *place = cell;
     }

@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::trace_report;
 use crate::cli::output::count;
 use crate::cli::output_file::{Destination, Kind};
-use crate::cli::view::{absolute, failed};
+use crate::cli::view::{failed, mount_path};
 use crate::cli::{CliError, Context, ErrorContext};
 use crate::daemon::registry::Registry;
 use crate::daemon::stop::Which;
@@ -140,7 +140,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     }
     let Some(view) = &args.view else { return Err(CliError::usage("no view was named")) };
     let registry = registry(&context.state.runtime)?;
-    let path = absolute(view)?;
+    let path = mount_path(view)?;
     let named = view.to_str().filter(|text| !text.contains('/')).and_then(|text| text.parse().ok());
     let which = named.map_or(Which::Path(&path), Which::Name);
     // Before the signals are blocked: a FIFO is waited for until it has a reader.

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use crate::cli::view::{absolute, failed};
+use crate::cli::view::{failed, mount_path};
 use crate::cli::{CliError, Context, ErrorContext, ask};
 use crate::control::{self, ViewRef};
 use crate::daemon::registry::Registry;
@@ -14,15 +14,17 @@ use crate::view::ViewName;
 /// Arguments of `nixview umount`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Comes back when the view's server has ended and cleaned up.\n\n\
+    With --lazy a view on a directory is detached: 'nixview status' shows it so, processes that use it can finish, and it \
+    ends after the last of them. The view of a container ends at once: processes that use it get ENOTCONN.\n\n\
     Examples:\n  \
     nixview umount web\n  \
     nixview umount /run/views/web\n  \
     nixview umount --lazy web")]
 pub struct Args {
-    /// Unmount it also while it is used; those who use it can finish [default: refuse]
+    /// Unmount it also while it is used; in a container, end it under its users [default: refuse]
     #[arg(short, long)]
     pub lazy: bool,
-    /// The name of the view, or where it is mounted
+    /// The name of the view, or where it is mounted (also a symbolic link to that)
     #[arg(value_name = "VIEW")]
     pub view: PathBuf,
 }
@@ -32,7 +34,7 @@ pub struct Args {
 /// # Errors
 /// If there is no such view, or it is used.
 pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
-    let path = resolved(&absolute(&args.view)?);
+    let path = mount_path(&args.view)?;
     if !rustix::process::geteuid().is_root()
         && let Some((name, how)) = asked(args, context, &path)?
     {
@@ -88,9 +90,10 @@ fn told(args: &Args, context: &Context, name: &str, how: control::Stopped) -> Re
         }
         control::Stopped::StillUsed => {
             return Err(CliError::new(format!(
-                "view '{name}' is unmounted here, but its server goes on: another mount namespace has it"
+                "view '{name}' is not mounted here any more, but still in use"
             ))
-            .hint("end what runs there; a container, or 'unshare -m'"));
+            .hint("by processes that had it open, or by another mount namespace: a container, 'unshare -m'")
+            .hint("it ends when nothing uses it any more"));
         }
         control::Stopped::Absent => return Err(CliError::new(format!("there is no view named '{name}'"))),
     }
@@ -113,12 +116,4 @@ fn named(args: &Args, registry: &Registry, path: &Path) -> Result<Option<ViewNam
         return Ok(None);
     }
     name.map(Some).context("cannot find the view")
-}
-
-/// Without symbolic links in front of the last name, which is left alone: it may be a view that does not answer.
-fn resolved(path: &Path) -> PathBuf {
-    match (path.parent().map(Path::canonicalize), path.file_name()) {
-        (Some(Ok(parent)), Some(name)) => parent.join(name),
-        _ => path.to_owned(),
-    }
 }

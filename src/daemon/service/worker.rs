@@ -9,8 +9,9 @@ use std::time::Duration;
 use super::super::error::{Attempt, Failure};
 use super::super::keeper::Dirs;
 use super::super::launch::Launched;
+use super::super::mounted::is_mount_of;
 use super::super::order::Order;
-use super::super::record::{Place as RecordPlace, Record};
+use super::super::record::Record;
 use super::super::registry::{Registry, State};
 use super::super::stop::{self, Which};
 use super::super::{leftovers, start};
@@ -22,6 +23,7 @@ use crate::control::{
 };
 use crate::lock::format::MAX_SIZE;
 use crate::sys::lock;
+use crate::sys::mountinfo;
 use crate::sys::socket::{self, Peer};
 use crate::view::ViewName;
 
@@ -177,13 +179,15 @@ impl Worker<'_> {
             }
             ViewRef::Path(_) => Vec::new(),
         };
-        for (known, state) in self.known(registry)? {
-            let by_path = match (view, &state) {
-                (ViewRef::Path(path), Some(record)) => {
-                    matches!(&record.place, RecordPlace::Mounted { target, .. } if target == path)
-                }
-                _ => false,
-            };
+        // Only looked up in the mount table, never walked: it is the peer's path.
+        let mount = match view {
+            ViewRef::Path(path) => {
+                mountinfo::mount_at(path).attempt(|| "cannot read the mount table".to_owned())?
+            }
+            ViewRef::Name(_) => None,
+        };
+        for (known, record) in self.known(registry)? {
+            let by_path = mount.as_ref().zip(record).is_some_and(|(m, record)| is_mount_of(&record, m));
             if by_path || names.contains(&known) {
                 return Ok(Some(known));
             }
