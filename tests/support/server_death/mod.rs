@@ -43,6 +43,9 @@ impl Drop for Victim<'_> {
     }
 }
 
+/// Bytes that are noted of the inode number of each file of the store that was forgotten: no other file may get it.
+const NUMBER: u64 = 24;
+
 /// What two processes hold when nobody uses their view.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Holds {
@@ -57,10 +60,11 @@ pub(crate) struct Holds {
 impl Holds {
     /// True if there is nothing of what clients did, but for what so many servers had in hands when they were killed: what the
     /// kernel forgets it tells once.
-    fn is_no_more_than(&self, before: &Self, kills: u64) -> bool {
+    fn is_no_more_than(&self, before: &Self, (kills, files): (u64, u64)) -> bool {
         let lost = usize::try_from(kills / 4).unwrap();
         let [keeper, server] = [0, 1].map(|at| self.descriptors[at].saturating_sub(before.descriptors[at]));
-        keeper <= lost && server <= 2 * lost && self.notes <= before.notes + (16 << 10) + kills * 512
+        let notes = before.notes + (16 << 10) + kills * 512 + files * NUMBER;
+        keeper <= lost && server <= 2 * lost && self.notes <= notes
     }
 }
 
@@ -212,6 +216,12 @@ impl<'s> Victim<'s> {
         self.scene.shell(&format!("stat -f {dir}")).ok();
     }
 
+    fn files_of_the_store(&self) -> u64 {
+        let found =
+            self.scene.shell(&format!("find {} | wc -l", self.scene.store.store_dir().display())).ok();
+        found.out.trim().parse().unwrap()
+    }
+
     fn holds(&self) -> Holds {
         let both = [self.keeper, self.server()];
         let memory = |pid| {
@@ -234,6 +244,7 @@ impl<'s> Victim<'s> {
     /// than before.
     pub(crate) fn at_rest(&mut self, dir: &str, before: Option<(Holds, u64)>) -> Holds {
         let deadline = Instant::now() + PATIENCE;
+        let files = self.files_of_the_store();
         loop {
             // Directories can go only after what is in them; and the server hears of it a little later.
             for _ in 0..3 {
@@ -254,7 +265,7 @@ impl<'s> Victim<'s> {
             self.answers(dir);
             println!("{}: an answer {:?} after kill {}", self.name, killed.elapsed(), self.kills);
             let holds = self.holds();
-            let enough = before.is_none_or(|(before, kills)| holds.is_no_more_than(&before, kills));
+            let enough = before.is_none_or(|(before, kills)| holds.is_no_more_than(&before, (kills, files)));
             if enough || Instant::now() > deadline {
                 return holds;
             }
@@ -266,7 +277,8 @@ impl<'s> Victim<'s> {
         let kills = self.kills;
         let now = self.at_rest(dir, Some((before, kills)));
         println!("{}: {now:?}, at the start {before:?}", self.name);
-        assert!(now.is_no_more_than(&before, kills), "{now:?} after {before:?}");
+        let files = self.files_of_the_store();
+        assert!(now.is_no_more_than(&before, (kills, files)), "{now:?} after {before:?}, {files} files");
         for at in 0..2 {
             assert!(now.memory[at] <= before.memory[at] + 8192, "{now:?} after {before:?}");
         }
