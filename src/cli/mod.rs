@@ -24,6 +24,7 @@ pub mod du_duplicates;
 pub mod du_report;
 pub mod environment;
 pub mod error;
+pub mod host;
 pub mod layers_answer;
 mod log;
 pub mod only_traced;

@@ -49,11 +49,13 @@ pub struct Check {
 }
 
 impl Check {
-    fn good(name: &'static str, found: impl Into<String>) -> Self {
+    /// It is there.
+    pub fn good(name: &'static str, found: impl Into<String>) -> Self {
         Self { name, health: Health::Good, found: found.into(), advice: None }
     }
 
-    fn limited(name: &'static str, found: impl Into<String>, advice: impl Into<String>) -> Self {
+    /// Something else is used in its place, or less is possible.
+    pub fn limited(name: &'static str, found: impl Into<String>, advice: impl Into<String>) -> Self {
         Self { name, health: Health::Limited, found: found.into(), advice: Some(advice.into()) }
     }
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use crate::cli::view::{absolute, dirs};
-use crate::cli::{CliError, Context};
+use crate::cli::{CliError, Context, host};
 use crate::daemon::doctor::{Health, examine};
 
 /// Arguments of `nixview doctor`.
@@ -27,7 +27,8 @@ pub struct Args {
 /// # Errors
 /// If the answer cannot be written.
 pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
-    let checks = examine(&absolute(&args.store)?, &dirs(context));
+    let mut checks = examine(&absolute(&args.store)?, &dirs(context));
+    checks.extend(host::examine(context));
     if args.json {
         context.output.json(&checks)?;
     } else {
