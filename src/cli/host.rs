@@ -155,11 +155,12 @@ fn kill_mode(root: &Path, unit: &str) -> Option<Check> {
         added.sort();
         files.extend(added);
     }
-    let mode = files.iter().filter_map(|file| fs::read_to_string(file).ok()).filter_map(|text| {
-        let last = text.lines().rev().find_map(|line| line.trim().strip_prefix("KillMode="));
-        last.map(|mode| mode.trim().to_owned())
+    let mode = files.iter().rev().find_map(|file| {
+        let text = fs::read_to_string(file).ok()?;
+        let last = text.lines().rev().find_map(|line| line.trim().strip_prefix("KillMode="))?;
+        Some(last.trim().to_owned())
     });
-    let mode = mode.last().unwrap_or_default();
+    let mode = mode.unwrap_or_default();
     let mode = if mode.is_empty() { "control-group".to_owned() } else { mode };
     let said = format!("{mode} ({unit})");
     Some(match mode.as_str() {

@@ -17,6 +17,7 @@ pub mod ask;
 pub mod cdi;
 pub mod changes;
 pub mod commands;
+pub mod complete;
 pub mod confirm;
 pub mod costed;
 pub mod du_answer;
@@ -90,6 +91,8 @@ pub struct Context {
 /// Runs the program with the arguments of this process.
 #[must_use]
 pub fn main() -> ExitCode {
+    // A shell that asks for completions gets them, and that is all.
+    clap_complete::CompleteEnv::with_factory(definition).complete();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return usage(error),

@@ -87,3 +87,25 @@ fn where_there_is_nothing_that_is_said() {
         assert_eq!(ran.out, "[]\n");
     }
 }
+
+/// As the script of fish asks: the words of the line, the last one begun.
+#[test]
+fn shells_are_offered_the_names_that_there_are() {
+    let changed = Changed::new("env-b", "web");
+    let offered = |words: &[&str]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_nixview"));
+        command.env("COMPLETE", "fish").env("NIXVIEW_STATE_DIR", changed.scene.path("state"));
+        command.env("NIXVIEW_RUNTIME_DIR", changed.scene.path("run")).current_dir(changed.scene.dir.path());
+        let output = command.args(["--", "nixview"]).args(words).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        let text = String::from_utf8(output.stdout).unwrap();
+        text.lines().map(|line| line.split('\t').next().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    for command in [&["diff"][..], &["reset"], &["export"], &["upper", "remove"]] {
+        assert!(offered(&[command, &["w"]].concat()).contains(&"web".to_owned()), "{command:?}");
+        assert!(!offered(&[command, &["x"]].concat()).contains(&"web".to_owned()), "{command:?}");
+    }
+    assert!(offered(&["diff", "sta"]).contains(&"state/".to_owned()));
+    assert!(offered(&["sta"]).contains(&"status".to_owned()));
+    assert!(offered(&["status", "--j"]).contains(&"--json".to_owned()));
+}

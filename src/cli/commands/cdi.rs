@@ -70,7 +70,7 @@ pub struct Args {
     #[arg(long, conflicts_with_all = ["locks", "remove", "output"])]
     pub list: bool,
     /// Remove the device of this name
-    #[arg(long, value_name = "NAME", conflicts_with_all = ["locks", "output"])]
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["locks", "output"], add = clap_complete::ArgValueCompleter::new(crate::cli::complete::devices))]
     pub remove: Option<String>,
     /// Print JSON [default: text]
     #[arg(long)]

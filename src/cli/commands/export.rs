@@ -46,7 +46,7 @@ pub struct Args {
     #[arg(long)]
     pub json: bool,
     /// The name of a view, or the directory of an upper (anything with a '/')
-    #[arg(value_name = "VIEW")]
+    #[arg(value_name = "VIEW", add = clap_complete::ArgValueCompleter::new(crate::cli::complete::views_and_uppers))]
     pub view: PathBuf,
 }
 

@@ -34,7 +34,7 @@ pub struct Args {
     #[arg(long)]
     pub json: bool,
     /// The view: its name, or the directory that it is mounted on
-    #[arg(value_name = "VIEW")]
+    #[arg(value_name = "VIEW", add = clap_complete::ArgValueCompleter::new(crate::cli::complete::views))]
     pub view: String,
 }
 

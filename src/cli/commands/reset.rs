@@ -33,7 +33,7 @@ pub struct Args {
     #[arg(long)]
     pub json: bool,
     /// The name of a view, or the directory of an upper (anything with a '/')
-    #[arg(value_name = "VIEW")]
+    #[arg(value_name = "VIEW", add = clap_complete::ArgValueCompleter::new(crate::cli::complete::views_and_uppers))]
     pub view: PathBuf,
     /// What is to be as in the store, as programs in the view see it, or relative to its root [default: everything]
     #[arg(value_name = "PATH")]

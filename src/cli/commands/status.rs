@@ -31,7 +31,7 @@ pub struct Args {
     #[arg(long)]
     pub json: bool,
     /// The view [default: all]
-    #[arg(value_name = "NAME")]
+    #[arg(value_name = "NAME", add = clap_complete::ArgValueCompleter::new(crate::cli::complete::views))]
     pub name: Option<ViewName>,
 }
 

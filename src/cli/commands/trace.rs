@@ -48,7 +48,7 @@ pub struct Args {
     #[command(subcommand)]
     pub action: Option<Action>,
     /// The view: its name, or the directory that it is mounted on
-    #[arg(value_name = "VIEW", required = true)]
+    #[arg(value_name = "VIEW", required = true, add = clap_complete::ArgValueCompleter::new(crate::cli::complete::views_and_directories))]
     pub view: Option<PathBuf>,
     /// The file to write; a trace that is there is replaced [default: the view's name with .trace]
     #[arg(short, long, value_name = "FILE")]

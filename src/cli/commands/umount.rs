@@ -25,7 +25,7 @@ pub struct Args {
     #[arg(short, long)]
     pub lazy: bool,
     /// The name of the view, or where it is mounted (also a symbolic link to that)
-    #[arg(value_name = "VIEW")]
+    #[arg(value_name = "VIEW", add = clap_complete::ArgValueCompleter::new(crate::cli::complete::views_and_directories))]
     pub view: PathBuf,
 }
 

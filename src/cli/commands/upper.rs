@@ -53,7 +53,7 @@ pub enum Action {
     /// Remove some, with everything that was changed in their views
     Remove {
         /// Names of those in the state directory, or paths (anything with a '/')
-        #[arg(value_name = "UPPER", required = true)]
+        #[arg(value_name = "UPPER", required = true, add = clap_complete::ArgValueCompleter::new(crate::cli::complete::uppers))]
         uppers: Vec<PathBuf>,
     },
 }
