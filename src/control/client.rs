@@ -1,5 +1,6 @@
 //! The end that asks.
 
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -150,6 +151,18 @@ impl Client {
         match self.ask(Operation::List, &[])?.0 {
             Answer::Views { views } => Ok(views),
             other => Err(unexpected(&other)),
+        }
+    }
+
+    /// What the log of a view holds: lines of JSON.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub fn log(&self, name: String) -> Result<File, ControlError> {
+        let (answer, mut descriptors) = self.ask(Operation::Log { name }, &[])?;
+        match (answer, descriptors.pop()) {
+            (Answer::Log { .. }, Some(file)) => Ok(File::from(file)),
+            (other, _) => Err(unexpected(&other)),
         }
     }
 

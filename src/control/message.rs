@@ -37,6 +37,11 @@ pub enum Operation {
     },
     /// Tell which views there are: of the one who asks, or for root of all.
     List,
+    /// Hand over what the log of a view holds, also of one that has ended.
+    Log {
+        /// Its name.
+        name: String,
+    },
 }
 
 /// A view that is wanted. Nothing is left of it if it cannot be had.
@@ -234,6 +239,11 @@ pub enum Answer {
     Views {
         /// One each: its name, and its record where there is one.
         views: Vec<serde_json::Value>,
+    },
+    /// The lines of a log are in the file whose descriptor comes with the answer.
+    Log {
+        /// The name of the view.
+        name: String,
     },
     /// It failed, and nothing is left of the attempt.
     Failed {

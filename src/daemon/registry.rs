@@ -227,6 +227,10 @@ impl Registry {
     }
 }
 
+/// The size of a record's file from which on it is written anew, in bytes: a server that dies again and again adds a line each
+/// time.
+const MOST: u64 = 64 << 10;
+
 /// Waits for the end of a process that was killed: it has no command line any more, but still all its locks. `false`
 /// if it lives on, or does not end within a second.
 fn wait_if_dying(pid: i32) -> bool {
@@ -259,7 +263,8 @@ impl Claim {
 
     /// Writes the record; readers see the one before or this one.
     ///
-    /// The first is made under another name and renamed; those after it are a line more, which costs no new file.
+    /// The first is made under another name and renamed; those after it are a line more, which costs no new file until the
+    /// file has [`MOST`] bytes. A process whose file another has written anew since finds it without a name.
     ///
     /// # Errors
     /// [`RegistryError::File`].
@@ -269,7 +274,10 @@ impl Claim {
         let write = |known: &mut Option<File>| -> io::Result<()> {
             let line = record::print(record)?;
             if let Some(file) = known {
-                return file.write_all(&line);
+                let found = file.metadata()?;
+                if found.nlink() > 0 && found.len() < MOST {
+                    return file.write_all(&line);
+                }
             }
             let mut options = OpenOptions::new();
             let mut file = options.create(true).truncate(true).write(true).mode(0o600).open(&draft)?;
@@ -354,6 +362,24 @@ mod tests {
         assert_eq!(registry.state(&name("web")).unwrap(), Some(State::Dead(Box::new(example("web")))));
         let (_claim, left) = registry.claim(&name("web")).unwrap();
         assert_eq!(left, Some(example("web")));
+    }
+
+    #[test]
+    fn a_record_that_changes_for_ever_stays_small() {
+        let dir = tempfile::tempdir().unwrap();
+        let registry = Registry::open(dir.path()).unwrap();
+        let (mut claim, _) = registry.claim(&name("web")).unwrap();
+        let file = dir.path().join("views/web.json");
+        for restarts in 0..1000 {
+            let record = Record { restarts, ..example("web") };
+            claim.publish(&record).unwrap();
+            assert_eq!(registry.state(&name("web")).unwrap(), Some(State::Served(Box::new(record))));
+            assert!(fs::metadata(&file).unwrap().len() < MOST + 4096);
+        }
+        // Another process has written it anew, and this one has the file of before.
+        fs::remove_file(&file).unwrap();
+        claim.publish(&example("web")).unwrap();
+        assert_eq!(registry.state(&name("web")).unwrap(), Some(State::Served(Box::new(example("web")))));
     }
 
     #[test]

@@ -204,6 +204,13 @@ fn users_get_views_of_their_own_and_nothing_else() {
         .shell("setpriv --reuid=65533 --regid=65533 --clear-groups sh -c 'echo x >mine/store/own'")
         .failed(2, &[]);
 
+    // Its log is theirs, too, and nobody else's.
+    let log = as_user(&scene, 65534, "logs --json web").ok().out;
+    assert!(log.contains("the view can be used"), "{log}");
+    as_user(&scene, 65533, "logs web").failed(1, &["there is no log of a view named"]);
+    as_user(&scene, 65533, "logs u65534-web").failed(1, &["there is no log of a view named"]);
+    as_user(&scene, 65534, "logs roots").failed(1, &["there is no log of a view named"]);
+
     // Others' views neither show nor end.
     assert_eq!(as_user(&scene, 65533, "status --json").ok().out.trim(), "[]");
     for view in ["u65534-web", "web", "roots", &format!("{dir}/b")] {

@@ -3,9 +3,11 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
+use rustix::process::geteuid;
+
 use crate::cli::view::{failed, mount_path};
-use crate::cli::{CliError, Context, ErrorContext};
-use crate::daemon::log::{Line, LogReader};
+use crate::cli::{CliError, Context, ErrorContext, ask};
+use crate::daemon::log::{Line, LogError, LogReader};
 use crate::daemon::registry::Registry;
 use crate::daemon::stop::{Which, find};
 use crate::view::ViewName;
@@ -44,9 +46,10 @@ pub struct Args {
 /// If there is none, or it cannot be read.
 pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let name = name(&args.view, context)?;
-    let mut reader = LogReader::open(&context.state.state, &name).map_err(|error| {
-        CliError::new(error.to_string()).hint("'nixview status' lists the views of this host")
-    })?;
+    let mut reader = match LogReader::open(&context.state.state, &name) {
+        Err(LogError::Missing { .. }) if !geteuid().is_root() => served_for_us(&name, args.follow, context)?,
+        answer => answer.map_err(missing)?,
+    };
     let attempt = || format!("cannot read the log of the view '{name}'");
     let mut lines = reader.news().with_context(attempt)?;
     let first = args.lines.map_or(0, |most| lines.len().saturating_sub(most));
@@ -66,6 +69,24 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
             std::thread::sleep(INTERVAL);
         }
     }
+}
+
+/// The log of a view that the daemon of this host serves for this user.
+fn served_for_us(name: &ViewName, follow: bool, context: &Context) -> Result<LogReader, CliError> {
+    let Some(client) = ask::daemon(context)? else {
+        return LogReader::open(&context.state.state, name).map_err(missing);
+    };
+    let log = client.log(name.as_str().to_owned()).map_err(ask::refused)?;
+    if follow {
+        return Err(CliError::usage(
+            "the log of a view that the daemon serves can be followed by root alone",
+        ));
+    }
+    Ok(LogReader::of_copy(log))
+}
+
+fn missing(error: LogError) -> CliError {
+    CliError::new(error.to_string()).hint("'nixview status' lists the views of this host")
 }
 
 /// The name of a view, also where it is known by its directory.

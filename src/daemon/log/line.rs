@@ -52,7 +52,8 @@ impl Line {
     }
 
     /// The line, ended by a newline.
-    pub(super) fn print(&self) -> Vec<u8> {
+    #[must_use]
+    pub fn print(&self) -> Vec<u8> {
         // Texts and numbers can always be written.
         let mut bytes = serde_json::to_vec(self).unwrap_or_default();
         bytes.push(b'\n');

@@ -33,9 +33,8 @@ pub enum LogError {
 /// The log of a view, from its oldest line on.
 #[derive(Debug)]
 pub struct LogReader {
-    /// The file that is written, by its name, and the one before.
-    path: PathBuf,
-    before: PathBuf,
+    /// The file that is written, by its name, and the one before; none of a copy.
+    paths: Option<[PathBuf; 2]>,
     /// The last one is read; those before it are newer.
     files: Vec<File>,
     /// What was read of a line that is not whole yet.
@@ -63,7 +62,13 @@ impl LogReader {
         if files.is_empty() {
             return Err(LogError::Missing { name: name.clone(), directory });
         }
-        Ok(Self { path: now, before, files, rest: Vec::new() })
+        Ok(Self { paths: Some([now, before]), files, rest: Vec::new() })
+    }
+
+    /// The log whose lines were copied into a file.
+    #[must_use]
+    pub fn of_copy(file: File) -> Self {
+        Self { paths: None, files: vec![file], rest: Vec::new() }
     }
 
     /// The whole lines that were written since the last call.
@@ -71,17 +76,18 @@ impl LogReader {
     /// # Errors
     /// [`LogError::File`].
     pub fn news(&mut self) -> Result<Vec<Line>, LogError> {
-        let fail = |path: &Path, source| LogError::File { path: path.to_owned(), source };
+        let path = self.paths.as_ref().map(|[now, _]| now.clone()).unwrap_or_default();
+        let fail = |source| LogError::File { path: path.clone(), source };
         let mut bytes = std::mem::take(&mut self.rest);
         loop {
             if let Some(file) = self.files.last_mut() {
-                file.read_to_end(&mut bytes).map_err(|source| fail(&self.path, source))?;
+                file.read_to_end(&mut bytes).map_err(fail)?;
             }
             if self.files.len() > 1 {
                 self.files.pop();
                 continue;
             }
-            match self.next().map_err(|source| fail(&self.path, source))? {
+            match self.next().map_err(fail)? {
                 // What was written to the old one before it was left.
                 Some(next) => self.files.insert(0, next),
                 None => break,
@@ -94,7 +100,8 @@ impl LogReader {
 
     /// The file that is written now, if it is another than the last one read.
     fn next(&self) -> io::Result<Option<File>> {
-        let next = match File::open(&self.path) {
+        let Some([now, _]) = &self.paths else { return Ok(None) };
+        let next = match File::open(now) {
             Ok(next) => next,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
@@ -109,7 +116,7 @@ impl LogReader {
     /// [`LogError::File`].
     pub fn is_live(&self) -> Result<bool, LogError> {
         // After a rotation a process that was silent since has the older one.
-        for path in [&self.path, &self.before] {
+        for path in self.paths.iter().flatten() {
             let live = match File::open(path) {
                 Ok(file) => is_live(&file),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),

@@ -1,7 +1,7 @@
 //! One connection, from the first request to its end.
 
 use std::fs::{File, OpenOptions};
-use std::io;
+use std::io::{self, Seek, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::time::Duration;
@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::super::error::{Attempt, Failure};
 use super::super::keeper::Dirs;
 use super::super::launch::Launched;
+use super::super::log::{LogError, LogReader};
 use super::super::mounted::is_mount_of;
 use super::super::order::Order;
 use super::super::record::Record;
@@ -23,6 +24,7 @@ use crate::control::{
 };
 use crate::lock::format::MAX_SIZE;
 use crate::sys::lock;
+use crate::sys::memory_file;
 use crate::sys::mountinfo;
 use crate::sys::socket::{self, Peer};
 use crate::view::ViewName;
@@ -70,6 +72,7 @@ impl Worker<'_> {
             Operation::Mount(request) => self.mount(*request, descriptors),
             Operation::Unmount { view, lazy, container } => self.unmount(&view, lazy, container.as_ref()),
             Operation::List => self.list(),
+            Operation::Log { name } => self.log(&name),
         };
         let (answer, mount) = answered.unwrap_or_else(|failure| (failed(failure), None));
         let sent = self.reply(answer.clone(), mount.as_ref());
@@ -207,6 +210,35 @@ impl Worker<'_> {
         Ok(known
             .filter(|(_, record)| ours || record.as_ref().is_some_and(|r| policy::is_of(r, self.peer.uid)))
             .collect())
+    }
+
+    /// A copy of a log: its file is not the peer's to lock.
+    fn log(&self, name: &str) -> Result<Answered, Failure> {
+        let attempt = || "cannot read the log".to_owned();
+        let name: ViewName = name.parse().attempt(attempt)?;
+        let names = if is_ours(self.peer) {
+            vec![name]
+        } else {
+            // The names of a user's views begin so, and those of others do not.
+            let own = name.as_str().starts_with(&format!("u{}-", self.peer.uid)).then(|| name.clone());
+            policy::full_name(&name, self.peer.uid).ok().into_iter().chain(own).collect()
+        };
+        let mut missing = Failure::new("there is no such log");
+        for name in names {
+            match LogReader::open(&self.dirs.state, &name) {
+                Ok(mut reader) => {
+                    let mut copy = memory_file::new("nixview-log").attempt(attempt)?;
+                    for line in reader.news().attempt(attempt)? {
+                        copy.write_all(&line.print()).attempt(attempt)?;
+                    }
+                    copy.rewind().attempt(attempt)?;
+                    return Ok((Answer::Log { name: name.to_string() }, Some(copy.into())));
+                }
+                Err(error @ LogError::Missing { .. }) => missing = Failure::new(error.to_string()),
+                Err(error) => return Err(Failure::of(&attempt(), &error)),
+            }
+        }
+        Err(missing)
     }
 
     fn list(&self) -> Result<Answered, Failure> {
