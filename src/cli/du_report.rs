@@ -27,7 +27,8 @@ pub fn write(
     let failed = "cannot make the report";
     let mut all = Map::new();
     all.insert("du".to_owned(), serde_json::to_value(answer).context(failed)?);
-    let no_layers = match layers(args, context) {
+    let given: Vec<String> = answer.environments.iter().map(|env| env.given.clone()).collect();
+    let no_layers = match layers(args, given, context) {
         Ok(answer) => {
             all.insert("layers".to_owned(), serde_json::to_value(answer.json()).context(failed)?);
             None
@@ -67,11 +68,15 @@ pub fn write(
 }
 
 /// How the environments would look as images; nothing but the whole store has none.
-fn layers(args: &du::Args, context: &Context) -> Result<super::layers_answer::Answer, CliError> {
-    if args.environments.is_empty() {
+fn layers(
+    args: &du::Args,
+    environments: Vec<String>,
+    context: &Context,
+) -> Result<super::layers_answer::Answer, CliError> {
+    if environments.is_empty() {
         return Err(CliError::new("no environment was given"));
     }
-    layers::answer(&layers::Args::of(args.environments.clone(), args.store.clone()), context)
+    layers::answer(&layers::Args::of(environments, args.store.clone()), context)
 }
 
 /// What was used, of each environment that was traced.
@@ -93,7 +98,9 @@ fn traces(args: &du::Args, context: &Context) -> Result<Vec<TraceAnswer>, CliErr
         answer.select(Show::All, Column::Allocated, None);
         Ok(answer)
     };
-    by_closure.into_iter().map(make).collect()
+    let mut answers = by_closure.into_iter().map(make).collect::<Result<Vec<_>, _>>()?;
+    answers.sort_by(|a, b| (&a.environment, &a.lock).cmp(&(&b.environment, &b.lock)));
+    Ok(answers)
 }
 
 /// Now in UTC, or what SOURCE_DATE_EPOCH says, so that a page can be made again.

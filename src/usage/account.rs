@@ -125,6 +125,10 @@ pub struct Cumulative {
     pub images: u64,
     /// The same of one image with all of them.
     pub one_image: u64,
+    /// Space on the disk of an image for each, unpacked: a store path counts in each image, alone.
+    pub images_allocated: u64,
+    /// The same of one image with all of them.
+    pub one_image_allocated: u64,
 }
 
 /// Measured store paths, and the environments that have them as indexes into these.
@@ -275,11 +279,18 @@ impl<'a> Accounts<'a> {
         let mut seen = HashSet::new();
         let mut inodes: HashSet<Inode> = HashSet::new();
         let (mut together, mut images) = (Sizes::default(), 0);
+        let (mut images_allocated, mut one_image_allocated) = (0, 0);
+        let alone = |path: usize| match self.at(path) {
+            Found::Measured(measure) => measure.allocated(),
+            Found::Missing => 0,
+        };
         let mut curve = Vec::new();
         for (at, paths) in self.environments.iter().enumerate() {
             images += self.sizes(paths.iter().copied()).apparent;
+            images_allocated += paths.iter().copied().map(alone).sum::<u64>();
             for path in paths.iter().copied().filter(|path| seen.insert(*path)) {
                 together.add(self.at(path));
+                one_image_allocated += alone(path);
                 for inode in linked(self.at(path)) {
                     if inodes.insert((inode.device, inode.inode)) {
                         together.allocated += inode.blocks * BLOCK;
@@ -291,6 +302,8 @@ impl<'a> Accounts<'a> {
                 store: together.allocated,
                 images,
                 one_image: together.apparent,
+                images_allocated,
+                one_image_allocated,
             });
         }
         curve
@@ -358,6 +371,10 @@ mod tests {
         let curve = accounts.cumulative();
         assert_eq!(curve.last().unwrap().store / 512, 77);
         assert_eq!((curve[1].images, curve[1].one_image), (300 + 500, 700));
+        // The first image has 0 and 1, the second 0 and 2; inode 9 counts in 1 and in 2, where it is not a link of the other.
+        assert_eq!(curve[0].images_allocated / 512, 1 + (2 + 10 + 20));
+        assert_eq!(curve[1].images_allocated / 512, 2 + (2 + 10 + 20) + (4 + 10 + 40));
+        assert_eq!(curve[1].one_image_allocated / 512, 1 + (2 + 10 + 20) + (4 + 10 + 40));
     }
 
     proptest::proptest! {

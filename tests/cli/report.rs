@@ -182,7 +182,7 @@ fn every_number_of_the_page_is_that_of_the_json() {
     assert_eq!(all.as_object().unwrap().len(), 2);
     assert!(assert_numbers(&html, &all) > 150);
     assert_no_other_numbers(&html);
-    for part in ["treemap", "treemap-1", "matrix", "curve", "layers"] {
+    for part in ["treemap", "treemap-1", "matrix", "matrix-bytes", "curve", "layers", "pulls"] {
         assert!(
             html.contains(&format!("<figure id=\"{part}\"")) || html.contains(&format!(" id=\"{part}\"")),
             "{part}"
@@ -240,6 +240,13 @@ fn what_was_used_is_what_trace_report_says() {
             && report["untouched"]["paths"].as_u64().unwrap() > 0
     );
     assert!(html.contains("id=\"used\"") && html.contains("Never used of "));
+    assert!(
+        report["files"]["usedAllocated"].as_u64().unwrap() < report["touched"]["allocated"].as_u64().unwrap()
+    );
+    assert!(
+        html.matches("data-json=\"/traces/0/files/usedAllocated\"").count() >= 3,
+        "figure, table and text"
+    );
     assert_numbers(&html, &all);
 }
 
@@ -294,7 +301,8 @@ fn figures_are_files() {
         names.sort();
         names
     };
-    let expected = ["curve", "layers", "matrix", "treemap-env-a", "treemap-env-b", "treemap"];
+    let expected =
+        ["curve", "layers", "matrix-bytes", "matrix", "pulls", "treemap-env-a", "treemap-env-b", "treemap"];
     assert_eq!(names("svg"), expected.map(|name| format!("{name}.svg")));
     assert_eq!(names("png"), expected.map(|name| format!("{name}.png")));
     let mut numbers = 0;
@@ -311,6 +319,40 @@ fn figures_are_files() {
         let width = u32::from_be_bytes(png[16..20].try_into().unwrap());
         assert_eq!(width, 3000, "{name}: 9.6 inches of 96 units, 300 pixels to the inch each");
     }
+}
+
+#[test]
+fn the_order_of_the_arguments_changes_nothing() {
+    let scene = Scene::new();
+    let page = |locks: [&str; 2]| scene.ok("du", &[&["--html", "-"], &locks[..]].concat());
+    let [a, b] = LOCKS;
+    assert!(page([a, b]) == page([b, a]));
+}
+
+/// The curve names its environments, and all its lines are space on the disk.
+#[test]
+fn the_curve_has_names_and_one_unit() {
+    let scene = Scene::new();
+    let dir = scene.dir.path().join("svg");
+    scene.ok("du", &["--svg", "svg", LOCKS[0], LOCKS[1]]);
+    let read = |name: &str| fs::read_to_string(dir.join(name)).unwrap();
+    let curve = read("curve.svg");
+    for text in [">env-a<", ">env-b<", "KiB on the disk"] {
+        assert!(curve.contains(text), "{text}");
+    }
+    let du = scene.json("du", &LOCKS);
+    let last = &du["cumulative"][1];
+    let size = |key: &str| last[key].as_u64().unwrap();
+    assert!(size("store") <= size("oneImageAllocated"));
+    assert!(size("oneImageAllocated") < size("imagesAllocated"));
+    let alone: u64 =
+        du["paths"].as_array().unwrap().iter().map(|path| path["allocated"].as_u64().unwrap()).sum();
+    assert_eq!(size("oneImageAllocated"), alone);
+    // What the first and the last environment pull is not drawn beside what is stored.
+    let (layers, pulls) = (read("layers.svg"), read("pulls.svg"));
+    assert!(layers.contains("/stored\"") && !layers.contains("pulledInOrder"));
+    assert!(pulls.contains("pulledInOrder/0\"") && pulls.contains("pulledInOrder/1\""));
+    assert!(read("matrix-bytes.svg").contains("/byNar\"") && !read("matrix.svg").contains("byNar"));
 }
 
 #[test]
@@ -362,14 +404,17 @@ fn made(environments: usize, paths: usize) -> Value {
         let part = sizes(at as u64 + 1);
         json!({ "name": name, "given": name, "whole": part, "unique": part, "shared": part, "marginal": part, "sharedWith": {} })
     };
-    let step = |at: usize| json!({ "environments": at + 1, "store": at * 9000, "images": at * 20_000, "oneImage": at * 8000 });
+    let step = |at: usize| {
+        json!({ "environments": at + 1, "store": at * 9000, "images": at * 20_000, "oneImage": at * 8000,
+                                       "imagesAllocated": at * 21_000, "oneImageAllocated": at * 9500 })
+    };
     let trace = |name: &String| {
         let mut path = sizes(7);
         path["path"] = "/nix/store/x-<i>".into();
         path["touched"] = false.into();
         path["why"] = json!(["/nix/store/y-</td>", "/nix/store/x-<i>"]);
         json!({ "environment": name, "exact": false, "closure": sizes(9), "touched": sizes(2), "untouched": sizes(7),
-                "files": { "all": 9, "used": 2 }, "paths": [path] })
+                "files": { "all": 9, "used": 2, "usedAllocated": 4096 }, "paths": [path] })
     };
     json!({
         "du": {
@@ -418,14 +463,14 @@ fn many_environments_are_cut_and_said_to_be() {
     let all = made(200, 400);
     let html = page(&Data::new(all.clone()), &PageHead::default());
     assert!(embedded(&html) == all);
-    assert_eq!(html.matches("class=\"wide drawing\"").count(), 1 + 24 + 1 + 1 + 1);
+    assert_eq!(html.matches("class=\"wide drawing\"").count(), 1 + 24 + 2 + 1 + 1);
     assert!(
         html.contains("the 500 pairs that are most alike")
             && html.contains("those have a treemap that take most")
     );
     assert_numbers(&html, &all);
     let drawn = html.len() - all.to_string().len();
-    assert!(drawn < 6 << 20, "{drawn} bytes beside the JSON");
+    assert!(drawn < 9 << 20, "{drawn} bytes beside the JSON");
 }
 
 /// Not a test: leaves a page with all parts where a browser is to open it (`scripts/report-check`).

@@ -125,6 +125,10 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
         environments.push(costed::open(given, &args.store, &location, context)?);
     }
     costed::tell_apart(&mut environments);
+    if args.wants_report() {
+        // A report is the same whatever the order of its arguments.
+        environments.sort_by(|a, b| (&a.name, &a.given).cmp(&(&b.name, &b.given)));
+    }
     let together = costed::together(&environments, &location, args.all)?;
     let found = {
         let progress = context.output.progress("paths measured");

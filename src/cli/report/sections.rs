@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::data::{Data, Kind, Number, text_of};
-use super::figures::{self, OTHERS, Of, Tile, Which};
+use super::figures::{self, By, OTHERS, Of, Tile, Which};
 use super::html::{Cell, Figure, Table, escape, number, number_or_dash};
 
 /// The most pairs, and the most store paths of a kind, that a table has.
@@ -203,7 +203,56 @@ pub fn matrix(data: &Data) -> String {
     let summary = format!(
         "{most}A field is the number of common paths divided by that of the paths of either (Jaccard index)."
     );
-    figure(data, Which::Matrix, "What each two have in common", &summary, &table, false)
+    let by_paths = Which::Matrix(By::Paths);
+    let html =
+        figure(data, by_paths, "What each two have in common, by store paths", &summary, &table, false);
+    html + &matrix_by_bytes(data, &pairs, &name)
+}
+
+/// The same by bytes: few large paths count for more than many small ones.
+fn matrix_by_bytes<'n>(
+    data: &Data,
+    pairs: &[(usize, usize, Number)],
+    name: &dyn Fn(usize) -> &'n str,
+) -> String {
+    let mut table = Table {
+        caption: "What each two environments have in common, in bytes".to_owned(),
+        columns: vec![
+            ("First", ""),
+            ("Second", ""),
+            ("NAR", "lengths of common paths"),
+            ("Jaccard, NAR", ""),
+        ],
+        ..Table::default()
+    };
+    let mut most: Option<(usize, usize, Number)> = None;
+    for (at, other, _) in pairs {
+        let base = format!("/du/matrix/{at}/{other}");
+        table.rows.push(vec![
+            Cell::Text(name(*at).to_owned()),
+            Cell::Text(name(*other).to_owned()),
+            cell(data, &format!("{base}/sizes/nar"), Kind::Bytes),
+            cell(data, &format!("{base}/byNar"), Kind::Ratio),
+        ]);
+        if let Some(common) = data.number(&format!("{base}/byNar"), Kind::Ratio)
+            && most.as_ref().is_none_or(|(.., least)| least.value < common.value)
+        {
+            most = Some((*at, *other, common));
+        }
+    }
+    let most = most.map_or_else(String::new, |(at, other, common)| {
+        format!(
+            "Most alike are {} and {}: {} of the bytes that either has are in both, {}. ",
+            escape(name(at)),
+            escape(name(other)),
+            number(&common),
+            told(data, &format!("/du/matrix/{at}/{other}/sizes/nar"), Kind::Bytes),
+        )
+    });
+    let summary = format!(
+        "{most}A field is the length of the NARs of common paths divided by that of the paths of either."
+    );
+    figure(data, Which::Matrix(By::Bytes), "What each two have in common, by bytes", &summary, &table, false)
 }
 
 /// What the first 1, 2, … cost together.
@@ -211,13 +260,15 @@ pub fn curve(data: &Data) -> String {
     let names = data.environments();
     let Some(last) = data.count("/du/cumulative").checked_sub(1) else { return String::new() };
     let mut table = Table {
-        caption: "What the first environments cost together, in the order given".to_owned(),
+        caption: "What the first environments cost together, by name".to_owned(),
         columns: vec![
             ("Last added", ""),
             ("Environments", ""),
             ("One store", "space on the disk"),
-            ("An image for each", "lengths of files"),
-            ("One image", "lengths of files"),
+            ("One image", "space on the disk, unpacked"),
+            ("An image for each", "space on the disk, unpacked"),
+            ("Files of one image", "their lengths"),
+            ("Files of an image for each", "their lengths"),
         ],
         ..Table::default()
     };
@@ -226,17 +277,18 @@ pub fn curve(data: &Data) -> String {
         let mut row = vec![Cell::Text(names.get(at).copied().unwrap_or_default().to_owned())];
         row.push(cell(data, &format!("{base}/environments"), Kind::Count));
         row.extend(
-            ["store", "images", "oneImage"].map(|key| cell(data, &format!("{base}/{key}"), Kind::Bytes)),
+            ["store", "oneImageAllocated", "imagesAllocated", "oneImage", "images"]
+                .map(|key| cell(data, &format!("{base}/{key}"), Kind::Bytes)),
         );
         table.rows.push(row);
     }
     let summary = format!(
-        "All {} environments take {} in one store. As images of one layer each they are {}, as one image with all {}. The store is \
-         counted in space on the disk, images in lengths of files.",
+        "All {} environments take {} in one store. Unpacked as images of one layer each they take {}, as one image with all {}. All \
+         lines are space on the disk. In an image files of different store paths are no hard links of each other.",
         told(data, &format!("/du/cumulative/{last}/environments"), Kind::Count),
         told(data, &format!("/du/cumulative/{last}/store"), Kind::Bytes),
-        told(data, &format!("/du/cumulative/{last}/images"), Kind::Bytes),
-        told(data, &format!("/du/cumulative/{last}/oneImage"), Kind::Bytes),
+        told(data, &format!("/du/cumulative/{last}/imagesAllocated"), Kind::Bytes),
+        told(data, &format!("/du/cumulative/{last}/oneImageAllocated"), Kind::Bytes),
     );
     figure(data, Which::Curve, "What 1, 2, … environments cost together", &summary, &table, false)
 }
@@ -280,11 +332,32 @@ pub fn layers(data: &Data, why_not: Option<&str>) -> String {
     let best = best.map_or_else(String::new, |(name, stored)| {
         format!("Least is stored by {}: {}. ", escape(&name), number(&stored))
     });
+    let summary = format!("{best}A number behind a strategy is the most layers that an image may have.");
+    let html = figure(data, Which::Layers, "Layer strategies side by side", &summary, &table, true);
+    html + &pulls(data, last)
+}
+
+/// What the first and the last environment pull, with a scale of their own.
+fn pulls(data: &Data, last: usize) -> String {
+    let names = data.list("/layers/environments");
+    let name = |at: usize| names.get(at).map_or("", |env| text_of(env, "name"));
+    let mut table = Table {
+        caption: "What is pulled, by strategy".to_owned(),
+        columns: vec![("Strategy", ""), ("First pulls", ""), ("Last pulls", "")],
+        ..Table::default()
+    };
+    for (at, simulation) in data.list("/layers/simulations").iter().enumerate() {
+        let base = format!("/layers/simulations/{at}/{}", figures::layers::sharing(simulation));
+        let mut row = vec![Cell::Text(figures::layers::name_of(simulation))];
+        row.extend([0, last].map(|env| cell(data, &format!("{base}/pulledInOrder/{env}"), Kind::Bytes)));
+        table.rows.push(row);
+    }
     let summary = format!(
-        "{best}The first image is pulled where nothing is there, the last where all others are. A number behind a strategy is the most \
-         layers that an image may have."
+        "The first image, {}, is pulled where nothing is there, the last, {}, where all others are.",
+        escape(name(0)),
+        escape(name(last))
     );
-    figure(data, Which::Layers, "Layer strategies side by side", &summary, &table, true)
+    figure(data, Which::Pulls, "What the first and the last environment pull", &summary, &table, false)
 }
 
 /// What was used, against what was not.
@@ -303,6 +376,7 @@ pub fn used(data: &Data) -> String {
             ("Never used", "paths"),
             ("Allocated", ""),
             ("Used", "space of the paths that were used"),
+            ("Opened", "space of the files that were opened"),
             ("Unused", "space of the paths that were not"),
             ("Files", ""),
             ("Files opened", ""),
@@ -315,22 +389,25 @@ pub fn used(data: &Data) -> String {
         let base = format!("/traces/{at}");
         let name = text_of(trace, "environment");
         let mut row = vec![Cell::Text(name.to_owned())];
-        for (key, kind) in [("paths", Kind::Count), ("allocated", Kind::Bytes)] {
-            for part in ["closure", "touched", "untouched"] {
-                row.push(cell(data, &format!("{base}/{part}/{key}"), kind));
-            }
+        for part in ["closure", "touched", "untouched"] {
+            row.push(cell(data, &format!("{base}/{part}/paths"), Kind::Count));
+        }
+        for part in ["closure/allocated", "touched/allocated", "files/usedAllocated", "untouched/allocated"] {
+            row.push(cell(data, &format!("{base}/{part}"), Kind::Bytes));
         }
         row.push(cell(data, &format!("{base}/files/all"), Kind::Count));
         row.push(cell(data, &format!("{base}/files/used"), Kind::Count));
         table.rows.push(row);
         if at < 6 {
             summary += &format!(
-                "Of {}, {} of {} paths were never used: {} of {}. ",
+                "Of {}, {} of {} paths were never used: {} of {}. Of the {} of the others, {} are files that were opened. ",
                 escape(name),
                 told(data, &format!("{base}/untouched/paths"), Kind::Count),
                 told(data, &format!("{base}/closure/paths"), Kind::Count),
                 told(data, &format!("{base}/untouched/allocated"), Kind::Bytes),
                 told(data, &format!("{base}/closure/allocated"), Kind::Bytes),
+                told(data, &format!("{base}/touched/allocated"), Kind::Bytes),
+                told(data, &format!("{base}/files/usedAllocated"), Kind::Bytes),
             );
         }
         if trace.get("exact") == Some(&Value::Bool(false)) {

@@ -7,14 +7,17 @@ use kuva::render::plots::Plot;
 use super::WIDTH;
 use crate::cli::report::colours::SERIES;
 use crate::cli::report::data::{Data, Kind};
-use crate::cli::report::drawing::{Drawing, Marks, layout, unit};
+use crate::cli::report::drawing::{Drawing, Marks, layout, short, unit};
+
+/// The most environments whose names fit.
+const NAMES: usize = 40;
 
 /// Draws it.
 pub fn draw(data: &Data) -> Option<Drawing> {
     const LINES: [(&str, &str); 3] = [
-        ("images", "an image for each"),
-        ("oneImage", "one image with all"),
-        ("store", "one store (space on the disk)"),
+        ("imagesAllocated", "an image for each"),
+        ("oneImageAllocated", "one image with all"),
+        ("store", "one store"),
     ];
     let count = data.count("/du/cumulative");
     if count < 2 {
@@ -25,7 +28,7 @@ pub fn draw(data: &Data) -> Option<Drawing> {
             .map(|at| Some(data.number(&format!("/du/cumulative/{at}/{key}"), Kind::Bytes)?.value))
             .collect()
     };
-    let largest = points("images")?.into_iter().fold(0.0, f64::max);
+    let largest = points("imagesAllocated")?.into_iter().fold(0.0, f64::max);
     let (unit, unit_name) = unit(largest);
     let mut plots = Vec::new();
     for (at, (key, label)) in LINES.into_iter().enumerate() {
@@ -45,17 +48,21 @@ pub fn draw(data: &Data) -> Option<Drawing> {
                 .with_line_style(style)
                 .with_legend(label),
         ));
-        if count <= 40 {
+        if count <= NAMES {
             plots.push(Plot::Scatter(ScatterPlot::new().with_data(line).with_color(colour).with_size(3.5)));
         }
     }
     let step = (count as f64 / 20.0).ceil().max(1.0);
-    let layout = layout(&plots, WIDTH, 440.0)
-        .with_x_label("environments, in the order given")
-        .with_y_label(unit_name)
+    let mut layout = layout(&plots, WIDTH, 440.0)
+        .with_x_label("environments by name, each with all before it")
+        .with_y_label(format!("{unit_name} on the disk"))
         .with_y_axis_min(0.0)
         .with_x_axis_min(1.0)
         .with_x_axis_max(count as f64)
         .with_x_tick_step(step);
+    if count <= NAMES {
+        let names = data.environments().into_iter().map(|name| short(name, 18)).collect();
+        layout = layout.with_x_categories(names).with_x_tick_rotate(-40.0);
+    }
     Some(Drawing::new(plots, layout, Marks::default()))
 }

@@ -23,21 +23,19 @@ pub fn sharing(simulation: &Value) -> &'static str {
     if simulation.get("digestCompressed").is_some() { "digestCompressed" } else { "digest" }
 }
 
-/// Draws it.
+/// Draws what is stored.
 pub fn draw(data: &Data) -> Option<Drawing> {
-    const BARS: [&str; 3] =
-        ["stored, each layer once", "pulled by the first environment", "pulled by the last"];
-    let simulations = data.list("/layers/simulations");
-    let last = data.count("/layers/environments").checked_sub(1)?;
+    bars(data, &[("stored, each layer once", "stored".to_owned())])
+}
+
+/// Draws bars for each strategy: what they are, and where their numbers are in what [`sharing`] names.
+pub(super) fn bars(data: &Data, what: &[(&'static str, String)]) -> Option<Drawing> {
     let mut largest: f64 = 0.0;
     let mut groups = Vec::new();
-    for (at, simulation) in simulations.iter().enumerate() {
+    for (at, simulation) in data.list("/layers/simulations").iter().enumerate() {
         let base = format!("/layers/simulations/{at}/{}", sharing(simulation));
-        let numbers = [
-            data.number(&format!("{base}/stored"), Kind::Bytes)?,
-            data.number(&format!("{base}/pulledInOrder/0"), Kind::Bytes)?,
-            data.number(&format!("{base}/pulledInOrder/{last}"), Kind::Bytes)?,
-        ];
+        let numbers = what.iter().map(|(_, key)| data.number(&format!("{base}/{key}"), Kind::Bytes));
+        let numbers = numbers.collect::<Option<Vec<_>>>()?;
         largest = numbers.iter().map(|number| number.value).fold(largest, f64::max);
         groups.push((name_of(simulation), numbers));
     }
@@ -50,19 +48,19 @@ pub fn draw(data: &Data) -> Option<Drawing> {
     let mut marks = Marks::default();
     for (name, numbers) in groups {
         let mut bars = Vec::new();
-        for (bar, number) in numbers.into_iter().enumerate() {
+        for (bar, (number, (label, _))) in numbers.into_iter().zip(what).enumerate() {
             let title = titles.len().to_string();
             bars.push((number.value / unit, SERIES.get(bar).copied().unwrap_or_default()));
-            let what = format!("{name}, {}", BARS.get(bar).copied().unwrap_or_default());
-            marks.add(title.clone(), Mark { what, number, written: None });
+            marks.add(title.clone(), Mark { what: format!("{name}, {label}"), number, written: None });
             titles.push(title);
         }
         plot = plot.with_group(name, bars);
     }
     let plots = vec![Plot::Bar(plot.with_tooltips().with_tooltip_labels(titles))];
+    let labels: Vec<&str> = what.iter().map(|(label, _)| *label).collect();
     let layout = layout(&plots, WIDTH, 480.0)
         .with_y_label(unit_name)
-        .with_legend_entries(legend(&BARS))
+        .with_legend_entries(legend(&labels))
         .with_x_tick_rotate(-30.0);
     Some(Drawing::new(plots, layout, marks))
 }

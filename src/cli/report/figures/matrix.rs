@@ -5,7 +5,7 @@ use kuva::plot::histogram2d::ColorMap;
 use kuva::render::plots::Plot;
 use std::sync::Arc;
 
-use super::WIDTH;
+use super::{By, WIDTH};
 use crate::cli::report::colours;
 use crate::cli::report::data::{Data, Kind};
 use crate::cli::report::drawing::{Drawing, Mark, Marks, layout, short};
@@ -16,7 +16,11 @@ const NUMBERS: usize = 20;
 const TITLES: usize = 60;
 
 /// Draws it.
-pub fn draw(data: &Data) -> Option<Drawing> {
+pub fn draw(data: &Data, by: By) -> Option<Drawing> {
+    let (key, label) = match by {
+        By::Paths => ("byPaths", "common paths / paths of either"),
+        By::Bytes => ("byNar", "common bytes / bytes of either"),
+    };
     let names = data.environments();
     let count = names.len();
     if count < 2 {
@@ -24,7 +28,7 @@ pub fn draw(data: &Data) -> Option<Drawing> {
     }
     // The library spreads the colours from the least to the most, which is 1.
     let values = data.list("/du/matrix").iter().flat_map(|row| row.as_array().into_iter().flatten());
-    let least = values.filter_map(|common| common.get("byPaths")?.as_f64()).fold(1.0, f64::min);
+    let least = values.filter_map(|common| common.get(key)?.as_f64()).fold(1.0, f64::min);
     let mut rows = Vec::with_capacity(count);
     let mut tooltips = Vec::new();
     let mut marks = Marks::default();
@@ -32,7 +36,7 @@ pub fn draw(data: &Data) -> Option<Drawing> {
     for at in (0..count).rev() {
         let mut row = Vec::with_capacity(count);
         for other in 0..count {
-            let number = data.number(&format!("/du/matrix/{at}/{other}/byPaths"), Kind::Ratio)?;
+            let number = data.number(&format!("/du/matrix/{at}/{other}/{key}"), Kind::Ratio)?;
             row.push(number.value);
             let title = format!("{at}/{other}");
             let name = |at: usize| names.get(at).copied().unwrap_or_default();
@@ -45,8 +49,7 @@ pub fn draw(data: &Data) -> Option<Drawing> {
         rows.push(row);
     }
     let map = ColorMap::Custom(Arc::new(colours::scale));
-    let mut plot =
-        Heatmap::new().with_data(rows).with_color_map(map).with_legend("common paths / paths of either");
+    let mut plot = Heatmap::new().with_data(rows).with_color_map(map).with_legend(label);
     if count <= TITLES {
         plot = plot.with_tooltip_labels(tooltips);
     }

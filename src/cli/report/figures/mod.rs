@@ -6,6 +6,7 @@ use super::drawing::Drawing;
 pub mod curve;
 pub mod layers;
 pub mod matrix;
+pub mod pulls;
 pub mod treemap;
 pub mod used;
 
@@ -23,17 +24,28 @@ pub enum Of {
     One(usize),
 }
 
+/// By what two environments are compared.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum By {
+    /// The number of common store paths.
+    Paths,
+    /// The lengths of their NARs.
+    Bytes,
+}
+
 /// Which figure.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Which {
     /// The store paths as areas.
     Treemap(Of),
-    /// What each two have in common.
-    Matrix,
+    /// What each two have in common, by this.
+    Matrix(By),
     /// What the first 1, 2, … cost together.
     Curve,
     /// How the strategies cut layers.
     Layers,
+    /// What the first and the last environment pull.
+    Pulls,
     /// Used against unused.
     Used,
 }
@@ -45,9 +57,11 @@ impl Which {
         match self {
             Self::Treemap(Of::All) => "treemap".to_owned(),
             Self::Treemap(Of::One(at)) => format!("treemap-{}", at + 1),
-            Self::Matrix => "matrix".to_owned(),
+            Self::Matrix(By::Paths) => "matrix".to_owned(),
+            Self::Matrix(By::Bytes) => "matrix-bytes".to_owned(),
             Self::Curve => "curve".to_owned(),
             Self::Layers => "layers".to_owned(),
+            Self::Pulls => "pulls".to_owned(),
             Self::Used => "used".to_owned(),
         }
     }
@@ -57,9 +71,10 @@ impl Which {
     pub fn draw(self, data: &Data) -> Option<Drawing> {
         match self {
             Self::Treemap(of) => treemap::draw(data, of),
-            Self::Matrix => matrix::draw(data),
+            Self::Matrix(by) => matrix::draw(data, by),
             Self::Curve => curve::draw(data),
             Self::Layers => layers::draw(data),
+            Self::Pulls => pulls::draw(data),
             Self::Used => used::draw(data),
         }
     }
@@ -89,6 +104,7 @@ pub fn with_treemap(data: &Data) -> Vec<usize> {
 pub fn all(data: &Data) -> Vec<Which> {
     let mut all = vec![Which::Treemap(Of::All)];
     all.extend(with_treemap(data).into_iter().map(|at| Which::Treemap(Of::One(at))));
-    all.extend([Which::Matrix, Which::Curve, Which::Layers, Which::Used]);
+    all.extend([Which::Matrix(By::Paths), Which::Matrix(By::Bytes)]);
+    all.extend([Which::Curve, Which::Layers, Which::Pulls, Which::Used]);
     all
 }

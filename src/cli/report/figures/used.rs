@@ -1,4 +1,4 @@
-//! What of an environment was used, against what never was.
+//! What of an environment was used: store paths, and the files in them that were opened, against all.
 
 use kuva::plot::BarPlot;
 use kuva::render::plots::Plot;
@@ -10,7 +10,11 @@ use crate::cli::report::drawing::{Drawing, Mark, Marks, layout, legend, short, u
 
 /// Draws it.
 pub fn draw(data: &Data) -> Option<Drawing> {
-    const PARTS: [(&str, &str); 2] = [("touched", "used"), ("untouched", "never used")];
+    const PARTS: [(&str, &str); 3] = [
+        ("closure/allocated", "all store paths"),
+        ("touched/allocated", "store paths that were used"),
+        ("files/usedAllocated", "files that were opened"),
+    ];
     let traces = data.list("/traces");
     let mut largest: f64 = 0.0;
     let mut rows = Vec::new();
@@ -18,9 +22,9 @@ pub fn draw(data: &Data) -> Option<Drawing> {
         let name = text_of(trace, "environment");
         let mut numbers = Vec::new();
         for (key, label) in PARTS {
-            numbers.push((label, data.number(&format!("/traces/{at}/{key}/allocated"), Kind::Bytes)?));
+            numbers.push((label, data.number(&format!("/traces/{at}/{key}"), Kind::Bytes)?));
         }
-        largest = numbers.iter().map(|(_, number)| number.value).sum::<f64>().max(largest);
+        largest = numbers.iter().map(|(_, number)| number.value).fold(largest, f64::max);
         rows.push((name, numbers));
     }
     if rows.is_empty() {
@@ -28,7 +32,7 @@ pub fn draw(data: &Data) -> Option<Drawing> {
     }
     let (unit, unit_name) = unit(largest);
     // A few bars are not as wide as the figure.
-    let mut plot = BarPlot::new().with_width((0.1 * rows.len() as f64).min(0.7));
+    let mut plot = BarPlot::new().with_width((0.2 * rows.len() as f64).min(0.8));
     let mut titles = Vec::new();
     let mut marks = Marks::default();
     for (name, numbers) in rows {
@@ -41,7 +45,7 @@ pub fn draw(data: &Data) -> Option<Drawing> {
         }
         plot = plot.with_group(short(name, 18), bars);
     }
-    let plots = vec![Plot::Bar(plot.with_stacked().with_tooltips().with_tooltip_labels(titles))];
+    let plots = vec![Plot::Bar(plot.with_tooltips().with_tooltip_labels(titles))];
     let layout = layout(&plots, WIDTH, 420.0)
         .with_y_label(unit_name)
         .with_legend_entries(legend(&PARTS.map(|(_, label)| label)));
