@@ -179,7 +179,8 @@ pub fn hold(look: &UpperLook, owner: (u32, u32)) -> Result<UpperDir, CliError> {
 pub fn told(error: &UpperError) -> CliError {
     let told = CliError::new(error.to_string());
     match error {
-        UpperError::Missing { .. } => told.hint(
+        UpperError::Busy { .. } => told.hint("unmount its view first: 'nixview umount'"),
+        UpperError::Missing { .. } | UpperError::NotAnUpper { .. } => told.hint(
             "give the name of a view, or the directory of its upper; 'nixview upper list' lists those in the state directory",
         ),
         UpperError::LastView { .. } => told.hint("remove that file, and name the environment with --closure"),

@@ -9,6 +9,7 @@
 
 use std::process::ExitCode;
 
+use clap::error::{ContextKind, ContextValue};
 use clap::{CommandFactory, Parser};
 
 use crate::sys::inherited::Inherited;
@@ -120,10 +121,13 @@ pub fn definition() -> clap::Command {
 /// Prints help or what was wrong with the usage; 0 for help that was asked for, else 2.
 ///
 /// The message repeats arguments, so that it is made again of printable ones.
+///
+/// No guess leads to a command that deletes: 'restart' is not 'reset'.
 fn usage(error: clap::Error) -> ExitCode {
     let shown = std::env::args_os().map(|argument| printable(&argument.display().to_string()).into_owned());
     let error =
         Cli::try_parse_from(shown).err().filter(|again| again.kind() == error.kind()).unwrap_or(error);
+    let error = without_deleting(error);
     match error.print() {
         Ok(()) if error.exit_code() == 0 => ExitCode::SUCCESS,
         Err(broken) if broken.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
@@ -131,13 +135,52 @@ fn usage(error: clap::Error) -> ExitCode {
     }
 }
 
+/// Takes commands that delete what cannot be had again out of the guesses.
+fn without_deleting(mut error: clap::Error) -> clap::Error {
+    const DELETING: [&str; 4] = ["reset", "remove", "prune", "gc"];
+    let kind = ContextKind::SuggestedSubcommand;
+    match error.remove(kind) {
+        Some(ContextValue::Strings(mut guesses)) => {
+            guesses.retain(|guess| !DELETING.contains(&guess.as_str()));
+            if !guesses.is_empty() {
+                error.insert(kind, ContextValue::Strings(guesses));
+            }
+        }
+        Some(ContextValue::String(guess)) if !DELETING.contains(&guess.as_str()) => {
+            error.insert(kind, ContextValue::String(guess));
+        }
+        _ => {}
+    }
+    error
+}
+
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "test code")]
+
     use super::*;
 
     #[test]
     fn the_definition_is_sound() {
         definition().debug_assert();
+    }
+
+    #[test]
+    fn no_guess_deletes() {
+        for (words, guess) in [
+            (&["nixview", "restart"][..], None),
+            (&["nixview", "rest"], None),
+            (&["nixview", "upper", "removed"], None),
+            (&["nixview", "statsu"], Some("status")),
+        ] {
+            let error = without_deleting(Cli::try_parse_from(words).unwrap_err());
+            let text = error.to_string();
+            assert_eq!(error.kind(), clap::error::ErrorKind::InvalidSubcommand, "{text}");
+            match guess {
+                Some(guess) => assert!(text.contains(guess), "{text}"),
+                None => assert!(!text.contains("similar"), "{text}"),
+            }
+        }
     }
 
     /// Help is the only documentation most people read: no option without, and none that hides its default.

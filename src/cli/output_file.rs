@@ -73,7 +73,7 @@ impl Kind {
             Self::Svg => has(b"<svg "),
             Self::Png => head.starts_with(b"\x89PNG\r\n\x1a\n"),
             Self::Table => super::du_answer::is_table(&head),
-            Self::ManPage => has(b".TH nixview"),
+            Self::ManPage => (has(b".TH ") || has(b".so man")) && has(b"nixview"),
         })
     }
 }

@@ -176,7 +176,7 @@ fn a_reset_takes_back_all_or_what_is_named() {
     let same = changed.nixview(&["reset", "web", "/nix/store/new"]).ok();
     assert!(same.err.contains("/nix/store/new is as in the store"), "{}", same.err);
 
-    let report = json(changed.nixview(&["reset", "--json", "web"]));
+    let report = json(changed.nixview(&["reset", "--yes", "--json", "web"]));
     assert_eq!(report["changes"].as_array().unwrap().len(), expected.len());
     assert_eq!(changed.nixview(&["diff", "web"]).ok().out, "");
     assert_eq!(fs::read_dir(changed.upper.join("data")).unwrap().count(), 0);
@@ -193,13 +193,81 @@ fn an_upper_that_is_held_is_not_reset_and_can_be_compared() {
     let all = changed.nixview(&["diff", "web"]).ok().out;
     let held = changed.hold();
     let told = format!("in use by process {}", std::process::id());
-    changed.nixview(&["reset", "web"]).failed(1, &[&told]);
+    for words in [
+        &["reset", "web"][..],
+        &["reset", "--yes", "web"],
+        &["upper", "remove", "web"],
+        &["export", "web", "-o", "x"],
+    ] {
+        let ran = changed.nixview(words).failed(1, &[&told, "unmount its view first"]);
+        assert!(!ran.err.contains("name another upper"), "that is for a mount: {ran:?}");
+    }
     changed.nixview(&["reset", "web", "/nix/store/new"]).failed(1, &[&told]);
     assert_eq!(changed.nixview(&["diff", "web"]).ok().out, all);
     fs::write(changed.upper.join("work/draft"), "").unwrap();
     assert_eq!(changed.nixview(&["diff", "web"]).ok().out, all);
     assert!(changed.upper.join("work/draft").exists(), "a look disturbs nobody");
     drop(held);
+}
+
+/// Hints are those of the command that fails.
+#[test]
+fn what_is_no_upper_is_told_without_the_hints_of_a_mount() {
+    let changed = all_kinds();
+    let other = changed.scene.path("other");
+    fs::create_dir(&other).unwrap();
+    fs::write(other.join("file"), "").unwrap();
+    let other = other.to_str().unwrap();
+    for words in
+        [&["reset", other][..], &["diff", other], &["export", other, "-o", "x"], &["upper", "remove", other]]
+    {
+        let ran = changed.nixview(words).failed(1, &["is not an upper", "'nixview upper list'"]);
+        assert!(!ran.err.contains("new or empty directory"), "{ran:?}");
+    }
+}
+
+#[test]
+fn a_whole_view_is_not_reset_unasked() {
+    let changed = all_kinds();
+    let all = changed.nixview(&["diff", "web"]).ok().out;
+    for words in [
+        &["reset", "web"][..],
+        &["reset", "--json", "web"],
+        &["reset", "web", "/nix"],
+        &["reset", "web", "/nix/store/x", "."],
+    ] {
+        changed.nixview(words).failed(2, &["there is no terminal to ask on", "--yes"]);
+    }
+    assert_eq!(changed.nixview(&["diff", "web"]).ok().out, all);
+    // On a terminal everything but a yes is a no.
+    let ask = |answer: &str| {
+        let (state, run) = (changed.scene.path("state"), changed.scene.path("run"));
+        let line = format!(
+            "{} --state-dir {} --runtime-dir {} reset web",
+            env!("CARGO_BIN_EXE_nixview"),
+            state.display(),
+            run.display()
+        );
+        let mut script = std::process::Command::new("timeout");
+        script.args(["60", "script", "-qec", &line, "/dev/null"]).stdin(std::process::Stdio::piped());
+        let mut child = match script.stdout(std::process::Stdio::piped()).spawn() {
+            Ok(child) => child,
+            Err(error) => {
+                println!("skipped: no script(1): {error}");
+                return None;
+            }
+        };
+        std::io::Write::write_all(&mut child.stdin.take().unwrap(), answer.as_bytes()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        Some(String::from_utf8(output.stdout).unwrap())
+    };
+    let Some(said) = ask("n\n") else { return };
+    assert!(said.contains("Take all changes back (") && said.contains("[y/N]"), "{said}");
+    assert_eq!(changed.nixview(&["diff", "web"]).ok().out, all);
+    ask("y\n").unwrap();
+    assert_eq!(changed.nixview(&["diff", "web"]).ok().out, "");
+    // There is nothing to be asked for.
+    changed.nixview(&["reset", "web"]).ok();
 }
 
 /// A rebuild that is killed before its one rename leaves the tree that was there.
@@ -214,6 +282,6 @@ fn what_a_killed_reset_leaves_goes_at_the_next_start() {
     drop(changed.hold());
     changed.settle();
     assert_eq!(fs::read_dir(changed.upper.join("work")).unwrap().count(), 0);
-    changed.nixview(&["reset", "web"]).ok();
+    changed.nixview(&["reset", "--yes", "web"]).ok();
     assert_eq!(changed.nixview(&["diff", "web"]).ok().out, "");
 }

@@ -89,7 +89,7 @@ fn a_mounted_view_is_compared_and_neither_reset_nor_exported() {
         ))
         .ok();
     scene.nixview(&["umount", "web"]).ok();
-    scene.nixview(&["reset", "web"]).ok();
+    scene.nixview(&["reset", "--yes", "web"]).ok();
     assert_eq!(scene.nixview(&["diff", "--exit-code", "web"]).ok().out, "");
     scene.assert_nothing_left();
 }

@@ -558,7 +558,7 @@ fn changes_are_told_and_taken_back_mounted_or_not() {
 
     let layer = scene.path("layer.tar").into_os_string().into_string().unwrap();
     scene.nixview(&["export", "web", "-o", &layer]).ok();
-    scene.nixview(&["reset", "web"]).ok();
+    scene.nixview(&["reset", "--yes", "web"]).ok();
     assert_eq!(scene.nixview(&["diff", "web"]).ok().out, "");
     scene.nixview(&["import", "web", &layer]).ok();
     assert_eq!(scene.nixview(&["diff", "web"]).ok().out, mounted, "out and in again");
@@ -567,7 +567,7 @@ fn changes_are_told_and_taken_back_mounted_or_not() {
     scene.mount("env-a", "a", &["--name", "web"]).ok();
     assert!(view.join("new").exists() && !view.join("dir").exists());
     scene.nixview(&["umount", "web"]).ok();
-    scene.nixview(&["reset", "web"]).ok();
+    scene.nixview(&["reset", "--yes", "web"]).ok();
     scene.mount("env-a", "a", &["--name", "web"]).ok();
     assert_eq!(sizes(&view), fresh, "all of it is taken back, and the limit stays");
     assert_eq!(scene.nixview(&["diff", "web"]).ok().out, "");

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use serde::Serialize;
 
 use crate::cli::changes::{Over, OverArgs, hold, in_view, look, names_of, root_of, told};
+use crate::cli::confirm::confirm;
 use crate::cli::shown_change::{ShownChange, ShownSummary, line, summary, total};
 use crate::cli::{CliError, Context, ErrorContext};
 use crate::vfs::Name;
@@ -15,11 +16,11 @@ use crate::view::upper_dir::{UpperDir, UpperError};
 /// Arguments of `nixview reset`.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "The view must not be mounted. Without PATH all changes go, in one step; each PATH goes, with all below it, in a \
+    after_help = "The view must not be mounted. Without PATH all changes go, in one step, after a question; each PATH goes, with all below it, in a \
     step of its own. The lines are those of 'nixview diff'. The store is not touched.\n\n\
     Examples:\n  \
     nixview reset --dry-run web\n  \
-    nixview reset web\n  \
+    nixview reset --yes web\n  \
     nixview reset web /nix/store/…-nginx/conf"
 )]
 pub struct Args {
@@ -29,6 +30,9 @@ pub struct Args {
     /// Only say what would be taken back [default: take it back]
     #[arg(short = 'n', long)]
     pub dry_run: bool,
+    /// Without PATH: do not ask [default: ask on a terminal, and refuse without one]
+    #[arg(short = 'y', long)]
+    pub yes: bool,
     /// Print JSON [default: a line for each change that was taken back]
     #[arg(long)]
     pub json: bool,
@@ -64,6 +68,8 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
         paths.clear();
         found = over.changes(upper.layer(), &[])?;
         if !args.dry_run {
+            let question = format!("Take all changes back ({})?", total(&summary(&found)));
+            confirm(args.yes || found.is_empty(), &question)?;
             upper.rebuild(over.view.owner, |_| Ok::<(), UpperError>(())).map_err(|error| told(&error))?;
         }
     }

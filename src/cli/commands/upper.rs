@@ -116,7 +116,10 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
 
 fn remove(path: &std::path::Path) -> Result<(), CliError> {
     upper_dir::remove(path).map_err(|error| match &error {
-        UpperError::Missing { .. } => {
+        UpperError::Busy { .. } => {
+            CliError::new(error.to_string()).hint("unmount its view first: 'nixview umount'")
+        }
+        UpperError::Missing { .. } | UpperError::NotAnUpper { .. } => {
             CliError::new(error.to_string()).hint("'nixview upper list' lists those in the state directory")
         }
         _ => CliError::new(error.to_string()),

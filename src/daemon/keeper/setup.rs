@@ -136,7 +136,15 @@ impl Serving<'_> {
                 self.warnings.push(Failure::of("cannot remove an old temporary upper", &error).what);
             }
         }
-        build::open_upper(self.spec).attempt(|| "cannot use the upper".to_owned())
+        build::open_upper(self.spec).map_err(|error| {
+            let failure = Failure::of("cannot use the upper", &error);
+            match error {
+                UpperError::Busy { .. } => failure.hint("unmount that view first, or name another upper"),
+                UpperError::NotAnUpper { .. } => failure.hint("name a new or empty directory"),
+                UpperError::OtherStore { .. } => failure.hint("name another upper"),
+                _ => failure,
+            }
+        })
     }
 
     /// Notes with the upper what it lies over from now on; answers what it lay over before, if that is another closure.

@@ -3,11 +3,11 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// An upper that cannot be opened, made or removed; the message says what to do.
+/// An upper that cannot be opened, made or removed. What to do depends on the command.
 #[derive(Debug, thiserror::Error)]
 pub enum UpperError {
     /// Somebody serves it.
-    #[error("the upper '{path}' is in use{}: unmount that view first, or name another upper", holder(*.pid))]
+    #[error("the upper '{path}' is in use{}", holder(*.pid))]
     Busy {
         /// The upper.
         path: PathBuf,
@@ -21,7 +21,7 @@ pub enum UpperError {
         path: PathBuf,
     },
     /// Something else is there.
-    #[error("'{path}' is not an upper: {why}; name a new or empty directory")]
+    #[error("'{path}' is not an upper: {why}")]
     NotAnUpper {
         /// What is there.
         path: PathBuf,
@@ -54,7 +54,7 @@ pub enum UpperError {
     },
     /// It belongs to another store.
     #[error(
-        "the upper '{path}' was made over the store directory '{was}', and this closure is one of '{wanted}': name another upper"
+        "the upper '{path}' was made over the store directory '{was}', and this closure is one of '{wanted}'"
     )]
     OtherStore {
         /// The upper.
