@@ -13,7 +13,7 @@ use crate::view::upper_dir::{Limit, Space, Usage};
 
 /// Where a command's answer goes.
 ///
-/// All of it may have names in it that others chose: what steers a terminal is escaped, as [`printable`](crate::printable) says.
+/// All of it may have names in it that others chose: what steers a terminal is escaped, as [`mod@printable`] says.
 /// Colours only on a terminal and without `NO_COLOR`; progress only when standard error is a terminal.
 #[derive(Debug, Default)]
 pub struct Output {

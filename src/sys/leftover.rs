@@ -151,6 +151,10 @@ mod tests {
             // SAFETY: the child makes files, raises a signal, and ends.
             match unsafe { fork() }.unwrap() {
                 ForkResult::Child => {
+                    // It is ignored where a shell started the tests in the background.
+                    // SAFETY: no handler is installed.
+                    unsafe { nix::sys::signal::signal(signal, SigHandler::SigDfl) }.unwrap();
+                    handle(signal).unwrap();
                     let all: Vec<Leftover> = (0..3)
                         .map(|at| {
                             let name = CString::new(format!("draft-{at}")).unwrap();

@@ -530,7 +530,7 @@ fn every_operation_passed_through() {
     let count = std::cell::Cell::new(0);
     hold(&MemDisk::new, durable(Io::Passthrough), |_| {
         count.set(count.get() + 1);
-        count.get() % pick(4, 1) == 0
+        count.get() % pick(8, 1) == 0
     });
 }
 
