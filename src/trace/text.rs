@@ -284,6 +284,7 @@ mod tests {
             ("rubbish\n", "line 3: expected value"),
             ("{\"use\":\"eaten\",\"path\":\"store\"}\n", "unknown variant `eaten`"),
             ("{\"use\":\"opened\",\"path\":\"store\",\"x\":1}\n", "unknown field `x`"),
+            ("[\"opened\",\"store\"]\n", "invalid type: sequence"),
             ("{\"use\":\"opened\"}\n", "it has neither"),
             ("{\"use\":\"opened\",\"path\":\"a\",\"until\":1}\n", "it has neither"),
             ("{\"use\":\"opened\",\"path\":\"/store/a\"}\n", "'/store/a' is no path in a view"),
