@@ -122,6 +122,10 @@ fn parts_of_paths_that_another_environment_does_not_have_are_not_its_changes() {
         lines
     };
     assert_eq!(lines(&diff(&changed)), expected);
+    let said = changed.nixview(&[&["diff", "web"], &over[..]].concat()).ok().err;
+    assert!(said.contains("stay hidden") && said.contains(&data), "{said}");
+    let report = json(changed.nixview(&[&["diff", "web", "--json"], &over[..]].concat()));
+    assert_eq!(report["hidden"], serde_json::json!([format!("/nix/{data}")]));
     let layer = changed.scene.path("layer.tar");
     let export = ["export", "web", "-o", layer.to_str().unwrap()];
     changed.nixview(&[&export[..], &over].concat()).ok();

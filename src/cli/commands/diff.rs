@@ -6,8 +6,10 @@ use std::process::ExitCode;
 use serde::Serialize;
 
 use crate::cli::changes::{OverArgs, look, root_of, told};
+use crate::cli::output::count;
 use crate::cli::shown_change::{LETTERS, ShownChange, ShownSummary, line, summary, total};
-use crate::cli::{CliError, Context};
+use crate::cli::{CliError, Context, ErrorContext};
+use crate::view::changes::{Parts, shown};
 
 /// Arguments of `nixview diff`.
 #[derive(Debug, clap::Args)]
@@ -44,6 +46,9 @@ struct Report {
     #[serde(skip_serializing_if = "Option::is_none")]
     changes: Option<Vec<ShownChange>>,
     summary: ShownSummary,
+    /// Store paths of which the upper has changes that stay hidden, since the closure does not have them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    hidden: Vec<String>,
 }
 
 /// Compares.
@@ -59,18 +64,30 @@ fn compare(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let look = look(&args.view, context)?;
     let over = args.over.open(look.last_view().map_err(|error| told(&error))?, context)?;
     let progress = context.output.progress("comparing");
-    let found = over.changes(&look.tree().map_err(|error| told(&error))?, &[])?;
+    let tree = look.tree().map_err(|error| told(&error))?;
+    let found = over.changes(&tree, &[])?;
+    let parts = Parts::of(over.trees(&tree)).context("cannot compare the upper with the store")?;
+    drop(tree);
     drop(progress);
     let root = root_of(&over.view.lock.store_dir);
+    let hidden: Vec<String> = parts.hidden.iter().map(|path| format!("{root}{}", shown(path))).collect();
+    if !hidden.is_empty() && !args.json {
+        context.output.note(&format!(
+            "nixview: note: changes of {} that this environment does not have stay hidden: {}",
+            count(hidden.len() as u64, "store path", "store paths"),
+            hidden.join(", ")
+        ));
+    }
     let sum = summary(&found);
     if args.json {
-        let shown = || found.iter().map(|change| ShownChange::new(change, &root)).collect();
+        let shown_changes = || found.iter().map(|change| ShownChange::new(change, &root)).collect();
         context.output.json(&Report {
             upper: look.path().to_owned(),
             view: look.meta().view.clone(),
             closure: over.view.lock.closure.digest.to_string(),
-            changes: (!args.stat).then(shown),
+            changes: (!args.stat).then(shown_changes),
             summary: (&sum).into(),
+            hidden,
         })?;
     } else if args.stat {
         context.output.line(&total(&sum))?;
