@@ -1,10 +1,12 @@
 //! Which view's changes a command is about, and over what: the same for all commands that ask so.
 
+use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
 
+use super::error::OUTPUT;
 use super::view::{Owner, absolute, dirs, mount_path};
 use super::{CliError, Context, ErrorContext};
 use crate::daemon::mounted::{is_mount_of, is_view};
@@ -91,18 +93,27 @@ impl Over {
         Trees { lower: &self.lower, upper, owner: Some(self.view.owner) }
     }
 
-    /// All changes at `start` and below it.
+    /// Calls `each` with every change at `start` and below it, while they are found.
     ///
     /// # Errors
-    /// What cannot be read.
-    pub fn changes<U: ReadUpper>(&self, upper: &U, start: &[Name]) -> Result<Vec<Change>, CliError> {
-        let mut found = Vec::new();
-        let take = &mut |change| -> Result<(), ChangesError> {
-            found.push(change);
-            Ok(())
+    /// What cannot be read, and what `each` answers: then it ends there.
+    pub fn each_change<U: ReadUpper>(
+        &self,
+        upper: &U,
+        start: &[Name],
+        each: &mut dyn FnMut(&Change) -> io::Result<()>,
+    ) -> Result<(), CliError> {
+        let mut output = Ok(());
+        let mut take = |change: &Change| -> Result<(), ChangesError> {
+            each(change).map_err(|error| {
+                let source = io::Error::from(error.kind());
+                output = Err(error);
+                ChangesError { action: "tell of", path: Vec::new(), source }
+            })
         };
-        changes(self.trees(upper), start, take).context("cannot compare the upper with the store")?;
-        Ok(found)
+        let walked = changes(self.trees(upper), start, &mut take);
+        output.context(OUTPUT)?;
+        walked.context("cannot compare the upper with the store")
     }
 }
 

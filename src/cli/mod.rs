@@ -37,6 +37,7 @@ pub mod report;
 pub mod shown_change;
 pub mod size;
 pub mod source;
+mod spool;
 pub mod startup;
 pub mod state;
 pub mod trace_answer;

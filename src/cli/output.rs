@@ -54,6 +54,17 @@ impl Output {
         self.data(shown.as_bytes())
     }
 
+    /// Writes to standard output as [`write`](Self::write), what takes long to find as soon as it is found.
+    ///
+    /// # Errors
+    /// Those of `fill`, after what was written before; or if it cannot be written.
+    pub fn stream(&self, fill: impl FnOnce(&mut dyn Write) -> Result<(), CliError>) -> Result<(), CliError> {
+        let mut buffer = io::BufWriter::new(Printable::new(io::stdout().lock()));
+        let filled = fill(&mut buffer);
+        let flushed = buffer.flush().context(OUTPUT);
+        filled.and(flushed)
+    }
+
     /// One line.
     ///
     /// # Errors

@@ -1,11 +1,16 @@
 //! A change of a view as a line and as JSON.
 
+use std::io::{self, Write};
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 
 use super::changes::in_view;
+use super::error::OUTPUT;
 use super::output::{count, size};
+use super::{CliError, ErrorContext};
+use crate::printable;
 use crate::vfs::FileKind;
 use crate::view::changes::{Aspects, Change, Extent, Facts, Summary, What};
 
@@ -190,14 +195,58 @@ pub fn total(sum: &Summary) -> String {
     )
 }
 
-/// The totals of some changes.
-#[must_use]
-pub fn summary<'c>(changes: impl IntoIterator<Item = &'c Change>) -> Summary {
-    let mut sum = Summary::default();
-    for change in changes {
-        sum.add(change);
+/// What stands before each element of a JSON array but the first, in a report that is indented by two spaces.
+pub const SEPARATOR: &str = ",";
+
+/// A change as an element of the array of [`write_report`], after a separator.
+///
+/// # Errors
+/// Those of `out`.
+pub fn write_element(out: &mut dyn Write, change: &Change, root: &str) -> io::Result<()> {
+    let text = serde_json::to_string_pretty(&ShownChange::new(change, root))?;
+    write!(out, "{SEPARATOR}\n    {}", printable::json(&text).replace('\n', "\n    "))
+}
+
+/// Writes an object of JSON: the members of `head`, `changes` as `fill` writes them (each as [`write_element`] does, but for the
+/// first separator), and `summary`, which `fill` answers. Nothing of it is kept in memory.
+///
+/// # Errors
+/// Those of `fill` and `out`.
+pub fn write_report(
+    out: &mut dyn Write,
+    head: &impl Serialize,
+    fill: impl FnOnce(&mut dyn Write) -> Result<Summary, CliError>,
+) -> Result<(), CliError> {
+    let text = serde_json::to_string_pretty(head).context(OUTPUT)?;
+    let text = printable::json(&text);
+    let members = text.strip_suffix("\n}").unwrap_or(&text);
+    write!(out, "{members},\n  \"changes\": [").context(OUTPUT)?;
+    let mut elements = Elements { out, begun: false };
+    let sum = fill(&mut elements)?;
+    let end = if elements.begun { "\n  ]" } else { "]" };
+    let summary = serde_json::to_string_pretty(&ShownSummary::from(&sum)).context(OUTPUT)?;
+    writeln!(out, "{end},\n  \"summary\": {}\n}}", summary.replace('\n', "\n  ")).context(OUTPUT)
+}
+
+/// Leaves out the first separator.
+struct Elements<'o> {
+    out: &'o mut dyn Write,
+    begun: bool,
+}
+
+impl Write for Elements<'_> {
+    fn write(&mut self, text: &[u8]) -> io::Result<usize> {
+        let Some(rest) = text.strip_prefix(SEPARATOR.as_bytes()).filter(|_| !self.begun) else {
+            return self.out.write(text);
+        };
+        self.begun = true;
+        self.out.write_all(rest)?;
+        Ok(text.len())
     }
-    sum
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
 }
 
 #[cfg(test)]

@@ -25,6 +25,7 @@ use std::sync::Arc;
 
 use crate::vfs::{FileKind, Name, SeekTarget, SetAttr, StatFs, Timespec, XattrMode};
 
+mod descent;
 pub mod dir;
 #[cfg(any(test, feature = "test-layers"))]
 pub mod fault;
@@ -33,6 +34,7 @@ pub mod mem;
 mod redirect;
 mod restore;
 
+pub use descent::Descent;
 pub use redirect::{REDIRECT_MAX, Redirect};
 pub use restore::Restore;
 

@@ -59,7 +59,7 @@ fn found<L: Lower, U: ReadUpper>(lower: &L, upper: &U, start: &[Name]) -> Vec<Ch
     let mut found = Vec::new();
     let trees = Trees { lower, upper, owner: None };
     changes(trees, start, &mut |change| {
-        found.push(change);
+        found.push(change.clone());
         Ok(())
     })
     .unwrap();
@@ -295,7 +295,7 @@ where
     let (lower, upper) = (disk.lower(), disk.upper());
     let trees = Trees { lower: &lower, upper: &upper, owner: None };
     let how = Exporting { prefix: vec![name("nix")], skip: false, lower_known: true };
-    export(trees, &how, &mut bytes).unwrap();
+    export(trees, &how, &mut bytes, &mut |_, _| ()).unwrap();
     bytes
 }
 

@@ -14,6 +14,7 @@ mod architecture;
 mod changes;
 mod closures;
 mod damage;
+mod deep_trees;
 mod derivations;
 mod documents;
 mod layer_conformance;

@@ -43,7 +43,7 @@ unsafe impl GlobalAlloc for Counting {
 static ALLOCATOR: Counting = Counting;
 
 /// The most that `read` takes beyond what was there before, in bytes.
-fn peak_of(read: impl FnOnce()) -> usize {
+pub(crate) fn peak_of(read: impl FnOnce()) -> usize {
     let before = NOW.get();
     PEAK.set(before);
     read();

@@ -7,9 +7,9 @@ use serde::Serialize;
 
 use crate::cli::changes::{OverArgs, look, root_of, told};
 use crate::cli::output::count;
-use crate::cli::shown_change::{LETTERS, ShownChange, ShownSummary, line, summary, total};
+use crate::cli::shown_change::{LETTERS, ShownSummary, line, total, write_element, write_report};
 use crate::cli::{CliError, Context, ErrorContext};
-use crate::view::changes::{Parts, shown};
+use crate::view::changes::{Parts, Summary, shown};
 
 /// Arguments of `nixview diff`.
 #[derive(Debug, clap::Args)]
@@ -39,16 +39,20 @@ pub struct Args {
 }
 
 #[derive(Serialize)]
-struct Report {
+struct Head {
     upper: PathBuf,
     view: String,
     closure: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    changes: Option<Vec<ShownChange>>,
-    summary: ShownSummary,
     /// Store paths of which the upper has changes that stay hidden, since the closure does not have them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     hidden: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct Totals {
+    #[serde(flatten)]
+    head: Head,
+    summary: ShownSummary,
 }
 
 /// Compares.
@@ -63,12 +67,8 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
 fn compare(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let look = look(&args.view, context)?;
     let over = args.over.open(look.last_view().map_err(|error| told(&error))?, context)?;
-    let progress = context.output.progress("comparing");
     let tree = look.tree().map_err(|error| told(&error))?;
-    let found = over.changes(&tree, &[])?;
     let parts = Parts::of(over.trees(&tree)).context("cannot compare the upper with the store")?;
-    drop(tree);
-    drop(progress);
     let root = root_of(&over.view.lock.store_dir);
     let hidden: Vec<String> = parts.hidden.iter().map(|path| format!("{root}{}", shown(path))).collect();
     if !hidden.is_empty() && !args.json {
@@ -78,23 +78,40 @@ fn compare(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
             hidden.join(", ")
         ));
     }
-    let sum = summary(&found);
-    if args.json {
-        let shown_changes = || found.iter().map(|change| ShownChange::new(change, &root)).collect();
-        context.output.json(&Report {
-            upper: look.path().to_owned(),
-            view: look.meta().view.clone(),
-            closure: over.view.lock.closure.digest.to_string(),
-            changes: (!args.stat).then(shown_changes),
-            summary: (&sum).into(),
-            hidden,
+    let mut sum = Summary::default();
+    if args.stat {
+        let progress = context.output.progress("comparing");
+        over.each_change(&tree, &[], &mut |change| {
+            sum.add(change);
+            Ok(())
         })?;
-    } else if args.stat {
-        context.output.line(&total(&sum))?;
-    } else {
-        context
-            .output
-            .write(|out| found.iter().try_for_each(|change| writeln!(out, "{}", line(change, &root))))?;
+        drop(progress);
     }
-    Ok(if args.exit_code && !found.is_empty() { ExitCode::from(1) } else { ExitCode::SUCCESS })
+    let head = Head {
+        upper: look.path().to_owned(),
+        view: look.meta().view.clone(),
+        closure: over.view.lock.closure.digest.to_string(),
+        hidden,
+    };
+    match (args.json, args.stat) {
+        (true, true) => context.output.json(&Totals { head, summary: (&sum).into() })?,
+        (false, true) => context.output.line(&total(&sum))?,
+        // What is found is printed at once, and not kept: a container can make paths of any length, and any number of them.
+        (true, false) => context.output.stream(|out| {
+            write_report(out, &head, |out| {
+                over.each_change(&tree, &[], &mut |change| {
+                    sum.add(change);
+                    write_element(out, change, &root)
+                })?;
+                Ok(sum)
+            })
+        })?,
+        (false, false) => context.output.stream(|out| {
+            over.each_change(&tree, &[], &mut |change| {
+                sum.add(change);
+                writeln!(out, "{}", line(change, &root))
+            })
+        })?,
+    }
+    Ok(if args.exit_code && !sum.is_empty() { ExitCode::from(1) } else { ExitCode::SUCCESS })
 }

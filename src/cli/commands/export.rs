@@ -12,6 +12,7 @@ use crate::cli::output_file::{Destination, Kind};
 use crate::cli::view::warn;
 use crate::cli::{CliError, Context, ErrorContext};
 use crate::layer::dir::{DirLower, DirUpper};
+use crate::vfs::Name;
 use crate::view::changes::Trees;
 use crate::view::oci_layer::{self, Compression, Digests, ExportError, Exported, Exporting, Sink};
 use crate::view::store_root::ClosureLower;
@@ -91,7 +92,14 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     };
     let prefix = prefix_of(&upper.meta().store_dir)?;
     let how = Exporting { prefix, skip: args.skip_unsupported, lower_known: problem.is_none() };
-    let job = Job { trees: Trees { lower: &lower, upper: upper.layer(), owner: Some(owner) }, how, problem };
+    let root = root_of(&upper.meta().store_dir);
+    let job = Job {
+        context,
+        root,
+        trees: Trees { lower: &lower, upper: upper.layer(), owner: Some(owner) },
+        how,
+        problem,
+    };
     let compression = match args.compress {
         CompressArg::None => Compression::None,
         CompressArg::Gzip => Compression::Gzip,
@@ -113,13 +121,6 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
         job.write(compression, output)?.0
     };
     drop(progress);
-    let root = root_of(&upper.meta().store_dir);
-    let left_out: Vec<String> = exported
-        .skipped
-        .iter()
-        .map(|(path, why)| format!("{} is not in the layer: {why}", in_view(&root, path)))
-        .collect();
-    warn(context, &left_out);
     let Digests { digest, size: bytes, diff_id } = digests;
     let text = format!("{digest} {bytes} ({}, {})", size(bytes), count(exported.entries, "entry", "entries"));
     match (args.json, to_output) {
@@ -138,6 +139,9 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
 
 /// What is written.
 struct Job<'j> {
+    context: &'j Context,
+    /// Where the root of the view belongs.
+    root: String,
     trees: Trees<'j, ClosureLower<DirLower>, DirUpper>,
     how: Exporting,
     /// Why the lower is not known.
@@ -154,10 +158,16 @@ impl Job<'_> {
         let mut sink =
             Sink::new(io::BufWriter::with_capacity(1 << 20, output), compression).context(OUTPUT)?;
         let exported =
-            oci_layer::export(self.trees, &self.how, &mut sink).map_err(|error| self.told(&error))?;
+            oci_layer::export(self.trees, &self.how, &mut sink, &mut |path, why| self.left_out(path, why))
+                .map_err(|error| self.told(&error))?;
         let (digests, output) = sink.finish().context(OUTPUT)?;
         let output = output.into_inner().map_err(io::IntoInnerError::into_error).context(OUTPUT)?;
         Ok(((digests, exported), output))
+    }
+
+    fn left_out(&self, path: &[Name], why: &str) {
+        let what = format!("{} is not in the layer: {why}", in_view(&self.root, path));
+        warn(self.context, &[what]);
     }
 
     fn told(&self, error: &ExportError) -> CliError {

@@ -1,5 +1,6 @@
 //! `nixview reset`: a view, or some of its paths, as the store has them.
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -7,10 +8,12 @@ use serde::Serialize;
 
 use crate::cli::changes::{Over, OverArgs, hold, in_view, look, names_of, root_of, told};
 use crate::cli::confirm::confirm;
-use crate::cli::shown_change::{ShownChange, ShownSummary, line, summary, total};
+use crate::cli::error::OUTPUT;
+use crate::cli::shown_change::{SEPARATOR, line, total, write_element, write_report};
+use crate::cli::spool::Spool;
 use crate::cli::{CliError, Context, ErrorContext};
 use crate::vfs::Name;
-use crate::view::changes::{Change, Reset, reset};
+use crate::view::changes::{Reset, Summary, reset};
 use crate::view::upper_dir::{UpperDir, UpperError};
 
 /// Arguments of `nixview reset`.
@@ -46,11 +49,9 @@ pub struct Args {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Report {
+struct Head {
     upper: PathBuf,
     dry_run: bool,
-    changes: Vec<ShownChange>,
-    summary: ShownSummary,
 }
 
 /// Takes changes back.
@@ -63,33 +64,30 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let root = root_of(&over.view.lock.store_dir);
     let mut paths = args.paths.iter().map(|path| names_of(path, &root)).collect::<Result<Vec<_>, _>>()?;
     let mut upper = hold(&look, over.view.owner)?;
-    let mut found: Vec<Change> = Vec::new();
+    let mut found = Found { json: args.json, root: &root, sum: Summary::default(), texts: Vec::new() };
     if paths.is_empty() || paths.iter().any(Vec::is_empty) {
         paths.clear();
-        found = over.changes(upper.layer(), &[])?;
+        let changes = found.look(&over, &upper, &[])?;
         if !args.dry_run {
-            let question = format!("Take all changes back ({})?", total(&summary(&found)));
-            confirm(args.yes || found.is_empty(), &question)?;
+            let question = format!("Take all changes back ({})?", total(&changes.sum));
+            confirm(args.yes || changes.sum.is_empty(), &question)?;
             upper.rebuild(over.view.owner, |_| Ok::<(), UpperError>(())).map_err(|error| told(&error))?;
         }
+        found.take(changes);
     }
     let mut outcome = Ok(());
     for path in outermost(paths) {
-        outcome = one(args, &over, &upper, &path, &root, &mut found, context);
+        outcome = one(args, &over, &upper, &path, &mut found, context);
         if outcome.is_err() {
             break;
         }
     }
-    let sum = summary(&found);
+    let sum = found.sum;
     if args.json {
-        let changes = found.iter().map(|change| ShownChange::new(change, &root)).collect();
-        let report =
-            Report { upper: look.path().to_owned(), dry_run: args.dry_run, changes, summary: (&sum).into() };
-        context.output.json(&report)?;
+        let head = Head { upper: look.path().to_owned(), dry_run: args.dry_run };
+        context.output.stream(|out| write_report(out, &head, |out| found.print(out).map(|()| sum)))?;
     } else {
-        context
-            .output
-            .write(|out| found.iter().try_for_each(|change| writeln!(out, "{}", line(change, &root))))?;
+        context.output.stream(|out| found.print(out))?;
         let done = if args.dry_run { "would take back" } else { "took back" };
         context.output.note(&format!("{done}: {}", total(&sum)));
     }
@@ -102,19 +100,66 @@ fn one(
     over: &Over,
     upper: &UpperDir,
     path: &[Name],
-    root: &str,
-    found: &mut Vec<Change>,
+    found: &mut Found<'_>,
     context: &Context,
 ) -> Result<(), CliError> {
-    let changes = over.changes(upper.layer(), path)?;
+    let changes = found.look(over, upper, path)?;
     if !args.dry_run {
         let done = reset(over.trees(upper.layer()), path, !upper.meta().temporary).context("stopped")?;
-        if done == Reset::Unchanged && changes.is_empty() {
-            context.output.note(&format!("{} is as in the store", in_view(root, path)));
+        if done == Reset::Unchanged && changes.sum.is_empty() {
+            context.output.note(&format!("{} is as in the store", in_view(found.root, path)));
         }
     }
-    found.extend(changes);
+    found.take(changes);
     Ok(())
+}
+
+/// Changes of one path, which are told once they are taken back.
+struct Changes {
+    sum: Summary,
+    text: Spool,
+}
+
+/// What was taken back.
+struct Found<'r> {
+    json: bool,
+    root: &'r str,
+    sum: Summary,
+    texts: Vec<Spool>,
+}
+
+impl Found<'_> {
+    /// The changes at a path and below it.
+    fn look(&self, over: &Over, upper: &UpperDir, path: &[Name]) -> Result<Changes, CliError> {
+        let mut text = Spool::new().context("cannot make a temporary file")?;
+        let mut sum = Summary::default();
+        over.each_change(upper.layer(), path, &mut |change| {
+            sum.add(change);
+            if self.json {
+                write_element(&mut text, change, self.root)
+            } else {
+                writeln!(text, "{}", line(change, self.root))
+            }
+        })?;
+        Ok(Changes { sum, text })
+    }
+
+    fn take(&mut self, changes: Changes) {
+        self.sum.add_all(&changes.sum);
+        if !changes.sum.is_empty() {
+            self.texts.push(changes.text);
+        }
+    }
+
+    /// Prints it; of elements of JSON the first is begun as [`write_report`] wants it.
+    fn print(self, out: &mut dyn Write) -> Result<(), CliError> {
+        self.texts.into_iter().try_for_each(|text| {
+            if self.json {
+                out.write_all(SEPARATOR.as_bytes()).context(OUTPUT)?;
+            }
+            text.print(out, if self.json { SEPARATOR.len() as u64 } else { 0 }).context(OUTPUT)
+        })
+    }
 }
 
 /// The paths, sorted, without those that are below another.

@@ -38,6 +38,17 @@ impl Summary {
         self.bytes_after = self.bytes_after.saturating_add(after);
     }
 
+    /// Adds what another counted.
+    pub fn add_all(&mut self, other: &Self) {
+        self.added += other.added;
+        self.deleted += other.deleted;
+        self.modified += other.modified;
+        self.metadata += other.metadata;
+        self.type_changed += other.type_changed;
+        self.bytes_after = self.bytes_after.saturating_add(other.bytes_after);
+        self.bytes_before = self.bytes_before.saturating_add(other.bytes_before);
+    }
+
     /// True if nothing was counted.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -46,7 +46,7 @@ fn set_time(layer: &MemLayer, at: &str, time: Timespec) {
 fn found(lower: &MemLayer, upper: &MemLayer, owner: Option<(u32, u32)>) -> Vec<(String, What)> {
     let mut all = Vec::new();
     changes(Trees { lower, upper, owner }, &[], &mut |change| {
-        all.push((shown(&change.path), change.what));
+        all.push((shown(&change.path), change.what.clone()));
         Ok(())
     })
     .unwrap();

@@ -4,27 +4,29 @@ use std::io;
 
 use super::trees::{ReadUpper, Shown, Through, Trees, present};
 use super::{At, Change, ChangesError, Extent, Facts, What};
-use crate::layer::{EntryKind, Lower, Presence, Stat};
+use crate::layer::{Descent, EntryKind, Lower, Presence, Stat};
 use crate::vfs::{FileKind, Name};
 
-/// How many directories are held open on the way down; those further up are opened again when it is their turn.
+/// How many directories of the lower are held open on the way down; those further up are opened again when it is their
+/// turn. No lower is as deep as an upper can be: Nix reaches what is in a store by its paths.
 const OPEN: usize = 32;
 
 const READ: &str = "read";
 
 /// Calls `each` with every change at `start` and below it, a directory before what is in it, names in bytewise order.
 ///
-/// No names in `start` are everything. Memory and descriptors are bounded by the names of the directories on the way
-/// down, not by the tree.
+/// No names in `start` are everything. Memory is bounded by the names of the directories on the way down that have
+/// others after the next one, not by the tree; the path is one, whatever is below it.
 ///
 /// # Errors
 /// What cannot be read, and what `each` answers.
 pub fn changes<L: Lower, U: ReadUpper>(
     trees: Trees<'_, L, U>,
     start: &[Name],
-    each: &mut dyn FnMut(Change) -> Result<(), ChangesError>,
+    each: &mut dyn FnMut(&Change) -> Result<(), ChangesError>,
 ) -> Result<(), ChangesError> {
-    let mut walk = Walk { trees, path: Vec::new(), frames: Vec::new(), from: None, each };
+    let upper = Descent::new(trees.upper.root().at(READ, &[])?);
+    let mut walk = Walk { trees, path: Vec::new(), frames: Vec::new(), upper, from: None, each };
     walk.root(start)?;
     let mut down = start.iter();
     while !walk.frames.is_empty() {
@@ -37,8 +39,8 @@ pub fn changes<L: Lower, U: ReadUpper>(
     Ok(())
 }
 
-/// A directory whose names are being looked at.
-struct Frame<UO, LO> {
+/// A directory of which names are left to be looked at.
+struct Frame<LO> {
     /// How many names its path has.
     depth: usize,
     /// The names that are left, the next one last.
@@ -46,7 +48,7 @@ struct Frame<UO, LO> {
     has: Has,
     through: Through,
     /// `None`: to be opened again.
-    objects: Option<Objects<UO, LO>>,
+    below: Option<Below<LO>>,
 }
 
 /// Where a directory of the view is.
@@ -58,9 +60,14 @@ struct Has {
 }
 
 /// The directories behind one of the view.
-#[derive(Clone)]
 struct Objects<UO, LO> {
     upper: Option<UO>,
+    below: Below<LO>,
+}
+
+/// Those of the lower.
+#[derive(Clone)]
+struct Below<LO> {
     /// At the same path.
     lower: Option<LO>,
     /// What shows through, if that is [`Through::Elsewhere`].
@@ -82,10 +89,12 @@ type ObjectsOf<L, U> = Objects<<U as Lower>::Object, <L as Lower>::Object>;
 struct Walk<'w, L: Lower, U: ReadUpper> {
     trees: Trees<'w, L, U>,
     path: Vec<Name>,
-    frames: Vec<Frame<U::Object, L::Object>>,
+    frames: Vec<Frame<L::Object>>,
+    /// The directories of the upper on the way to the current path.
+    upper: Descent<U::Object>,
     /// Where the directory at the current path was moved from, if it was.
     from: Option<Vec<Name>>,
-    each: &'w mut dyn FnMut(Change) -> Result<(), ChangesError>,
+    each: &'w mut dyn FnMut(&Change) -> Result<(), ChangesError>,
 }
 
 impl<L: Lower, U: ReadUpper> Walk<'_, L, U> {
@@ -101,7 +110,8 @@ impl<L: Lower, U: ReadUpper> Walk<'_, L, U> {
         if start.is_empty() {
             self.same_kind((&Shown::Upper(upper.clone()), &above), (&lower, &below), false)?;
         }
-        self.enter(Objects { upper: Some(upper), lower: Some(lower), elsewhere: None }, through)
+        let below = Below { lower: Some(lower), elsewhere: None };
+        self.enter(Objects { upper: Some(upper), below }, through)
     }
 
     /// Goes on with this name of the current directory alone.
@@ -121,13 +131,15 @@ impl<L: Lower, U: ReadUpper> Walk<'_, L, U> {
             return Ok(());
         };
         let through = frame.through.clone();
-        let Some(objects) = self.current()? else {
+        let objects = self.current()?;
+        // A directory without further names is left before the next one is entered: a chain of them takes no frames.
+        if objects.is_none() || self.frames.last().is_some_and(|frame| frame.names.is_empty()) {
             self.frames.pop();
-            return Ok(());
-        };
+        }
+        let Some(objects) = objects else { return Ok(()) };
         self.path.push(name.clone());
         let wanted = self.path.len() >= start.len();
-        let below = match &objects.lower {
+        let below = match &objects.below.lower {
             Some(dir) => self.trees.below(dir, &name).at(READ, &self.path)?,
             None => None,
         };
@@ -155,7 +167,7 @@ impl<L: Lower, U: ReadUpper> Walk<'_, L, U> {
         name: &Name,
         through: Through,
     ) -> Result<Option<NowOf<L, U>>, ChangesError> {
-        let Some(dir) = &objects.elsewhere else { return Ok(None) };
+        let Some(dir) = &objects.below.elsewhere else { return Ok(None) };
         let found = self.trees.below(dir, name).at(READ, &self.path)?;
         Ok(found.map(|(object, stat)| {
             let elsewhere = (stat.kind == FileKind::Directory).then(|| object.clone());
@@ -177,8 +189,8 @@ impl<L: Lower, U: ReadUpper> Walk<'_, L, U> {
         };
         let above = match parent {
             Through::Nothing => None,
-            Through::Same => directory.lower.as_ref(),
-            Through::Elsewhere(_) => directory.elsewhere.as_ref(),
+            Through::Same => directory.below.lower.as_ref(),
+            Through::Elsewhere(_) => directory.below.elsewhere.as_ref(),
         };
         let part = stat.kind == FileKind::Directory
             && self.trees.is_part(&object, &through, above).at(READ, &self.path)?;
@@ -188,23 +200,25 @@ impl<L: Lower, U: ReadUpper> Walk<'_, L, U> {
     /// The objects of the current directory; `None` if it is gone meanwhile.
     fn current(&mut self) -> Result<Option<ObjectsOf<L, U>>, ChangesError> {
         let Some(frame) = self.frames.last_mut() else { return Ok(None) };
-        if frame.objects.is_none() {
-            let upper = match frame.has.upper {
-                true => match present(self.trees.upper.resolve(&self.path)).at(READ, &self.path)? {
-                    None => return Ok(None),
-                    found => found,
-                },
-                false => None,
-            };
+        let upper = if frame.has.upper {
+            let lookup = |dir: &U::Object, name: &Name| self.trees.upper.lookup(dir, name);
+            match present(self.upper.at(&self.path, lookup)).at(READ, &self.path)? {
+                None => return Ok(None),
+                found => found,
+            }
+        } else {
+            None
+        };
+        if frame.below.is_none() {
             let resolve = |path: &[Name]| self.trees.lower.resolve(path).at(READ, path).map(Some);
             let lower = if frame.has.lower { resolve(&self.path)? } else { None };
             let elsewhere = match &frame.through {
                 Through::Elsewhere(at) => resolve(&at.path(&self.path))?,
                 Through::Nothing | Through::Same => None,
             };
-            frame.objects = Some(Objects { upper, lower, elsewhere });
+            frame.below = Some(Below { lower, elsewhere });
         }
-        Ok(frame.objects.clone())
+        Ok(frame.below.clone().map(|below| Objects { upper, below }))
     }
 
     /// What shows at the current path, and what the lower has there.
@@ -245,7 +259,8 @@ impl<L: Lower, U: ReadUpper> Walk<'_, L, U> {
             Shown::Upper(object) => Some(object),
             Shown::Lower(_) => None,
         };
-        self.enter(Objects { upper, lower: under, elsewhere: now.elsewhere }, now.through)
+        let below = Below { lower: under, elsewhere: now.elsewhere };
+        self.enter(Objects { upper, below }, now.through)
     }
 
     /// Emits what differs between two objects of one kind, if anything does.
@@ -272,7 +287,11 @@ impl<L: Lower, U: ReadUpper> Walk<'_, L, U> {
 
     fn emit(&mut self, what: What, before: Option<Facts>, after: Option<Facts>) -> Result<(), ChangesError> {
         let from = self.from.take();
-        (self.each)(Change { path: self.path.clone(), what, before, after, from })
+        // Lent, not copied: a copy for each level of a deep tree is quadratic.
+        let change = Change { path: std::mem::take(&mut self.path), what, before, after, from };
+        let answer = (self.each)(&change);
+        self.path = change.path;
+        answer
     }
 
     /// Makes a directory the current one.
@@ -283,18 +302,27 @@ impl<L: Lower, U: ReadUpper> Walk<'_, L, U> {
             names.extend(listed.into_iter().map(|entry| entry.name));
         }
         if !matches!(through, Through::Same) {
-            for lower in [&objects.lower, &objects.elsewhere].into_iter().flatten() {
+            for lower in [&objects.below.lower, &objects.below.elsewhere].into_iter().flatten() {
                 let listed = self.trees.lower.read_dir(lower).at(READ, &self.path)?;
                 names.extend(listed.into_iter().map(|entry| entry.name));
             }
         }
         names.sort_unstable_by(|a, b| b.cmp(a));
         names.dedup();
-        if let Some(far) = self.frames.len().checked_sub(OPEN).and_then(|at| self.frames.get_mut(at)) {
-            far.objects = None;
+        if names.is_empty() {
+            return Ok(());
         }
-        let has = Has { upper: objects.upper.is_some(), lower: objects.lower.is_some() };
-        self.frames.push(Frame { depth: self.path.len(), names, has, through, objects: Some(objects) });
+        if let Some(far) = self.frames.len().checked_sub(OPEN).and_then(|at| self.frames.get_mut(at)) {
+            far.below = None;
+        }
+        let has = Has { upper: objects.upper.is_some(), lower: objects.below.lower.is_some() };
+        let depth = self.path.len();
+        if let Some(upper) = objects.upper.filter(|_| depth > 0) {
+            self.upper.up(depth - 1);
+            self.upper.down(depth, upper);
+        }
+        names.shrink_to_fit();
+        self.frames.push(Frame { depth, names, has, through, below: Some(objects.below) });
         Ok(())
     }
 
@@ -328,22 +356,34 @@ impl<L: Lower, U: ReadUpper> Walk<'_, L, U> {
         if stat.kind != FileKind::Directory {
             return Ok(extent);
         }
-        let mut pending = vec![self.path.clone()];
-        while let Some(path) = pending.pop() {
+        // One path is shared; of each directory above it are kept the names that are left.
+        let mut path = self.path.clone();
+        let mut left: Vec<(usize, Vec<Name>)> = Vec::new();
+        loop {
             let dir = self.trees.lower.resolve(&path).at(READ, &path)?;
+            let mut directories = Vec::new();
             for entry in self.trees.lower.read_dir(&dir).at(READ, &path)? {
-                let mut inner = path.clone();
-                inner.push(entry.name.clone());
                 extent.names += 1;
                 match entry.kind {
-                    EntryKind::Object(FileKind::Directory) => pending.push(inner),
+                    EntryKind::Object(FileKind::Directory) => directories.push(entry.name),
                     EntryKind::Object(FileKind::Regular | FileKind::Symlink) => {
-                        let found = self.trees.below(&dir, &entry.name).at(READ, &inner)?;
+                        let found = self.trees.below(&dir, &entry.name).at(READ, &path)?;
                         extent.bytes += found.map_or(0, |(_, stat)| stat.size);
                     }
                     _ => {}
                 }
             }
+            left.push((path.len(), directories));
+            let next = loop {
+                let Some((depth, names)) = left.last_mut() else { break None };
+                match names.pop() {
+                    Some(name) => break Some((*depth, name)),
+                    None => drop(left.pop()),
+                }
+            };
+            let Some((depth, name)) = next else { break };
+            path.truncate(depth);
+            path.push(name);
         }
         Ok(extent)
     }

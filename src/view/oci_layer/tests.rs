@@ -125,7 +125,7 @@ fn how(skip: bool) -> Exporting {
 fn exported(upper: &MemLayer) -> Vec<u8> {
     let mut bytes = Vec::new();
     let trees = Trees { lower: &lower(), upper, owner: Some((1, 2)) };
-    export(trees, &how(false), &mut bytes).unwrap();
+    export(trees, &how(false), &mut bytes, &mut |_, _| ()).unwrap();
     bytes
 }
 
@@ -488,14 +488,14 @@ fn what_a_layer_cannot_hold_is_said_or_left_out() {
     upper.set_xattr(&file, b"user.a=b", b"", XattrMode::Set).unwrap();
     let lower = MemLayer::new();
     let trees = Trees { lower: &lower, upper: &upper, owner: None };
-    let error = export(trees, &how(false), &mut Vec::new()).unwrap_err();
+    let error = export(trees, &how(false), &mut Vec::new(), &mut |_, _| ()).unwrap_err();
     assert_eq!(error.to_string(), "'/d/.wh.x' cannot be in a layer: its name is that of a mark in layers");
     let mut bytes = Vec::new();
-    let done = export(trees, &how(true), &mut bytes).unwrap();
-    let skipped: Vec<String> =
-        done.skipped.iter().map(|(path, _)| crate::view::changes::shown(path)).collect();
+    let mut skipped = Vec::new();
+    let mut told = |path: &[Name], _: &str| skipped.push(crate::view::changes::shown(path));
+    let done = export(trees, &how(true), &mut bytes, &mut told).unwrap();
     assert_eq!(skipped, ["/d/.wh.x", "/d/f", "/d/socket"]);
-    assert_eq!(done.entries, 2);
+    assert_eq!((done.entries, done.skipped), (2, 3));
     assert_eq!(tree(&import_with(&bytes, false).1).len(), 1);
 }
 
@@ -529,7 +529,7 @@ fn a_moved_directory_goes_out_with_what_it_shows() {
     upper.remove(&upper.resolve(&path("store/moved/bin")).unwrap(), &name("b"), true).unwrap();
     let trees = Trees { lower: &lower, upper: &upper, owner: Some((1, 2)) };
     let mut bytes = Vec::new();
-    export(trees, &how(false), &mut bytes).unwrap();
+    export(trees, &how(false), &mut bytes, &mut |_, _| ()).unwrap();
     let copy = import_with(&bytes, false).1;
     let all = tree(&copy);
     let names: Vec<&String> = all.keys().collect();
@@ -538,6 +538,6 @@ fn a_moved_directory_goes_out_with_what_it_shows() {
     assert!(all.get("/store/moved/bin/a").unwrap().ends_with(" lower"), "{all:?}");
     assert!(all.get("/store/moved/bin/a").unwrap().contains(", 1, 2, "), "of the view's owner: {all:?}");
     let unknown = Exporting { lower_known: false, ..how(true) };
-    let error = export(trees, &unknown, &mut Vec::new()).unwrap_err().to_string();
+    let error = export(trees, &unknown, &mut Vec::new(), &mut |_, _| ()).unwrap_err().to_string();
     assert!(error.contains("'/store/moved' is a directory of the store that was moved"), "{error}");
 }

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 
 use super::entry::{Body, Entry, Xattr};
 use super::{BLOCK, OPAQUE, WHITEOUT, encode, is_private, is_zero_device, joined};
-use crate::layer::{Lower, Presence, Stat};
+use crate::layer::{Descent, Lower, Presence, Stat};
 use crate::vfs::{FileKind, Name, Timespec};
 use crate::view::changes::{ChangesError, ReadUpper, Shown, Through, Trees, shown};
 
@@ -17,8 +17,8 @@ const CHUNK: usize = 256 * 1024;
 pub struct Exported {
     /// Members of the archive.
     pub entries: u64,
-    /// Paths that an archive cannot hold, and why, for people; only with `skip`.
-    pub skipped: Vec<(Vec<Name>, String)>,
+    /// Paths that an archive cannot hold; only with `skip`.
+    pub skipped: u64,
 }
 
 /// Why an upper cannot be exported.
@@ -57,7 +57,7 @@ pub struct Exporting {
     pub lower_known: bool,
 }
 
-/// Writes all that an upper has and hides as a layer.
+/// Writes all that an upper has and hides as a layer; `skipped` is told of paths that are left out, and why, for people.
 ///
 /// The same upper gives the same bytes: names in bytewise order, a directory before what is in it, owners as numbers, times of access and
 /// change left out. All of a file is written, holes as zeros: the specification advises against sparse members, and an import makes them
@@ -69,17 +69,26 @@ pub fn export<L: Lower, U: ReadUpper>(
     trees: Trees<'_, L, U>,
     how: &Exporting,
     output: &mut dyn Write,
+    skipped: &mut dyn FnMut(&[Name], &str),
 ) -> Result<Exported, ExportError> {
-    let mut export = Export { trees, how, output, links: HashMap::new(), exported: Exported::default() };
     let root = trees.upper.root().map_err(|source| failed(&[], source))?;
     let stat = trees.upper.stat(&root).map_err(|source| failed(&[], source))?;
     let opaque = trees.upper.is_opaque(&root).map_err(|source| failed(&[], source))?;
-    export.object(&[], &Shown::Upper(root), &stat)?;
+    let mut export = Export {
+        trees,
+        how,
+        output,
+        skipped,
+        path: Vec::new(),
+        frames: Vec::new(),
+        upper: Descent::new(root.clone()),
+        links: Links::default(),
+        exported: Exported::default(),
+    };
+    export.object(&Shown::Upper(root.clone()), &stat)?;
     let through = if opaque { Through::Nothing } else { Through::Same };
-    let mut pending = vec![Directory { path: Vec::new(), in_upper: true, through }];
-    while let Some(directory) = pending.pop() {
-        export.directory(&directory, &mut pending)?;
-    }
+    export.directory(Some(&root), through)?;
+    while export.step()? {}
     export.output.write_all(&[0; 2 * BLOCK]).map_err(ExportError::Output)?;
     Ok(export.exported)
 }
@@ -88,142 +97,178 @@ fn failed(path: &[Name], source: io::Error) -> ExportError {
     ExportError::Read(ChangesError { action: "read", path: path.to_vec(), source })
 }
 
-/// A directory whose members are to be written.
-struct Directory {
-    path: Vec<Name>,
+/// A directory of which directories are left to be done.
+struct Frame {
+    /// How many names its path has.
+    depth: usize,
+    /// The names of these directories, the next one last.
+    names: Vec<Name>,
     in_upper: bool,
     through: Through,
 }
 
-/// What shows under a name of a directory, as far as it is written.
-struct Member<UO, LO> {
-    name: Name,
-    /// `None`: a whiteout.
-    object: Option<Shown<UO, LO>>,
-}
-
-type MemberOf<L, U> = Member<<U as Lower>::Object, <L as Lower>::Object>;
-
-struct Export<'e, L, U> {
+struct Export<'e, L, U: Lower> {
     trees: Trees<'e, L, U>,
     how: &'e Exporting,
     output: &'e mut dyn Write,
-    /// The first path in the archive of inodes that have several.
-    links: HashMap<u64, Vec<u8>>,
+    skipped: &'e mut dyn FnMut(&[Name], &str),
+    /// One path for all: a tree can be of any depth.
+    path: Vec<Name>,
+    frames: Vec<Frame>,
+    /// The directories of the upper on the way to the path.
+    upper: Descent<U::Object>,
+    links: Links,
     exported: Exported,
 }
 
 impl<L: Lower, U: ReadUpper> Export<'_, L, U> {
-    /// Writes the members of a directory; those that are directories are left to be done, the first one last.
-    fn directory(&mut self, directory: &Directory, pending: &mut Vec<Directory>) -> Result<(), ExportError> {
-        let path = &directory.path;
-        let (members, opaque) = self.members(directory).map_err(|source| failed(path, source))?;
-        let above = [&joined(&self.how.prefix, path), &b"/"[..]].concat();
+    /// Does the next directory that is left; `false` if there is none.
+    fn step(&mut self) -> Result<bool, ExportError> {
+        let Some(frame) = self.frames.last_mut() else { return Ok(false) };
+        self.path.truncate(frame.depth);
+        self.links.up(frame.depth);
+        let (name, in_upper, through) = (frame.names.pop(), frame.in_upper, frame.through.clone());
+        // A directory is left before its last one is entered: a chain of them takes no frames.
+        if frame.names.is_empty() {
+            self.frames.pop();
+        }
+        let Some(name) = name else { return Ok(true) };
+        let mut own = None;
+        if in_upper {
+            let lookup = |dir: &U::Object, name: &Name| self.trees.upper.lookup(dir, name);
+            let dir = self.upper.at(&self.path, lookup).map_err(|source| failed(&self.path, source))?;
+            let presence =
+                self.trees.upper.presence(&dir, &name).map_err(|source| failed(&self.path, source))?;
+            if let Presence::Present(object) = presence {
+                own = Some(object);
+            }
+        }
+        self.path.push(name);
+        let through = match &own {
+            Some(dir) => {
+                self.upper.down(self.path.len(), dir.clone());
+                self.through(dir, &through)?
+            }
+            None => through,
+        };
+        self.directory(own.as_ref(), through)?;
+        Ok(true)
+    }
+
+    /// Writes the members of the directory at the path, `own` in the upper; those that are directories are left to be done.
+    fn directory(&mut self, own: Option<&U::Object>, through: Through) -> Result<(), ExportError> {
+        let fail = |source| failed(&self.path, source);
+        let upper = self.trees.upper;
+        let elsewhere = match &through {
+            Through::Elsewhere(at) => Some(self.trees.lower.resolve(&at.path(&self.path)).map_err(fail)?),
+            Through::Nothing | Through::Same => None,
+        };
+        let above = match (&through, own) {
+            (Through::Same, Some(_)) if self.how.lower_known => {
+                Some(self.trees.lower.resolve(&self.path).map_err(fail)?)
+            }
+            (Through::Elsewhere(_), Some(_)) if self.how.lower_known => elsewhere.clone(),
+            _ => None,
+        };
+        let above = above.filter(|above| self.trees.lower.shows_whole(above));
+        let mut opaque = elsewhere.is_some();
+        let mut names = Vec::new();
+        if let Some(dir) = own {
+            opaque |= upper.is_opaque(dir).map_err(fail)?;
+            names.extend(upper.read_dir(dir).map_err(fail)?.into_iter().map(|entry| entry.name));
+        }
+        if let Some(dir) = &elsewhere {
+            names.extend(self.trees.lower.read_dir(dir).map_err(fail)?.into_iter().map(|entry| entry.name));
+        }
+        names.sort_unstable();
+        names.dedup();
         if opaque {
-            self.mark([&above, OPAQUE].concat())?;
+            self.mark(b"", OPAQUE)?;
         }
         let mut directories = Vec::new();
-        for Member { name, object } in members {
-            let inner = [path.as_slice(), std::slice::from_ref(&name)].concat();
-            if name.as_bytes().starts_with(WHITEOUT) {
-                self.cannot(&inner, "its name is that of a mark in layers")?;
-                continue;
-            }
-            let Some(object) = object else {
-                // In an opaque directory it hides nothing that is not hidden already.
-                if !opaque {
-                    self.mark([&above, WHITEOUT, name.as_bytes()].concat())?;
-                }
-                continue;
-            };
-            let stat = self.stat(&object).map_err(|source| failed(&inner, source))?;
-            if self.object(&inner, &object, &stat)? && stat.kind == FileKind::Directory {
-                directories.push(self.inner(inner, &object, &directory.through)?);
+        for name in names {
+            self.path.push(name.clone());
+            let is_directory = self.member(&name, own, elsewhere.as_ref(), above.as_ref(), opaque, &through);
+            self.path.pop();
+            self.links.up(self.path.len());
+            if is_directory? {
+                directories.push(name);
             }
         }
-        pending.extend(directories.into_iter().rev());
+        if !directories.is_empty() {
+            directories.reverse();
+            directories.shrink_to_fit();
+            let (depth, in_upper) = (self.path.len(), own.is_some());
+            self.frames.push(Frame { depth, names: directories, in_upper, through });
+        }
         Ok(())
     }
 
-    /// What is written of a directory, by name; and whether nothing else shows in it.
-    fn members(&self, directory: &Directory) -> io::Result<(Vec<MemberOf<L, U>>, bool)> {
-        let Trees { lower, upper, .. } = self.trees;
-        let mut members = Vec::new();
-        let mut opaque = matches!(directory.through, Through::Elsewhere(_));
-        if directory.in_upper {
-            let dir = upper.resolve(&directory.path)?;
-            opaque |= upper.is_opaque(&dir)?;
-            let above = self.lower_of(directory)?.filter(|above| lower.shows_whole(above));
-            for entry in upper.read_dir(&dir)? {
-                let object = match upper.presence(&dir, &entry.name)? {
-                    Presence::Absent => continue,
-                    Presence::Whiteout => None,
-                    Presence::Present(object)
-                        if above.is_some() && self.is_part(directory, &entry.name, &object)? =>
-                    {
-                        continue;
-                    }
-                    Presence::Present(object) => Some(Shown::Upper(object)),
-                };
-                members.push(Member { name: entry.name, object });
-            }
-        }
-        members.sort_unstable_by(|a: &MemberOf<L, U>, b| a.name.cmp(&b.name));
-        if let Through::Elsewhere(at) = &directory.through {
-            let dir = lower.resolve(&at.path(&directory.path))?;
-            let own = members.len();
-            for entry in lower.read_dir(&dir)? {
-                let known = members.get(..own).unwrap_or_default();
-                if known.binary_search_by(|member| member.name.cmp(&entry.name)).is_err() {
-                    let object = Some(Shown::Lower(lower.lookup(&dir, &entry.name)?));
-                    members.push(Member { name: entry.name, object });
+    /// Writes what shows under the last name of the path; `true` for a directory in which more is to be done.
+    fn member(
+        &mut self,
+        name: &Name,
+        own: Option<&U::Object>,
+        elsewhere: Option<&L::Object>,
+        above: Option<&L::Object>,
+        opaque: bool,
+        through: &Through,
+    ) -> Result<bool, ExportError> {
+        let fail = |source| failed(&self.path, source);
+        let presence = match own {
+            Some(dir) => self.trees.upper.presence(dir, name).map_err(fail)?,
+            None => Presence::Absent,
+        };
+        let object = match (presence, elsewhere) {
+            (Presence::Present(object), _) => {
+                if above.is_some() && self.is_part(&object, above, through).map_err(fail)? {
+                    return Ok(false);
                 }
+                Some(Shown::Upper(object))
             }
-            members.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+            (Presence::Whiteout, _) => None,
+            (Presence::Absent, Some(dir)) => {
+                Some(Shown::Lower(self.trees.lower.lookup(dir, name).map_err(fail)?))
+            }
+            (Presence::Absent, None) => return Ok(false),
+        };
+        if name.as_bytes().starts_with(WHITEOUT) {
+            return self.cannot("its name is that of a mark in layers").map(|()| false);
         }
-        Ok((members, opaque))
-    }
-
-    /// The directory of the lower that shows through one.
-    fn lower_of(&self, directory: &Directory) -> io::Result<Option<L::Object>> {
-        match &directory.through {
-            _ if !self.how.lower_known => Ok(None),
-            Through::Nothing => Ok(None),
-            Through::Same => self.trees.lower.resolve(&directory.path).map(Some),
-            Through::Elsewhere(at) => self.trees.lower.resolve(&at.path(&directory.path)).map(Some),
-        }
+        let Some(object) = object else {
+            // In an opaque directory it hides nothing that is not hidden already.
+            if !opaque {
+                self.path.pop();
+                let marked = self.mark(WHITEOUT, name.as_bytes());
+                self.path.push(name.clone());
+                marked?;
+            }
+            return Ok(false);
+        };
+        let stat = self.stat(&object).map_err(fail)?;
+        Ok(self.object(&object, &stat)? && stat.kind == FileKind::Directory)
     }
 
     /// True for what does not show in a directory whose directories show only whole.
-    fn is_part(&self, directory: &Directory, name: &Name, object: &U::Object) -> io::Result<bool> {
+    fn is_part(&self, object: &U::Object, above: Option<&L::Object>, parent: &Through) -> io::Result<bool> {
         if self.trees.upper.stat(object)?.kind != FileKind::Directory {
             return Ok(false);
         }
-        let path = [directory.path.as_slice(), std::slice::from_ref(name)].concat();
-        let (through, _) = self.trees.through(object, &path, &directory.through)?;
-        self.trees.is_part(object, &through, self.lower_of(directory)?.as_ref())
+        let (through, _) = self.trees.through(object, &self.path, parent)?;
+        self.trees.is_part(object, &through, above)
     }
 
-    /// What is to be done of a directory that was written.
-    fn inner(
-        &self,
-        path: Vec<Name>,
-        object: &Shown<U::Object, L::Object>,
-        parent: &Through,
-    ) -> Result<Directory, ExportError> {
-        let Shown::Upper(dir) = object else {
-            return Ok(Directory { path, in_upper: false, through: parent.clone() });
-        };
-        let fail = |source| failed(&path, source);
+    /// What shows through the directory `dir` of the upper at the path.
+    fn through(&self, dir: &U::Object, parent: &Through) -> Result<Through, ExportError> {
+        let fail = |source| failed(&self.path, source);
         if !self.how.lower_known {
             let moved = !self.trees.upper.is_opaque(dir).map_err(fail)?
                 && self.trees.upper.redirect(dir).map_err(fail)?.is_some();
             if moved {
-                return Err(ExportError::Moved { path });
+                return Err(ExportError::Moved { path: self.path.clone() });
             }
         }
-        let (through, _) = self.trees.through(dir, &path, parent).map_err(fail)?;
-        Ok(Directory { path, in_upper: true, through })
+        self.trees.through(dir, &self.path, parent).map(|(through, _)| through).map_err(fail)
     }
 
     fn stat(&self, object: &Shown<U::Object, L::Object>) -> io::Result<Stat> {
@@ -235,25 +280,21 @@ impl<L: Lower, U: ReadUpper> Export<'_, L, U> {
     }
 
     /// Writes an object; `false` if it was skipped.
-    fn object(
-        &mut self,
-        path: &[Name],
-        object: &Shown<U::Object, L::Object>,
-        stat: &Stat,
-    ) -> Result<bool, ExportError> {
-        let fail = |source| failed(path, source);
-        let in_archive = joined(&self.how.prefix, path);
+    fn object(&mut self, object: &Shown<U::Object, L::Object>, stat: &Stat) -> Result<bool, ExportError> {
+        let fail = |source| failed(&self.path, source);
+        let in_archive = joined(&self.how.prefix, &self.path);
         let is_linked = stat.nlink > 1 && stat.kind != FileKind::Directory;
-        let body = match (self.links.get(&stat.ino).filter(|_| is_linked), stat.kind) {
-            (Some(first), _) => Body::HardLink(first.clone()),
+        let first = self.links.first(stat.ino).filter(|_| is_linked);
+        let body = match (first, stat.kind) {
+            (Some(first), _) => Body::HardLink(joined(&self.how.prefix, &first)),
             (None, FileKind::Regular) => Body::file(stat.size),
             (None, FileKind::Directory) => Body::Directory,
             (None, FileKind::Symlink) => Body::Symlink(self.trees.read_link(object).map_err(fail)?),
             (None, FileKind::Socket) => {
-                return self.cannot(path, "it is a socket").map(|()| false);
+                return self.cannot("it is a socket").map(|()| false);
             }
             (None, kind) if is_zero_device(kind, stat.rdev) => {
-                return self.cannot(path, "a device 0:0 would hide a name").map(|()| false);
+                return self.cannot("a device 0:0 would hide a name").map(|()| false);
             }
             (None, kind @ (FileKind::CharDevice | FileKind::BlockDevice | FileKind::Fifo)) => {
                 Body::Node { kind, rdev: stat.rdev }
@@ -261,7 +302,7 @@ impl<L: Lower, U: ReadUpper> Export<'_, L, U> {
         };
         let xattrs = match body {
             Body::HardLink(_) => Vec::new(),
-            _ => self.xattrs(path, object)?,
+            _ => self.xattrs(object)?,
         };
         let entry = Entry {
             path: in_archive,
@@ -274,41 +315,39 @@ impl<L: Lower, U: ReadUpper> Export<'_, L, U> {
         };
         match encode::headers(&entry) {
             Ok(headers) => self.output.write_all(&headers).map_err(ExportError::Output)?,
-            Err(error) => return self.cannot(path, &error.to_string()).map(|()| false),
+            Err(error) => return self.cannot(&error.to_string()).map(|()| false),
         }
         if let Body::File { size, .. } = entry.body {
-            self.content(path, object, size)?;
+            self.content(object, size)?;
         }
         self.exported.entries += 1;
         if is_linked {
-            self.links.entry(stat.ino).or_insert(entry.path);
+            self.links.note(stat.ino, &self.path);
         }
         Ok(true)
     }
 
-    fn xattrs(
-        &mut self,
-        path: &[Name],
-        object: &Shown<U::Object, L::Object>,
-    ) -> Result<Vec<Xattr>, ExportError> {
-        let fail = |source| failed(path, source);
-        let mut names = self.trees.list_xattr(object).map_err(fail)?;
+    fn xattrs(&mut self, object: &Shown<U::Object, L::Object>) -> Result<Vec<Xattr>, ExportError> {
+        let listed = self.trees.list_xattr(object);
+        let mut names = listed.map_err(|source| failed(&self.path, source))?;
         names.sort_unstable();
         let mut xattrs = Vec::new();
         for name in names {
             if is_private(&name) {
                 let why = format!("its attribute {} means something to overlayfs", name.escape_ascii());
-                self.cannot(path, &why)?;
+                self.cannot(&why)?;
                 continue;
             }
-            let value = self.trees.get_xattr(object, &name).map_err(fail)?;
+            let value = self.trees.get_xattr(object, &name);
+            let value = value.map_err(|source| failed(&self.path, source))?;
             xattrs.push((name, value));
         }
         Ok(xattrs)
     }
 
-    /// Writes a mark: an empty file of nobody's.
-    fn mark(&mut self, path: Vec<u8>) -> Result<(), ExportError> {
+    /// Writes a mark in the directory at the path: an empty file of nobody's.
+    fn mark(&mut self, kind: &[u8], name: &[u8]) -> Result<(), ExportError> {
+        let path = [&joined(&self.how.prefix, &self.path), &b"/"[..], kind, name].concat();
         let mtime = Timespec::default();
         let entry =
             Entry { path, body: Body::file(0), permissions: 0, uid: 0, gid: 0, mtime, xattrs: Vec::new() };
@@ -319,13 +358,8 @@ impl<L: Lower, U: ReadUpper> Export<'_, L, U> {
     }
 
     /// Writes the content of a file, as long as its header said.
-    fn content(
-        &mut self,
-        path: &[Name],
-        object: &Shown<U::Object, L::Object>,
-        size: u64,
-    ) -> Result<(), ExportError> {
-        let fail = |source| failed(path, source);
+    fn content(&mut self, object: &Shown<U::Object, L::Object>, size: u64) -> Result<(), ExportError> {
+        let fail = |source| failed(&self.path, source);
         let file = self.trees.open(object).map_err(fail)?;
         let mut buffer = vec![0; CHUNK];
         let mut at = 0;
@@ -343,11 +377,54 @@ impl<L: Lower, U: ReadUpper> Export<'_, L, U> {
         self.output.write_all(zeros.get(..padding).unwrap_or_default()).map_err(ExportError::Output)
     }
 
-    fn cannot(&mut self, path: &[Name], why: &str) -> Result<(), ExportError> {
+    /// Leaves out what is at the path, or fails.
+    fn cannot(&mut self, why: &str) -> Result<(), ExportError> {
         if !self.how.skip {
-            return Err(ExportError::Unsupported { path: path.to_vec(), why: why.to_owned() });
+            return Err(ExportError::Unsupported { path: self.path.clone(), why: why.to_owned() });
         }
-        self.exported.skipped.push((path.to_vec(), why.to_owned()));
+        (self.skipped)(&self.path, why);
+        self.exported.skipped += 1;
         Ok(())
+    }
+}
+
+/// The first paths of inodes that have several names, whose directories are kept once.
+#[derive(Default)]
+struct Links {
+    /// Each name, and the place of the directory that it is in; `None` for the root.
+    names: Vec<(Option<usize>, Name)>,
+    /// The places of the first names on the way to the current path.
+    way: Vec<usize>,
+    of: HashMap<u64, usize>,
+}
+
+impl Links {
+    /// Goes back up to a directory to which `depth` names lead.
+    fn up(&mut self, depth: usize) {
+        self.way.truncate(depth);
+    }
+
+    /// Notes the current path as the first one of an inode, unless there is one.
+    fn note(&mut self, ino: u64, path: &[Name]) {
+        if self.of.contains_key(&ino) {
+            return;
+        }
+        for name in path.get(self.way.len()..).unwrap_or_default() {
+            self.names.push((self.way.last().copied(), name.clone()));
+            self.way.push(self.names.len() - 1);
+        }
+        self.of.extend(self.way.last().map(|place| (ino, *place)));
+    }
+
+    /// The first path of an inode.
+    fn first(&self, ino: u64) -> Option<Vec<Name>> {
+        let mut at = Some(*self.of.get(&ino)?);
+        let mut path = Vec::new();
+        while let Some((above, name)) = at.and_then(|place| self.names.get(place)) {
+            path.push(name.clone());
+            at = *above;
+        }
+        path.reverse();
+        Some(path)
     }
 }
