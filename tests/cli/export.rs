@@ -207,6 +207,24 @@ fn devices_and_set_id_bits_come_in_only_as_asked() {
     assert_eq!(mode("removed"), 0o755);
 }
 
+#[test]
+fn what_is_no_layer_or_too_large_a_one_is_called_so() {
+    let changed = Changed::new("env-b", "web");
+    let xz = changed.out("layer.tar.xz");
+    fs::write(&xz, b"\xfd7zXZ\0\0\x04\xe6\xd6\xb4\x46").unwrap();
+    changed.import(&["one", &xz]).failed(1, &["it is compressed by xz", "hint: decompress it"]);
+    let layer = changed.out("layer.tar");
+    changed
+        .scene
+        .shell(&format!("mkdir -p t/nix && truncate -s 2M t/nix/f && tar -C t -cf {layer} nix"))
+        .ok();
+    changed
+        .import(&["one", "--max-size", "1M", &layer])
+        .failed(1, &["longer than the 1048576 bytes", "--max-size"]);
+    assert!(!changed.scene.path("state/uppers/one").exists());
+    changed.import(&["one", "--no-same-owner", "--max-size", "3M", &layer]).ok();
+}
+
 /// As GNU tar makes them: with `./` before each name, directories that others imply, long names, holes.
 #[test]
 fn archives_of_other_programs_are_read() {

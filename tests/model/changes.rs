@@ -310,7 +310,7 @@ where
 {
     let bytes = archive(disk);
     let (lower, upper) = (disk.lower(), fresh.upper());
-    let source = Source { prefix: vec![name("nix")], skip_others: false };
+    let source = Source { prefix: vec![name("nix")], skip_others: false, max_size: 1 << 30 };
     let trees_of = Trees { lower: &lower, upper: &upper, owner: None };
     import(&source, bytes.as_slice(), Target { trees: trees_of, owner: None, devices: true, set_id: true })
         .map_err(|e| e.to_string())?;

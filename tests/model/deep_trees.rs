@@ -6,14 +6,14 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use nixview::layer::dir::{self, DirObject, Format, UpperReader};
+use nixview::layer::dir::{self, DirObject, DirUpper, Format, UpperReader};
 use nixview::layer::mem::MemLayer;
 use nixview::layer::{Access, LayerEntry, Lower, Presence, Redirect, Stat};
 use nixview::sys::names::create_directory;
 use nixview::sys::open::open_directory;
 use nixview::vfs::{Name, StatFs};
 use nixview::view::changes::{ReadUpper, Trees, changes};
-use nixview::view::oci_layer::{Exporting, export};
+use nixview::view::oci_layer::{Exporting, Source, Target, export, import};
 use rustix::fs::{AtFlags, Mode, OFlags, linkat, openat};
 
 use crate::parse_memory::peak_of;
@@ -198,4 +198,43 @@ fn a_deep_tree_is_exported_with_one_path() {
         assert!(peak <= FIXED + each * levels, "{levels} levels, {shape:?}: {peak} bytes");
         assert!(deep.lookups() <= 8 * levels, "{levels} levels, {shape:?}: {} look-ups", deep.lookups());
     }
+}
+
+#[test]
+fn a_layer_of_one_long_path_takes_memory_for_each_name_once() {
+    const LEVELS: usize = 4_000;
+    let deep = Deep::new(0, Shape::Chain);
+    for name in [b"data", b"work"] {
+        create_directory(deep.top.as_fd(), name, 0o755).unwrap();
+    }
+    let [data, work] = [b"data", b"work"].map(|name| open_directory(deep.top.as_fd(), name).unwrap());
+    let upper = DirUpper::open(&data, &work, Some(Format::Files)).unwrap();
+    let mut archive = tar::Builder::new(Vec::new());
+    for name in ["f", ".wh.gone", ".wh..wh..opq"] {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(0);
+        header.set_mode(0o644);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(0);
+        let path = format!("nix/{}{name}", "d/".repeat(LEVELS));
+        archive.append_data(&mut header, path, io::empty()).unwrap();
+    }
+    let archive = archive.into_inner().unwrap();
+    assert!(archive.len() < 40_000);
+    let lower = MemLayer::new();
+    let source = Source { prefix: vec![Name::new(b"nix").unwrap()], skip_others: false, max_size: 1 << 20 };
+    let own = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    let mut entries = 0;
+    let peak = peak_of(|| {
+        let trees = Trees { lower: &lower, upper: &upper, owner: None };
+        let target = Target { trees, owner: Some(own), devices: false, set_id: false };
+        let done = import(&source, archive.as_slice(), target).map_err(|error| error.problem).unwrap();
+        entries = done.entries + done.whiteouts + done.opaque;
+    });
+    assert_eq!(entries, 3);
+    assert!(peak <= FIXED + 600 * LEVELS, "{peak} bytes");
+    let mut path = vec![Name::new(b"d").unwrap(); LEVELS];
+    path.push(Name::new(b"f").unwrap());
+    upper.stat(&upper.resolve(&path).unwrap()).unwrap();
 }

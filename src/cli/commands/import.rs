@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use crate::cli::changes::{Over, OverArgs, prefix_of, told, upper_path};
 use crate::cli::output::count;
+use crate::cli::size;
 use crate::cli::view::{absolute, warn};
 use crate::cli::{CliError, Context, ErrorContext};
 use crate::layer::Lower;
@@ -35,6 +36,9 @@ pub struct Args {
     /// Leave out what lies elsewhere than in nix/ [default: fail]
     #[arg(long)]
     pub skip_others: bool,
+    /// The most that the layer may hold, uncompressed, as in 500M or 100G
+    #[arg(long, value_name = "SIZE", default_value = "16G", value_parser = size::parse)]
+    pub max_size: u64,
     /// Make device nodes; a view lets nobody open them [default: fail]
     #[arg(long)]
     pub devices: bool,
@@ -95,7 +99,11 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
         let file = absolute(&args.file)?;
         Box::new(open_input(&file).with_context(|| format!("cannot read {}", file.display()))?)
     };
-    let archive = decompressed(archive).context("cannot read the layer")?;
+    let archive = decompressed(archive).map_err(|error| {
+        let other = error.kind() == io::ErrorKind::Unsupported;
+        let told = CliError::new(format!("cannot read the layer: {error}"));
+        if other { told.hint("decompress it, as in 'xz -dc FILE | nixview import VIEW -'") } else { told }
+    })?;
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or("imported");
     let what = UpperSpec {
         store_dir: &over.view.lock.store_dir,
@@ -152,7 +160,8 @@ fn fill(args: &Args, over: &Over, upper: &mut UpperDir, archive: impl Read) -> R
     }
     let privileged = rustix::process::geteuid().is_root();
     let owner = (args.no_same_owner || !privileged).then_some(over.view.owner);
-    let source = Source { prefix: prefix_of(&over.view.lock.store_dir)?, skip_others: args.skip_others };
+    let (prefix, skip_others) = (prefix_of(&over.view.lock.store_dir)?, args.skip_others);
+    let source = Source { prefix, skip_others, max_size: args.max_size };
     let filled = upper.rebuild(over.view.owner, |new| {
         let (devices, set_id) = (args.devices, !args.no_setid);
         let target = Target { trees: over.trees(new), owner, devices, set_id };
@@ -163,6 +172,7 @@ fn fill(args: &Args, over: &Over, upper: &mut UpperDir, archive: impl Read) -> R
         Failed::Import(error) => {
             let told = CliError::new(format!("cannot import {}: {error}", args.file.display()));
             match error.problem {
+                Problem::TooLarge(_) => told.hint("--max-size allows more"),
                 Problem::Device => told.hint("--devices makes device nodes"),
                 _ => told,
             }

@@ -1,15 +1,21 @@
 //! From an archive to an upper.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read};
 
 use super::entry::{Body, Entry};
+use super::plan::{Plan, ROOT};
 use super::read::Reader;
 use super::{DIRECTORY_MARK, ImportError, OPAQUE, Problem, Tried, WHITEOUT, is_private, is_zero_device};
-use crate::layer::{Access, LayerFile, Lower, NewObject, Presence, Restore};
+use crate::layer::{Access, Descent, LayerFile, Lower, NewObject, Presence, Restore};
 use crate::vfs::{Errno, FileKind, Name, SetAttr, SetTime, Timespec, XattrMode};
 use crate::view::changes::Trees;
+
+/// The longest path of a member, or target of a hard link, in bytes.
+const PATH_MAX: usize = 1 << 16;
+
+/// The most names that such a path may have.
+const DEPTH_MAX: usize = 1 << 14;
 
 /// How many files with set-id bits are told by name.
 const TOLD: usize = 5;
@@ -24,6 +30,8 @@ const CAPABILITIES: &[u8] = b"security.capability";
 const CHUNK: usize = 256 * 1024;
 const HOLE: usize = 4096;
 
+const ROOT_OF: &str = "open the root";
+
 /// How the members of an archive are taken.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Source {
@@ -31,6 +39,8 @@ pub struct Source {
     pub prefix: Vec<Name>,
     /// Leave out members that lie elsewhere; else they are an error.
     pub skip_others: bool,
+    /// The most bytes that the archive may have, uncompressed.
+    pub max_size: u64,
 }
 
 /// Where they go.
@@ -76,13 +86,14 @@ pub fn import<L: Lower, U: Restore>(
     archive: impl Read,
     target: Target<'_, L, U>,
 ) -> Result<Imported, ImportError> {
-    let mut reader = Reader::new(archive);
+    let mut reader = Reader::new(archive, source.max_size);
+    let root = target.trees.upper.root().tried(ROOT_OF).map_err(|problem| reader.error(problem))?;
     let mut apply = Apply {
         source,
         target,
-        whiteouts: BTreeSet::new(),
-        opaque: BTreeSet::new(),
-        times: BTreeMap::new(),
+        plan: Plan::new(),
+        at: Vec::new(),
+        way: Descent::new(root),
         imported: Imported::default(),
         buffer: vec![0; CHUNK],
     };
@@ -95,17 +106,21 @@ pub fn import<L: Lower, U: Restore>(
     apply.finish()
 }
 
-struct Apply<'a, L, U> {
+struct Apply<'a, L, U: Lower> {
     source: &'a Source,
     target: Target<'a, L, U>,
-    /// What is to be hidden, at the end: it hides nothing of the archive itself.
-    whiteouts: BTreeSet<Vec<Name>>,
-    opaque: BTreeSet<Vec<Name>>,
-    /// The times of directories: set last, since what is made in them changes them.
-    times: BTreeMap<Vec<Name>, Timespec>,
+    /// What is to be hidden, at the end: it hides nothing of the archive itself. And the times of directories, set last, since
+    /// what is made in them changes them.
+    plan: Plan,
+    /// The directory that was last looked up, and the directories on the way there.
+    at: Vec<Name>,
+    way: Descent<U::Object>,
     imported: Imported,
     buffer: Vec<u8>,
 }
+
+/// What is done in the directory at a place of the plan, given the one that it is in; answers whether to go on below.
+type Visit<A, O> = fn(&mut A, usize, Option<&O>) -> Result<bool, Problem>;
 
 /// What the name of a member stands for.
 enum Place {
@@ -123,7 +138,8 @@ impl<L: Lower, U: Restore> Apply<'_, L, U> {
         };
         let Some((name, above)) = path.split_last() else { return self.root(entry) };
         if name.as_bytes() == OPAQUE {
-            self.opaque.insert(above.to_vec());
+            let place = self.plan.place(above);
+            self.plan.change(place, |node| node.opaque = true);
             return Ok(());
         }
         if name.as_bytes().starts_with(DIRECTORY_MARK) {
@@ -132,7 +148,9 @@ impl<L: Lower, U: Restore> Apply<'_, L, U> {
         if let Some(hidden) = name.as_bytes().strip_prefix(WHITEOUT) {
             let hidden =
                 Name::new(hidden).map_err(|errno| Problem::refused(format!("it hides no name: {errno}")))?;
-            self.whiteouts.insert([above, &[hidden]].concat());
+            let above = self.plan.place(above);
+            let place = self.plan.inner(above, &hidden);
+            self.plan.change(place, |node| node.hidden = true);
             return Ok(());
         }
         self.imported.entries += 1;
@@ -197,53 +215,73 @@ impl<L: Lower, U: Restore> Apply<'_, L, U> {
         if entry.body != Body::Directory {
             return Err(Problem::refused("the root of the view is a directory"));
         }
-        let root = self.target.trees.upper.root().tried("open the root")?;
+        let root = self.target.trees.upper.root().tried(ROOT_OF)?;
         self.metadata(&root, entry)?;
-        self.times.insert(Vec::new(), entry.mtime);
+        self.plan.change(ROOT, |node| node.mtime = Some(entry.mtime));
         self.imported.entries += 1;
         Ok(())
     }
 
     /// The directory of the upper at a path; those that are not there are made, like the lower's. `None` if something else is there.
     fn directory(&mut self, path: &[Name]) -> Result<Option<U::Object>, Problem> {
+        const LOOK: &str = "look up its directory";
         let upper = self.target.trees.upper;
-        let mut dir = upper.root().tried("open the root")?;
-        for (index, name) in path.iter().enumerate() {
-            let next = match upper.presence(&dir, name).tried("look up its directory")? {
-                Presence::Present(object) => object,
+        let common = self.at.iter().zip(path).take_while(|(one, other)| one == other).count();
+        self.at.truncate(common);
+        let mut dir = self.way.at(&self.at, |dir, name| upper.lookup(dir, name)).tried(LOOK)?;
+        let mut place = None;
+        for (index, name) in path.iter().enumerate().skip(common) {
+            let next = match upper.presence(&dir, name).tried(LOOK)? {
+                Presence::Present(object) => {
+                    place = place.map(|above| self.plan.inner(above, name));
+                    object
+                }
                 Presence::Absent | Presence::Whiteout => {
-                    self.implied(&dir, path.get(..=index).unwrap_or_default(), name)?
+                    let above =
+                        place.unwrap_or_else(|| self.plan.place(path.get(..index).unwrap_or_default()));
+                    let inner = self.plan.inner(above, name);
+                    place = Some(inner);
+                    self.implied(&dir, inner, path.get(..=index).unwrap_or_default())?
                 }
             };
-            if upper.stat(&next).tried("look up its directory")?.kind != FileKind::Directory {
+            if upper.stat(&next).tried(LOOK)?.kind != FileKind::Directory {
                 return Ok(None);
             }
+            self.at.push(name.clone());
+            self.way.down(self.at.len(), next.clone());
             dir = next;
         }
         Ok(Some(dir))
     }
 
-    /// What the lower has at a path, if it is a directory.
-    fn in_lower(&self, path: &[Name]) -> Result<Option<L::Object>, Problem> {
+    /// What the lower has at a path, whose place in the plan is given, if it is a directory.
+    fn in_lower(&mut self, place: usize, path: &[Name]) -> Result<Option<L::Object>, Problem> {
         const LOOK: &str = "look up what it lies over";
         let lower = self.target.trees.lower;
-        match lower.resolve(path) {
-            Ok(object) => {
-                let stat = lower.stat(&object).tried(LOOK)?;
-                Ok((stat.kind == FileKind::Directory).then_some(object))
+        let found = if self.plan.above_is_not_in_lower(place) {
+            None
+        } else {
+            match lower.resolve(path) {
+                Ok(object) => {
+                    let stat = lower.stat(&object).tried(LOOK)?;
+                    (stat.kind == FileKind::Directory).then_some(object)
+                }
+                Err(error) if matches!(Errno::of(&error), Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => {
+                    None
+                }
+                Err(error) => return Err(Problem::Io(LOOK, error)),
             }
-            Err(error) if matches!(Errno::of(&error), Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => {
-                Ok(None)
-            }
-            Err(error) => Err(Problem::Io(LOOK, error)),
-        }
+        };
+        self.plan.change(place, |node| node.not_in_lower = found.is_none());
+        Ok(found)
     }
 
-    /// Makes a directory that has no member of its own.
-    fn implied(&mut self, dir: &U::Object, path: &[Name], name: &Name) -> Result<U::Object, Problem> {
+    /// Makes a directory that has no member of its own, the last one of `path`, in `dir`.
+    fn implied(&mut self, dir: &U::Object, place: usize, path: &[Name]) -> Result<U::Object, Problem> {
         const MAKE: &str = "make its directory";
         let Trees { lower, upper, owner } = self.target.trees;
-        let below = self.in_lower(path)?;
+        let Some(name) = path.last() else { return Ok(dir.clone()) };
+        let below = self.in_lower(place, path)?;
         let stat = below.as_ref().map(|object| lower.stat(object)).transpose().tried(MAKE)?;
         let permissions = stat.map_or(0o755, |stat| stat.permissions);
         let of_lower = stat.map(|stat| (stat.uid, stat.gid));
@@ -260,7 +298,7 @@ impl<L: Lower, U: Restore> Apply<'_, L, U> {
         }
         upper.publish(draft, dir, name).tried(MAKE)?;
         let mtime = stat.map_or(Timespec { seconds: 1, nanoseconds: 0 }, |stat| stat.mtime);
-        self.times.insert(path.to_vec(), mtime);
+        self.plan.change(place, |node| node.mtime = Some(mtime));
         Ok(object)
     }
 
@@ -282,11 +320,12 @@ impl<L: Lower, U: Restore> Apply<'_, L, U> {
             let both = entry.body == Body::Directory
                 && upper.stat(&old).tried("look it up")?.kind == FileKind::Directory;
             if both {
-                self.times.insert(path.to_vec(), entry.mtime);
+                let place = self.plan.place(path);
+                self.plan.change(place, |node| node.mtime = Some(entry.mtime));
                 return self.metadata(&old, entry);
             }
+            // The times of what was in it stay in the plan: at the end there is nothing that they belong to.
             upper.discard(dir, name).tried("replace what came before it")?;
-            self.times.retain(|known, _| !known.starts_with(path));
         }
         if let Some(object) = linked {
             return upper.link(&object, dir, name).tried("link it");
@@ -294,7 +333,11 @@ impl<L: Lower, U: Restore> Apply<'_, L, U> {
         const MAKE: &str = "make it";
         let new = match &entry.body {
             Body::File { .. } | Body::HardLink(_) => NewObject::File,
-            Body::Directory => NewObject::Directory { opaque: self.in_lower(path)?.is_none() },
+            Body::Directory => {
+                let place = self.plan.place(path);
+                self.plan.change(place, |node| node.mtime = Some(entry.mtime));
+                NewObject::Directory { opaque: self.in_lower(place, path)?.is_none() }
+            }
             Body::Symlink(target) => NewObject::Symlink(target),
             Body::Node { kind, rdev } if is_zero_device(*kind, *rdev) => {
                 return Err(Problem::refused("a device 0:0 would hide a name"));
@@ -311,9 +354,7 @@ impl<L: Lower, U: Restore> Apply<'_, L, U> {
             self.content(&object, *size, data.as_deref(), reader)?;
         }
         self.metadata(&object, entry)?;
-        if entry.body == Body::Directory {
-            self.times.insert(path.to_vec(), entry.mtime);
-        } else {
+        if entry.body != Body::Directory {
             let mtime = Some(SetTime::At(entry.mtime));
             upper.set_attr(&object, &SetAttr { mtime, ..SetAttr::default() }).tried("set its time")?;
         }
@@ -406,61 +447,115 @@ impl<L: Lower, U: Restore> Apply<'_, L, U> {
 
     /// Hides what is to be hidden, then sets the times of directories.
     fn finish(mut self) -> Result<Imported, ImportError> {
-        let told = |path: &[Name]| {
-            let name = path.iter().map(|name| format!("/{name}")).collect::<String>();
-            move |problem| ImportError { entry: Some(format!("{name}, at the end")), offset: 0, problem }
-        };
-        for path in std::mem::take(&mut self.whiteouts) {
-            self.hide(&path).map_err(told(&path))?;
-        }
-        for path in std::mem::take(&mut self.opaque) {
-            self.hide_all(&path).map_err(told(&path))?;
-        }
-        for (path, mtime) in std::mem::take(&mut self.times) {
-            let changes = SetAttr { mtime: Some(SetTime::At(mtime)), ..SetAttr::default() };
-            let upper = self.target.trees.upper;
-            let set = upper.resolve(&path).and_then(|dir| upper.set_attr(&dir, &changes));
-            set.tried("set the time of a directory").map_err(told(&path))?;
-        }
+        self.plan.sum_up();
+        let done = self.each(Self::hide_in).and_then(|()| self.each(Self::set_time));
+        done.map_err(|problem| {
+            let name = self.at.iter().map(|name| format!("/{name}")).collect::<String>();
+            ImportError { entry: Some(format!("{name}, at the end")), offset: 0, problem }
+        })?;
         Ok(self.imported)
     }
 
-    /// True if the archive or the lower has this directory: in any other there is nothing to hide.
-    fn is_directory(&self, path: &[Name]) -> Result<bool, Problem> {
-        match self.target.trees.upper.resolve(path) {
-            Ok(_) => Ok(true),
-            Err(error) if Errno::of(&error) == Errno::ENOENT => Ok(self.in_lower(path)?.is_some()),
-            Err(error) => Err(Problem::Io("look up a directory", error)),
-        }
-    }
-
-    fn hide(&mut self, path: &[Name]) -> Result<(), Problem> {
-        const HIDE: &str = "hide a name";
-        let Some((name, above)) = path.split_last() else { return Ok(()) };
-        if !self.is_directory(above)? {
-            return Ok(());
-        }
-        let dir = self.directory(above)?.ok_or_else(|| not_a_directory(above))?;
+    /// Goes through the plan, a directory before what is in it. `visit` does what is to be done in the directory at a place, the
+    /// last one of the path, which is in the given one (`None`: the root); it answers whether to go on below.
+    fn each(&mut self, visit: Visit<Self, U::Object>) -> Result<(), Problem> {
         let upper = self.target.trees.upper;
-        match upper.presence(&dir, name).tried(HIDE)? {
-            Presence::Absent => upper.remove(&dir, name, true).tried(HIDE)?,
-            Presence::Present(object) if upper.stat(&object).tried(HIDE)?.kind == FileKind::Directory => {
-                upper.make_opaque(&object).tried(HIDE)?;
+        let mut left = vec![(ROOT, 0)];
+        while let Some((place, depth)) = left.pop() {
+            let mut parent = None;
+            let name = self.plan.node(place).and_then(|node| node.name.clone());
+            if let Some(name) = name {
+                self.at.truncate(depth - 1);
+                let lookup = |dir: &U::Object, name: &Name| upper.lookup(dir, name);
+                parent = Some(self.way.at(&self.at, lookup).tried("look up a directory")?);
+                self.at.push(name);
+            } else {
+                self.at.clear();
             }
-            Presence::Present(_) | Presence::Whiteout => {}
+            if visit(self, place, parent.as_ref())? {
+                left.extend(self.plan.below(place).map(|place| (place, depth + 1)));
+            }
         }
-        self.imported.whiteouts += 1;
         Ok(())
     }
 
-    fn hide_all(&mut self, path: &[Name]) -> Result<(), Problem> {
-        if !self.is_directory(path)? {
-            return Ok(());
+    /// The directory at a place, the last one of the path, in `parent`; `None` if there is none.
+    fn planned(&mut self, parent: Option<&U::Object>) -> Result<Presence<U::Object>, Problem> {
+        const LOOK: &str = "look up a directory";
+        let upper = self.target.trees.upper;
+        let (Some(parent), Some(name)) = (parent, self.at.last()) else {
+            return upper.root().tried(LOOK).map(Presence::Present);
+        };
+        upper.presence(parent, name).tried(LOOK)
+    }
+
+    /// Hides names of a directory, and goes on where more is to be hidden.
+    fn hide_in(&mut self, place: usize, parent: Option<&U::Object>) -> Result<bool, Problem> {
+        const HIDE: &str = "hide a name";
+        let upper = self.target.trees.upper;
+        let Some(node) = self.plan.node(place).filter(|node| node.opaque || node.hides_below) else {
+            return Ok(false);
+        };
+        let opaque = node.opaque;
+        let dir = match (self.planned(parent)?, parent) {
+            // All in it is hidden already.
+            (Presence::Whiteout, _) => return Ok(false),
+            (Presence::Present(dir), _) => {
+                if upper.stat(&dir).tried(HIDE)?.kind != FileKind::Directory {
+                    return Err(not_a_directory(&self.at));
+                }
+                dir
+            }
+            (Presence::Absent, Some(parent)) => {
+                let path = self.at.clone();
+                if self.in_lower(place, &path)?.is_none() {
+                    return Ok(false);
+                }
+                self.implied(parent, place, &path)?
+            }
+            (Presence::Absent, None) => return Ok(false),
+        };
+        if !self.at.is_empty() {
+            self.way.down(self.at.len(), dir.clone());
         }
-        let dir = self.directory(path)?.ok_or_else(|| not_a_directory(path))?;
-        self.target.trees.upper.make_opaque(&dir).tried("hide what a directory had")?;
-        self.imported.opaque += 1;
-        Ok(())
+        let below: Vec<Name> = self
+            .plan
+            .below(place)
+            .filter_map(|inner| self.plan.node(inner).filter(|node| node.hidden)?.name.clone())
+            .collect();
+        for name in below {
+            match upper.presence(&dir, &name).tried(HIDE)? {
+                Presence::Absent => upper.remove(&dir, &name, true).tried(HIDE)?,
+                Presence::Present(object) if upper.stat(&object).tried(HIDE)?.kind == FileKind::Directory => {
+                    upper.make_opaque(&object).tried(HIDE)?;
+                }
+                Presence::Present(_) | Presence::Whiteout => {}
+            }
+            self.imported.whiteouts += 1;
+        }
+        if opaque {
+            upper.make_opaque(&dir).tried("hide what a directory had")?;
+            self.imported.opaque += 1;
+        }
+        Ok(true)
+    }
+
+    /// Sets the time of a directory, if it is there.
+    fn set_time(&mut self, place: usize, parent: Option<&U::Object>) -> Result<bool, Problem> {
+        const SET: &str = "set the time of a directory";
+        let upper = self.target.trees.upper;
+        let Presence::Present(dir) = self.planned(parent)? else { return Ok(false) };
+        if upper.stat(&dir).tried(SET)?.kind != FileKind::Directory {
+            return Ok(false);
+        }
+        if let Some(mtime) = self.plan.node(place).and_then(|node| node.mtime) {
+            let changes = SetAttr { mtime: Some(SetTime::At(mtime)), ..SetAttr::default() };
+            upper.set_attr(&dir, &changes).tried(SET)?;
+        }
+        if !self.at.is_empty() {
+            self.way.down(self.at.len(), dir);
+        }
+        Ok(true)
     }
 }
 
@@ -469,16 +564,21 @@ fn not_a_directory(path: &[Name]) -> Problem {
     Problem::refused(format!("'{shown}' is no directory in this archive"))
 }
 
-/// The names of a path of an archive, relative and without `..`.
+/// The names of a path of an archive, without `..`. One that begins with a slash is relative to the root of the archive too, as
+/// each program that unpacks layers takes it.
 fn names_of(path: &[u8]) -> Result<Vec<Name>, Problem> {
-    if path.starts_with(b"/") {
-        return Err(Problem::refused("its path is absolute"));
+    if path.len() > PATH_MAX {
+        let length = path.len();
+        return Err(Problem::refused(format!("its path has {length} bytes, and may have {PATH_MAX}")));
     }
     let mut names = Vec::new();
     for part in path.split(|byte| *byte == b'/') {
         match part {
             b"" | b"." => {}
             b".." => return Err(Problem::refused("its path has '..'")),
+            _ if names.len() == DEPTH_MAX => {
+                return Err(Problem::refused(format!("its path has more than {DEPTH_MAX} names")));
+            }
             part => {
                 let name = Name::new(part);
                 names.push(name.map_err(|errno| {

@@ -140,18 +140,87 @@ impl<W: Write> Write for Sink<W> {
     }
 }
 
+/// How streams begin that are compressed otherwise than layers are: the first bytes, and what they are called.
+const OTHERS: [(&[u8], &str); 5] = [
+    (b"\xfd7zXZ\0", "xz"),
+    (b"BZh", "bzip2"),
+    (b"LZIP", "lzip"),
+    (b"\x04\x22\x4d\x18", "lz4"),
+    (b"\x1f\x9d", "compress"),
+];
+
+/// The magic number of a zstd frame, and the last three bytes of those of skippable frames (RFC 8878, section 3.1): pzstd begins
+/// with one.
+const ZSTD: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
+const SKIPPABLE: &[u8] = &[0x2a, 0x4d, 0x18];
+
 /// The archive behind `input`: what is gzip or zstd by its first bytes is decompressed.
 ///
 /// # Errors
-/// If the first bytes cannot be read.
+/// If the first bytes cannot be read; `Unsupported` for another compression, with its name.
 pub fn decompressed<'r>(input: impl Read + 'r) -> io::Result<Box<dyn Read + 'r>> {
     let mut input = BufReader::with_capacity(128 * 1024, input);
     let start = input.fill_buf()?;
     if start.starts_with(&[0x1f, 0x8b]) {
         return Ok(Box::new(MultiGzDecoder::new(input)));
     }
-    if start.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
+    let skippable =
+        start.split_first().is_some_and(|(first, rest)| first >> 4 == 5 && rest.starts_with(SKIPPABLE));
+    if start.starts_with(ZSTD) || skippable {
         return Ok(Box::new(zstd::stream::read::Decoder::with_buffer(input)?));
     }
+    if let Some((_, name)) = OTHERS.iter().find(|(magic, _)| start.starts_with(magic) && !is_header(start)) {
+        let what = format!("it is compressed by {name}; a layer is plain, gzip or zstd");
+        return Err(io::Error::new(io::ErrorKind::Unsupported, what));
+    }
     Ok(Box::new(input))
+}
+
+/// True for a header of a tar archive of today: a member can be called `BZh`.
+fn is_header(start: &[u8]) -> bool {
+    start.get(257..262) == Some(b"ustar")
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "test code")]
+
+    use super::*;
+
+    fn read(input: &[u8]) -> io::Result<Vec<u8>> {
+        let mut all = Vec::new();
+        decompressed(input)?.read_to_end(&mut all)?;
+        Ok(all)
+    }
+
+    /// As the standard has it: magic number, length, that many bytes.
+    fn skippable(number: u8, content: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(content.len()).unwrap().to_le_bytes();
+        [&[0x50 + number, 0x2a, 0x4d, 0x18], &length[..], content].concat()
+    }
+
+    #[test]
+    fn skippable_frames_are_skipped_wherever_they_are() {
+        let frame = |text: &[u8]| zstd::bulk::compress(text, 3).unwrap();
+        for number in [0, 15] {
+            let stream =
+                [skippable(number, b"123"), frame(b"some "), skippable(7, b""), frame(b"text")].concat();
+            assert_eq!(read(&stream).unwrap(), b"some text");
+        }
+        assert_eq!(read(&frame(b"plain")).unwrap(), b"plain");
+    }
+
+    #[test]
+    fn other_compressions_are_called_by_their_names() {
+        let starts: [(&[u8], &str); 3] =
+            [(b"\xfd7zXZ\0\0\x04", "xz"), (b"BZh91AY&SY", "bzip2"), (b"BZh9\x17\x72\x45", "bzip2")];
+        for (start, name) in starts {
+            let error = read(start).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::Unsupported);
+            assert!(error.to_string().contains(name), "{error}");
+        }
+        let mut header = tar::Header::new_ustar();
+        header.set_path("BZh9").unwrap();
+        assert_eq!(read(header.as_bytes()).unwrap(), header.as_bytes());
+    }
 }

@@ -6,7 +6,7 @@
 //! the store directory lies.
 //!
 //! - `entry`: one member, without its content; `pax`: the records of PAX headers.
-//! - `write`, `encode`: from an upper to an archive. `read`, `apply`: from an archive, which is hostile, to an upper.
+//! - `write`, `encode`: from an upper to an archive. `read`, `apply`, `plan`: from an archive, which is hostile, to an upper.
 //! - `compress`: gzip and zstd, and the digests.
 
 use std::io;
@@ -18,6 +18,7 @@ mod compress;
 mod encode;
 mod entry;
 mod pax;
+mod plan;
 mod read;
 mod write;
 
@@ -55,6 +56,9 @@ pub enum Problem {
     /// It is no member that a layer can have, or one that must not be.
     #[error("{0}")]
     Refused(String),
+    /// The archive is longer than it may be.
+    #[error("it is longer than the {0} bytes that an archive may have, uncompressed")]
+    TooLarge(u64),
     /// It is a device node, and none is to be made.
     #[error("it is a device node")]
     Device,

@@ -22,8 +22,9 @@ const READ: &str = "read it";
 /// Reads one member after the other.
 pub(super) struct Reader<R> {
     input: R,
-    /// How much was read.
+    /// How much was read, and how much may be.
     at: u64,
+    max: u64,
     /// Content of the current member that was not read yet.
     left: u64,
     /// Zeros that follow it, up to a whole block.
@@ -41,8 +42,8 @@ struct Described {
 }
 
 impl<R: Read> Reader<R> {
-    pub(super) fn new(input: R) -> Self {
-        Self { input, at: 0, left: 0, padding: 0, entry: None, offset: 0 }
+    pub(super) fn new(input: R, max: u64) -> Self {
+        Self { input, at: 0, max, left: 0, padding: 0, entry: None, offset: 0 }
     }
 
     /// The next member; `None` after the block of zeros that ends an archive. What was not read of the content of the last one is skipped.
@@ -130,7 +131,7 @@ impl<R: Read> Reader<R> {
                 }
             }
         }
-        self.entry = Some(path.escape_ascii().to_string());
+        self.entry = Some(shortened(&path));
         let seconds = match mtime {
             Some(time) => time,
             None => whole_seconds(header)?,
@@ -226,8 +227,14 @@ impl<R: Read> Reader<R> {
     /// Reads to the end of the input, so that what checks it (a compression's checksum) sees all of it.
     pub(super) fn finish(mut self) -> Result<(), ImportError> {
         self.entry = None;
-        let end = std::io::copy(&mut self.input, &mut std::io::sink()).tried(READ);
-        end.map(drop).map_err(|problem| self.error(problem))
+        let left = self.max.saturating_sub(self.at);
+        let mut rest = (&mut self.input).take(left.saturating_add(1));
+        let end = std::io::copy(&mut rest, &mut std::io::sink()).tried(READ);
+        match end {
+            Ok(read) if read <= left => Ok(()),
+            Ok(_) => Err(self.error(Problem::TooLarge(self.max))),
+            Err(problem) => Err(self.error(problem)),
+        }
     }
 
     /// The content of a header that describes another member.
@@ -241,7 +248,14 @@ impl<R: Read> Reader<R> {
         Ok(content)
     }
 
+    /// Refuses to read that much more than the archive may have.
+    fn may_read(&self, length: u64) -> Result<(), Problem> {
+        let within = self.at.checked_add(length).is_some_and(|end| end <= self.max);
+        if within { Ok(()) } else { Err(Problem::TooLarge(self.max)) }
+    }
+
     fn exact(&mut self, buffer: &mut [u8]) -> Result<(), Problem> {
+        self.may_read(buffer.len() as u64)?;
         self.input.read_exact(buffer).map_err(|error| match error.kind() {
             std::io::ErrorKind::UnexpectedEof => Problem::refused("the archive ends here, before its end"),
             _ => Problem::Io(READ, error),
@@ -251,6 +265,7 @@ impl<R: Read> Reader<R> {
     }
 
     fn skip(&mut self, length: u64) -> Result<(), Problem> {
+        self.may_read(length)?;
         let skipped = std::io::copy(&mut (&mut self.input).take(length), &mut std::io::sink()).tried(READ)?;
         self.at += skipped;
         if skipped == length {
@@ -258,6 +273,18 @@ impl<R: Read> Reader<R> {
         } else {
             Err(Problem::refused("the archive ends here, before its end"))
         }
+    }
+}
+
+/// A path for people: of a very long one the begin and the end.
+fn shortened(path: &[u8]) -> String {
+    const SHOWN: usize = 200;
+    let ends = path.split_at_checked(SHOWN).zip(path.len().checked_sub(SHOWN).and_then(|at| path.get(at..)));
+    match ends {
+        Some(((begin, _), end)) if path.len() > 4 * SHOWN => {
+            format!("{}…{}", begin.escape_ascii(), end.escape_ascii())
+        }
+        _ => path.escape_ascii().to_string(),
     }
 }
 
