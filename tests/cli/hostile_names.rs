@@ -136,6 +136,7 @@ fn no_command_lets_a_name_steer_the_terminal() {
         run(&["export", source, "-o", "out.tar"]);
         run(&["diff", source]);
         run(&["status", source]);
+        run(&["logs", source]);
         run(&[source]);
         run(&["completions", source]);
         run(&["daemon", source]);
@@ -180,6 +181,16 @@ fn no_command_lets_a_name_steer_the_terminal() {
     for value in values {
         assert!(has_text(&value, HOSTILE), "{value}");
     }
+
+    // A line of a log is one line, as text and as JSON.
+    fs::create_dir_all(scene.path("state/logs")).unwrap();
+    let line = serde_json::json!({ "time": "2026-01-01T00:00:00Z", "level": "error", "process": "server", "pid": 7,
+        "module": hostile, "message": hostile });
+    fs::write(scene.path("state/logs/web.log"), format!("{line}\n")).unwrap();
+    let text = run(&["logs", "web"]).unwrap();
+    assert!(text.lines().count() == 1 && text.contains("a\\nFORGED"), "{text}");
+    let line: Value = serde_json::from_str(&run(&["logs", "--json", "web"]).unwrap()).unwrap();
+    assert!(has_text(&line["message"], "a\\nFORGED"), "the log keeps printable text: {line}");
 
     // And a name that is no UTF-8 at all.
     let raw = std::ffi::OsStr::from_bytes(b"a\xff\x1b[31m\x9b\nFORGED");

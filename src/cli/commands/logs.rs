@@ -10,6 +10,7 @@ use crate::cli::{CliError, Context, ErrorContext, ask};
 use crate::daemon::log::{Line, LogError, LogReader};
 use crate::daemon::registry::Registry;
 use crate::daemon::stop::{Which, find};
+use crate::printable::{self, printable};
 use crate::view::ViewName;
 
 /// How often a log that is followed is looked at.
@@ -107,10 +108,9 @@ fn print(lines: &[Line], json: bool, context: &Context) -> Result<(), CliError> 
     context.output.write(|out| {
         for line in lines {
             if json {
-                serde_json::to_writer(&mut *out, line)?;
-                writeln!(out)?;
+                writeln!(out, "{}", printable::json(&serde_json::to_string(line)?))?;
             } else {
-                writeln!(out, "{}", line.text())?;
+                writeln!(out, "{}", printable(&line.text()))?;
             }
         }
         Ok(())
