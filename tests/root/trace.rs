@@ -10,6 +10,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
+use crate::support::caches;
 use crate::support::scene::{Scene, kill, ran};
 use crate::support::skip::skip;
 use crate::support::wait::{PATIENCE, eventually};
@@ -254,6 +255,7 @@ fn a_running_view_is_traced_until_a_signal_for_a_time_and_until_its_end() {
 #[test]
 #[ignore = "mounts"]
 fn a_cached_view_that_runs_already_is_traced_by_what_is_read_and_says_so() {
+    let _kept = caches::keep();
     let scene = Scene::new();
     let view = scene.path("a");
     scene.mount("env-a", "a", &["--io", "cached", "--name", "v"]).ok();
