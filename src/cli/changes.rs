@@ -69,6 +69,9 @@ impl OverArgs {
             }
             (None, None) => Location::open(Path::new("/nix/store")).context("cannot use the store")?,
         };
+        if self.store.is_none() {
+            refuse_hidden(&store.real)?;
+        }
         let owner = self.owner.map(Owner::ids).or(last.map(|last| last.owner));
         let own = || (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
         let state = &context.state.state;
@@ -84,6 +87,21 @@ impl OverArgs {
             view: LastView { lock, store: store.real, owner: owner.unwrap_or_else(own), database_of: None },
             lower,
         })
+    }
+}
+
+/// Refuses a store that a view lies over here: its files would be compared with themselves.
+fn refuse_hidden(store: &Path) -> Result<(), CliError> {
+    let mount = mountinfo::mount_of(store).context("cannot read the mount table")?;
+    match mount.filter(is_view) {
+        Some(view) => Err(CliError::new(format!(
+            "the store {} is hidden here by the view on {}",
+            store.display(),
+            view.mount_point.display()
+        ))
+        .hint("run it in a mount namespace without that view, as with 'nsenter --mount --target PID'")
+        .hint("or name a store with --store")),
+        None => Ok(()),
     }
 }
 
