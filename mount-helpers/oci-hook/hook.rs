@@ -6,6 +6,7 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use nixview::control::{Client, Container, MountRequest, Place};
+use nixview::json;
 use nixview::sys::open::open_input;
 
 use crate::container::State;
@@ -77,10 +78,9 @@ fn create(arguments: &Arguments, state: &State, wanted: &Wanted) -> Result<(), F
 fn end(client: &Client, state: &State) -> Result<(), Failure> {
     for view in client.views()? {
         let text = |field| view.get(field).cloned().unwrap_or_default();
-        let (Ok(container), Ok(name)) = (
-            serde_json::from_value::<Container>(text("container")),
-            serde_json::from_value::<String>(text("name")),
-        ) else {
+        let (Ok(container), Ok(name)) =
+            (json::from_value::<Container>(text("container")), json::from_value::<String>(text("name")))
+        else {
             continue;
         };
         if state.is_of(&container) && is_over(&container)? {

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use tracing::Level;
 
 use super::Role;
+use crate::json;
 use crate::printable::printable;
 
 /// The longest message, in bytes; what is longer is cut.
@@ -63,7 +64,7 @@ impl Line {
     /// A line without its newline, of whatever is in the file.
     #[must_use]
     pub fn parse(bytes: &[u8]) -> Self {
-        let parsed = serde_json::from_slice::<Self>(bytes).map(|line| Self {
+        let parsed = json::from_slice::<Self>(bytes).map(|line| Self {
             time: line.time.as_deref().map(shown),
             level: shown(&line.level),
             process: line.process.as_deref().map(shown),
