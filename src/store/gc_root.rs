@@ -1,12 +1,11 @@
 //! Nix's garbage collector, kept from starting while roots are set ([`super::lease`]).
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 
 /// Why roots could not be set.
 #[derive(Debug, thiserror::Error)]
@@ -48,9 +47,12 @@ impl CollectorPause {
     /// [`GcRootError::Unwritable`] if the lock file cannot be opened, [`GcRootError::Collecting`] after `patience`.
     pub fn take(nix_state: &Path, patience: Duration) -> Result<Self, GcRootError> {
         let path = nix_state.join("gc.lock");
-        let mut options = OpenOptions::new();
-        let opened = options.create(true).truncate(false).read(true).write(true).mode(0o600).open(&path);
-        let lock = opened.map_err(|source| GcRootError::Unwritable { path: path.clone(), source })?;
+        // The owner of the state directory may have put a link or a FIFO there.
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
+        let opened = rustix::fs::open(&path, flags | OFlags::CLOEXEC, Mode::RUSR | Mode::WUSR);
+        let lock = opened
+            .map(File::from)
+            .map_err(|error| GcRootError::Unwritable { path: path.clone(), source: error.into() })?;
         let until = Instant::now() + patience;
         loop {
             match flock(&lock, FlockOperation::NonBlockingLockShared) {
@@ -84,5 +86,13 @@ mod tests {
         flock(&late, FlockOperation::NonBlockingLockExclusive).unwrap_err();
         drop(pause);
         flock(&late, FlockOperation::NonBlockingLockExclusive).unwrap();
+    }
+
+    #[test]
+    fn a_link_in_place_of_the_lock_is_not_followed() {
+        let state = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink(state.path().join("elsewhere"), state.path().join("gc.lock")).unwrap();
+        CollectorPause::take(state.path(), Duration::ZERO).unwrap_err();
+        assert!(!state.path().join("elsewhere").exists());
     }
 }

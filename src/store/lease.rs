@@ -19,14 +19,15 @@
 //!
 //! Nothing is followed or removed by a path below `GCROOTS/nixview`, which may be another user's.
 
-use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
-use rustix::fs::{AtFlags, FileType, OFlags, statat};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, statat};
 
 use super::gc_root::GcRootError;
 use super::{StoreDir, StorePath};
@@ -65,7 +66,7 @@ impl Lease {
         store: &StoreDir,
         paths: &[StorePath],
     ) -> Result<Self, GcRootError> {
-        let mut lease = Self::begin(&gcroots.join(OURS), name)?;
+        let mut lease = Self::begin(gcroots, name)?;
         for path in paths {
             let target = store.join(path);
             let link = path.as_str().as_bytes();
@@ -82,33 +83,41 @@ impl Lease {
     }
 
     /// A lease without roots.
-    fn begin(ours: &Path, name: &str) -> Result<Self, GcRootError> {
-        for _ in 0..ATTEMPTS {
-            let path = new_dir(ours, name)
-                .map_err(|source| GcRootError::Unwritable { path: ours.to_owned(), source })?;
-            match Self::establish(&path) {
+    fn begin(gcroots: &Path, name: &str) -> Result<Self, GcRootError> {
+        let path = gcroots.join(OURS);
+        let fail = |source| GcRootError::Unwritable { path: path.clone(), source };
+        let ours = open_ours(gcroots, true).map_err(fail)?;
+        for attempt in 0..ATTEMPTS {
+            let name = unique(name, attempt);
+            match names::create_directory(ours.as_fd(), name.as_bytes(), 0o755) {
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => continue,
+                answer => answer.map_err(fail)?,
+            }
+            match Self::establish(&ours, &path, &name) {
                 Ok(Some(lease)) => return Ok(lease),
                 Ok(None) => {}
                 Err(source) => {
                     // As above.
-                    drop(fs::remove_file(path.join("lease")).and_then(|()| fs::remove_dir(&path)));
-                    return Err(GcRootError::Unwritable { path, source });
+                    drop(give_up(&ours, &name));
+                    return Err(GcRootError::Unwritable { path: path.join(name), source });
                 }
             }
         }
-        Err(GcRootError::Unwritable { path: ours.to_owned(), source: ErrorKind::ResourceBusy.into() })
+        Err(fail(ErrorKind::ResourceBusy.into()))
     }
 
     /// Makes a new directory a lease; `None` if a sweep was faster.
-    fn establish(path: &Path) -> io::Result<Option<Self>> {
-        let Some(dir) = if_there(open_dir(path))? else { return Ok(None) };
-        let parent = open_dir(path.parent().unwrap_or(Path::new("/")))?;
+    fn establish(ours: &OwnedFd, path: &Path, name: &str) -> io::Result<Option<Self>> {
+        let Some(dir) = if_there(open::open_beneath(ours.as_fd(), name.as_bytes(), LISTING, 0))? else {
+            return Ok(None);
+        };
+        let parent = ours.try_clone()?;
         let Some(file) = if_there(names::create_file(dir.as_fd(), LEASE, 0o600))? else { return Ok(None) };
         let file = File::from(file);
         if !lock::try_lock(&file)? || file.metadata()?.nlink() == 0 {
             return Ok(None);
         }
-        Ok(Some(Self { path: path.to_owned(), parent, dir, _file: file, count: 0 }))
+        Ok(Some(Self { path: path.join(name), parent, dir, _file: file, count: 0 }))
     }
 
     /// The directory that holds them.
@@ -209,7 +218,7 @@ fn each(
     let ours = gcroots.join(OURS);
     let fail = |path: PathBuf, source| GcRootError::Unwritable { path, source };
     let mut swept = Swept::default();
-    let parent = match if_there(open_dir(&ours)) {
+    let parent = match if_there(open_ours(gcroots, false)) {
         Ok(Some(parent)) => parent,
         Ok(None) => return Ok(swept),
         Err(error) if is_of_others(&error) => return Ok(swept),
@@ -318,31 +327,45 @@ fn remove_if_empty(parent: BorrowedFd<'_>, name: &[u8]) -> io::Result<bool> {
     }
 }
 
-/// Makes a directory of a name that no other has, readable by whoever collects.
-fn new_dir(ours: &Path, name: &str) -> io::Result<PathBuf> {
-    let make = || {
-        tempfile::Builder::new()
-            .prefix(&format!("{name}-"))
-            .permissions(Permissions::from_mode(0o755))
-            .tempdir_in(ours)
-            .map(tempfile::TempDir::keep)
-    };
-    match make() {
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            // Not recursive: that Nix's own directory is missing means that this is no Nix state.
-            match DirBuilder::new().mode(0o755).create(ours) {
-                Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(error),
-                _ => make(),
-            }
+/// A name that no other lease has, unless two are made in the same nanosecond by one process.
+fn unique(name: &str, attempt: u32) -> String {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    format!("{name}-{:x}{:08x}{attempt:x}", std::process::id(), now.subsec_nanos())
+}
+
+/// Removes a directory that did not become a lease.
+fn give_up(ours: &OwnedFd, name: &str) -> io::Result<()> {
+    let dir = open::open_beneath(ours.as_fd(), name.as_bytes(), LISTING, 0)?;
+    if_there(names::unlink(dir.as_fd(), LEASE))?;
+    names::remove_directory(ours.as_fd(), name.as_bytes())
+}
+
+/// Opens `GCROOTS/nixview`, with `make` after it was made: that Nix's own directory is missing means that this is no Nix
+/// state.
+///
+/// In a state directory of another user than root and this process's, `gcroots` may be no symbolic link: that user could have
+/// roots and their directories made elsewhere.
+fn open_ours(gcroots: &Path, make: bool) -> io::Result<OwnedFd> {
+    let invalid = || io::Error::from(ErrorKind::InvalidInput);
+    let (state, name) = gcroots.parent().zip(gcroots.file_name()).ok_or_else(invalid)?;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let state = rustix::fs::open(state, flags, Mode::empty())?;
+    let owner = rustix::fs::fstat(&state)?.st_uid;
+    let trusted = owner == 0 || owner == rustix::process::geteuid().as_raw();
+    let flags = if trusted { flags } else { flags | OFlags::NOFOLLOW };
+    let gcroots = rustix::fs::openat(&state, name, flags, Mode::empty())?;
+    if make {
+        match names::create_directory(gcroots.as_fd(), OURS.as_bytes(), 0o755) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+            answer => answer?,
         }
-        answer => answer,
     }
+    open::open_beneath(gcroots.as_fd(), OURS.as_bytes(), LISTING, 0)
 }
 
 fn open_dir(path: &Path) -> io::Result<OwnedFd> {
-    let flags = (OFlags::DIRECTORY | OFlags::NOFOLLOW).bits();
-    let flags = i32::try_from(flags).map_err(io::Error::other)?;
-    Ok(OpenOptions::new().read(true).custom_flags(flags).open(path)?.into())
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(rustix::fs::open(path, flags, Mode::empty())?)
 }
 
 /// The file of a lease, for writing, which the lock needs. A FIFO in its place makes nobody wait.

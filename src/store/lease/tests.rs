@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "test code")]
 
+use std::fs;
 use std::os::unix::fs::symlink;
 
 use super::*;
@@ -160,4 +161,32 @@ fn sweeps_take_no_lease_that_is_being_made_and_leave_none_that_is_dead() {
     });
     sweep(gcroots.path()).unwrap();
     assert!(names(&gcroots.path().join("nixview")).is_empty());
+}
+
+/// The owner of a state directory makes its `gcroots` lead elsewhere: root makes nothing there.
+#[test]
+fn roots_are_not_made_where_links_of_others_lead() {
+    let temp = tempfile::tempdir().unwrap();
+    let (state, elsewhere) = (temp.path().join("state"), temp.path().join("elsewhere"));
+    fs::create_dir(&state).unwrap();
+    fs::create_dir(&elsewhere).unwrap();
+    let gcroots = state.join("gcroots");
+    symlink(&elsewhere, &gcroots).unwrap();
+    // One's own links are followed.
+    take(&gcroots, &['a']).release().unwrap();
+    fs::remove_dir(elsewhere.join("nixview")).unwrap();
+    // Those in `nixview` never are.
+    fs::remove_file(&gcroots).unwrap();
+    fs::create_dir(&gcroots).unwrap();
+    symlink(&elsewhere, gcroots.join("nixview")).unwrap();
+    Lease::take(&gcroots, "web", &StoreDir::default(), &[path('a')]).unwrap_err();
+    fs::remove_file(gcroots.join("nixview")).unwrap();
+    fs::remove_dir(&gcroots).unwrap();
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    symlink(&elsewhere, &gcroots).unwrap();
+    std::os::unix::fs::chown(&state, Some(1000), Some(1000)).unwrap();
+    Lease::take(&gcroots, "web", &StoreDir::default(), &[path('a')]).unwrap_err();
+    assert!(names(&elsewhere).is_empty(), "root has made something elsewhere");
 }
