@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RenameFlags};
 
@@ -69,6 +70,24 @@ pub fn unlink(dir: BorrowedFd<'_>, name: &[u8]) -> io::Result<()> {
 /// Those of unlinkat(2).
 pub fn remove_directory(dir: BorrowedFd<'_>, name: &[u8]) -> io::Result<()> {
     retry(|| rustix::fs::unlinkat(dir, name, AtFlags::REMOVEDIR))
+}
+
+/// Removes the empty directory of a descriptor, wherever it is by now.
+///
+/// # Errors
+/// Those of unlinkat(2), `ENOENT` if it was removed already; `ESTALE` if it is renamed at this moment.
+pub fn remove_opened_directory(dir: BorrowedFd<'_>) -> io::Result<()> {
+    let path = std::fs::read_link(proc_path(dir))?;
+    let invalid = || io::Error::from_raw_os_error(libc::EINVAL);
+    let name = path.file_name().ok_or_else(invalid)?.as_bytes();
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let parent = retry(|| rustix::fs::openat(dir, "..", flags, Mode::empty()))?;
+    let named = rustix::fs::statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW)?;
+    let held = rustix::fs::fstat(dir)?;
+    if (named.st_dev, named.st_ino) != (held.st_dev, held.st_ino) {
+        return Err(io::Error::from_raw_os_error(libc::ESTALE));
+    }
+    remove_directory(parent.as_fd(), name)
 }
 
 /// Moves a name in one step; `flags` as renameat2(2) has them.

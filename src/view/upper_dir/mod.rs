@@ -155,7 +155,7 @@ impl UpperDir {
         };
         let opened = Self::fill(path, dir.as_fd(), &names, found.as_ref(), spec, temporary);
         let (meta, layer, image) = opened.or_else(|error| {
-            undo(dir.as_fd(), path, origin).tried("take back what was made of", path)?;
+            undo(dir.as_fd(), origin).tried("take back what was made of", path)?;
             Err(error)
         })?;
         let mut upper =
@@ -294,7 +294,7 @@ impl UpperDir {
     /// [`UpperError::Io`].
     pub fn give_back(mut self) -> Result<(), UpperError> {
         self.removed = true;
-        undo(self.dir.as_fd(), &self.path, self.origin).tried("take back what was made of", &self.path)
+        undo(self.dir.as_fd(), self.origin).tried("take back what was made of", &self.path)
     }
 
     /// Removes it and all that is in it.
@@ -303,7 +303,7 @@ impl UpperDir {
     /// [`UpperError::Io`]; what is left is still an upper that can be removed.
     pub fn remove(mut self) -> Result<(), UpperError> {
         self.removed = true;
-        remove_all(self.dir.as_fd(), &self.path).tried("remove", &self.path)
+        remove_all(self.dir.as_fd()).tried("remove", &self.path)
     }
 }
 
@@ -318,7 +318,7 @@ impl Drop for UpperDir {
         }
         if ours
             && self.meta.temporary
-            && let Err(error) = remove_all(self.dir.as_fd(), &self.path)
+            && let Err(error) = remove_all(self.dir.as_fd())
         {
             tracing::warn!(%error, path = %self.path.display(), "could not remove a temporary upper");
         }
@@ -333,22 +333,23 @@ pub fn remove(path: &Path) -> Result<(), UpperError> {
     let dir = open_top(path)?;
     check_top(dir.as_fd(), path)?;
     let lock = hold(dir.as_fd(), path)?;
-    let removed = remove_all(dir.as_fd(), path).tried("remove", path);
+    let removed = remove_all(dir.as_fd()).tried("remove", path);
     drop(lock);
     removed
 }
 
-fn undo(dir: BorrowedFd<'_>, path: &Path, origin: Origin) -> io::Result<()> {
+fn undo(dir: BorrowedFd<'_>, origin: Origin) -> io::Result<()> {
     match origin {
         Origin::Found => Ok(()),
         Origin::Filled => remove_contents(dir),
-        Origin::Made => remove_all(dir, path),
+        Origin::Made => remove_all(dir),
     }
 }
 
-fn remove_all(dir: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
+fn remove_all(dir: BorrowedFd<'_>) -> io::Result<()> {
     remove_contents(dir)?;
-    fs::remove_dir(path)
+    // Not by its path: the owner of a directory above may have another one there by now.
+    sys::names::remove_opened_directory(dir)
 }
 
 /// `meta.json` and `lock` go last: until then it is an upper, and ours.

@@ -228,3 +228,29 @@ fn an_image_that_was_never_finished_is_nothing() {
     remove(&path).unwrap();
     assert!(!fs::exists(&path).unwrap());
 }
+
+/// What is removed is the upper that was opened, not what has its path by then.
+#[test]
+fn a_directory_that_got_the_path_of_an_upper_stays() {
+    let temp = tempfile::tempdir().unwrap();
+    let (path, moved) = (temp.path().join("above/upper"), temp.path().join("moved/upper"));
+    let store = StoreDir::default();
+    for how in ["removed", "given back", "dropped"] {
+        let upper = match how {
+            "dropped" => UpperDir::temporary(path.parent().unwrap(), &spec(&store)).unwrap(),
+            _ => UpperDir::open(&path, true, &spec(&store)).unwrap(),
+        };
+        let (held, name) = (upper.path().to_owned(), upper.path().file_name().unwrap().to_owned());
+        fs::rename(temp.path().join("above"), temp.path().join("moved")).unwrap();
+        fs::create_dir_all(&held).unwrap();
+        match how {
+            "removed" => upper.remove().unwrap(),
+            "given back" => upper.give_back().unwrap(),
+            _ => drop(upper),
+        }
+        assert!(held.is_dir(), "{how}: another directory was removed");
+        assert!(!moved.with_file_name(&name).exists(), "{how}: the upper is left");
+        fs::remove_dir_all(temp.path().join("above")).unwrap();
+        fs::remove_dir(temp.path().join("moved")).unwrap();
+    }
+}
