@@ -7,7 +7,10 @@ use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 
 use nix::unistd::ForkResult;
-use rustix::process::{Pid, Signal, WaitOptions, set_child_subreaper, set_parent_process_death_signal};
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitOptions, pidfd_open, pidfd_send_signal, set_child_subreaper,
+    set_parent_process_death_signal,
+};
 
 /// On which side of a [`fork`] this is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -160,18 +163,26 @@ pub fn own_mount_namespace() -> io::Result<u64> {
     Ok(fs::metadata("/proc/self/ns/mnt")?.ino())
 }
 
-/// All processes in a mount namespace.
+/// Sends a signal to all processes in a mount namespace, and to no other that gets the number of one that ends meanwhile.
 ///
 /// # Errors
-/// If `/proc` cannot be read.
-pub fn in_mount_namespace(namespace: u64) -> io::Result<Vec<Pid>> {
-    let mut found = Vec::new();
+/// If `/proc` cannot be read; `EPERM` for a process of another user.
+pub fn signal_mount_namespace(namespace: u64, signal: Signal) -> io::Result<()> {
     for pid in all()? {
-        if mount_namespace_of(pid)? == Some(namespace) {
-            found.push(pid);
+        let process = match pidfd_open(pid, PidfdFlags::empty()) {
+            Err(rustix::io::Errno::SRCH) => continue,
+            answer => answer?,
+        };
+        // If the process ended since it was opened, the signal reaches none.
+        if mount_namespace_of(pid)? != Some(namespace) {
+            continue;
+        }
+        match pidfd_send_signal(&process, signal) {
+            Ok(()) | Err(rustix::io::Errno::SRCH) => {}
+            Err(error) => return Err(error.into()),
         }
     }
-    Ok(found)
+    Ok(())
 }
 
 /// All processes that can be seen.

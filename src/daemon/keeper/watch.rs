@@ -220,12 +220,8 @@ impl Serving<'_> {
         let over = |patience| closed(server, patience).attempt(|| "cannot wait".to_owned());
         let ending = over(SETTLING)?;
         if let Some(namespace) = namespace.filter(|_| !ending) {
-            let left =
-                process::in_mount_namespace(namespace).attempt(|| "cannot look for processes".to_owned())?;
-            for pid in left {
-                process::send_signal(pid, rustix::process::Signal::KILL)
-                    .attempt(|| "cannot end the command".to_owned())?;
-            }
+            process::signal_mount_namespace(namespace, rustix::process::Signal::KILL)
+                .attempt(|| "cannot end the command".to_owned())?;
         }
         if !over(GRACE)? {
             tracing::warn!(view = %self.spec.name, "still in use somewhere; ended all the same");
