@@ -167,6 +167,17 @@ fn fuse_and_sqlite_stay_where_they_belong() {
 }
 
 /// What serde derives for a struct also reads an array; `json` does not.
+/// A path leads elsewhere as soon as its owner wants it to (docs/security.md).
+#[test]
+fn what_is_unmounted_was_looked_at_by_descriptor() {
+    for (file, code) in code() {
+        let one_place = module_of(&file) == "sys" || file == "daemon/mounted.rs";
+        for how in ["mount::unmount(", "fusermount::unmount("] {
+            assert!(one_place || !code.contains(how), "src/{file}: daemon::mounted unmounts views");
+        }
+    }
+}
+
 #[test]
 fn json_is_read_by_one_module() {
     for (file, code) in code() {

@@ -81,10 +81,7 @@ fn of_lock(
 /// The record of a view that is served, if that is the name of one.
 fn view(text: &str, context: &Context) -> Result<Option<Record>, CliError> {
     let Ok(name) = text.parse::<ViewName>() else { return Ok(None) };
-    if !context.state.runtime.is_dir() {
-        return Ok(None);
-    }
-    let registry = Registry::open(&context.state.runtime).context("cannot open the registry of views")?;
+    let Some(registry) = Registry::existing(&context.state.runtime) else { return Ok(None) };
     match registry.state(&name).context("cannot read the registry of views")? {
         Some(State::Served(record)) => Ok(Some(*record)),
         _ => Ok(None),

@@ -68,6 +68,7 @@ pub fn clean_if_dead(registry: &Registry, name: &ViewName) -> Result<bool, Failu
     if !matches!(registry.state(name).attempt(attempt)?, Some(State::Dead(_))) {
         return Ok(false);
     }
+    registry.check_owner().attempt(attempt)?;
     match registry.claim(name) {
         Ok((claim, Some(record))) => clean(claim, &record)?,
         Ok((claim, None)) => withdraw(claim)?,

@@ -44,6 +44,14 @@ pub enum RegistryError {
         /// Why.
         source: io::Error,
     },
+    /// The registry is another user's, who could have written any record.
+    #[error("{path} belongs to the user {owner}: a registry of views belongs to the user that serves them")]
+    Foreign {
+        /// Its directory.
+        path: PathBuf,
+        /// Whose it is.
+        owner: u32,
+    },
     /// A record is not of a form that this version understands.
     #[error("{path} is not a record of a view that this version understands: {problem}")]
     Malformed {
@@ -99,12 +107,28 @@ impl Registry {
     /// The registry in a runtime directory, which is made if it is missing (mode 0700).
     ///
     /// # Errors
-    /// [`RegistryError::File`].
+    /// [`RegistryError::File`]; [`RegistryError::Foreign`] if it is another user's.
     pub fn open(runtime: &Path) -> Result<Self, RegistryError> {
         let dir = runtime.join("views");
         let made = DirBuilder::new().recursive(true).mode(0o700).create(&dir);
         made.map_err(|source| RegistryError::File { path: dir.clone(), source })?;
-        Ok(Self { dir })
+        let registry = Self { dir };
+        registry.check_owner()?;
+        Ok(registry)
+    }
+
+    /// Fails if the registry is another user's: what its records name is not to be removed then.
+    ///
+    /// # Errors
+    /// [`RegistryError::Foreign`], [`RegistryError::File`].
+    pub fn check_owner(&self) -> Result<(), RegistryError> {
+        let path = || self.dir.clone();
+        let found = fs::symlink_metadata(&self.dir);
+        let owner = found.map_err(|source| RegistryError::File { path: path(), source })?.uid();
+        if owner == rustix::process::geteuid().as_raw() {
+            return Ok(());
+        }
+        Err(RegistryError::Foreign { path: path(), owner })
     }
 
     /// The registry in a runtime directory, if there is one.
@@ -380,6 +404,26 @@ mod tests {
         fs::remove_file(&file).unwrap();
         claim.publish(&example("web")).unwrap();
         assert_eq!(registry.state(&name("web")).unwrap(), Some(State::Served(Box::new(example("web")))));
+    }
+
+    #[test]
+    fn a_registry_of_another_user_is_refused() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let registry = Registry::open(dir.path()).unwrap();
+        let (mut claim, _) = registry.claim(&name("web")).unwrap();
+        claim.publish(&example("web")).unwrap();
+        drop(claim);
+        std::os::unix::fs::chown(dir.path().join("views"), Some(1000), Some(1000)).unwrap();
+        assert!(matches!(Registry::open(dir.path()), Err(RegistryError::Foreign { owner: 1000, .. })));
+        // It can be read, and nothing that its records name is removed.
+        let registry = Registry::existing(dir.path()).unwrap();
+        assert!(matches!(registry.state(&name("web")).unwrap(), Some(State::Dead(_))));
+        let (cleaned, problems) = super::super::leftovers::sweep(&registry).unwrap();
+        assert!(cleaned.is_empty() && problems.iter().all(|p| p.what.contains("belongs to the user 1000")));
+        assert_eq!(problems.len(), 1);
     }
 
     #[test]
