@@ -201,6 +201,20 @@ fn a_deep_tree_is_exported_with_one_path() {
 }
 
 #[test]
+fn a_deep_tree_of_another_program_is_surveyed_with_one_path() {
+    let work = tempfile::tempdir().unwrap();
+    let work = File::open(work.path()).unwrap();
+    for (levels, shape, each) in [(4_000, Shape::Chain, 100), (2_000, Shape::Comb, 400)] {
+        let deep = Deep::new(levels, shape);
+        let peak = peak_of(|| {
+            let survey = dir::survey(deep.top.as_fd(), work.as_fd()).unwrap();
+            assert_eq!((survey.format, survey.unsupported), (None, None));
+        });
+        assert!(peak <= FIXED + each * levels, "{levels} levels, {shape:?}: {peak} bytes");
+    }
+}
+
+#[test]
 fn a_layer_of_one_long_path_takes_memory_for_each_name_once() {
     const LEVELS: usize = 4_000;
     let deep = Deep::new(0, Shape::Chain);

@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use super::{Format, marks, read, unless};
+use crate::layer::Descent;
 use crate::layer::dir::DirObject;
 use crate::sys;
 use crate::vfs::{Errno, FileKind, Name};
@@ -19,7 +20,8 @@ pub struct Survey {
 
 /// Reads all objects below `data` and looks for marks of overlayfs, and into `work` for its state.
 ///
-/// Takes time in proportion to the tree: for a tree that we did not write, once. Stops at the first object that cannot
+/// Takes time in proportion to the tree, and memory in proportion to its depth and to the names beside the way down: for a
+/// tree that we did not write, once. Stops at the first object that cannot
 /// be read rightly: metadata-only copies, whiteouts in attributes, an index, a volatile mount that was not
 /// ended, marks of both privileges.
 ///
@@ -29,18 +31,24 @@ pub fn survey(data: BorrowedFd<'_>, work: BorrowedFd<'_>) -> io::Result<Survey> 
     let mut survey = Survey { format: None, unsupported: unfinished(work)? };
     let root = DirObject::new(sys::open::open_directory(data, b".")?);
     survey.object(root.as_fd(), &[])?;
-    let mut pending: Vec<Vec<Name>> = vec![Vec::new()];
-    while let Some(path) = pending.pop()
+    let mut descent = Descent::new(root);
+    let mut path: Vec<Name> = Vec::new();
+    // Directories to be read, the deepest last: how many names lead to each, and the last of these names.
+    let mut pending: Vec<(usize, Option<Name>)> = vec![(0, None)];
+    while let Some((depth, name)) = pending.pop()
         && survey.unsupported.is_none()
     {
-        let dir = read::resolve(&root, &path)?;
+        path.truncate(depth.saturating_sub(1));
+        path.extend(name);
+        let dir = descent.at(&path, read::lookup)?;
         for entry in read::read_dir(&dir, None)? {
-            let mut inner = path.clone();
-            inner.push(entry.name.clone());
             let object = read::lookup(&dir, &entry.name)?;
-            survey.object(object.as_fd(), &inner)?;
-            if read::kind(&object)? == FileKind::Directory {
-                pending.push(inner);
+            let is_directory = read::kind(&object)? == FileKind::Directory;
+            path.push(entry.name);
+            survey.object(object.as_fd(), &path)?;
+            let name = path.pop();
+            if is_directory {
+                pending.push((depth + 1, name));
             }
         }
     }
