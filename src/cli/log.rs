@@ -8,7 +8,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, fmt, reload};
 
-use crate::daemon::log::{ViewLogLayer, controlled_by};
+use crate::daemon::log::{REPORTED, ViewLogLayer, controlled_by};
 use crate::printable::Printable;
 
 /// The variable that decides what is logged, in the syntax of `tracing_subscriber::filter::Targets`.
@@ -54,6 +54,7 @@ pub(super) fn start(verbose: u8) {
         Some(Err(error)) => (Targets::new().with_default(level), Some(error)),
         None => (Targets::new().with_default(level), None),
     };
+    let filter = filter.with_target(REPORTED, LevelFilter::OFF);
     let colours = matches!(
         anstream::AutoStream::choice(&std::io::stderr()),
         anstream::ColorChoice::Always | anstream::ColorChoice::AlwaysAnsi

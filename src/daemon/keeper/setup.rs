@@ -10,6 +10,7 @@ use super::{Caller, Destination, Dirs, Held, ServeOptions};
 use super::{earlier, server};
 use crate::daemon::error::{Attempt, Failure};
 use crate::daemon::hidden;
+use crate::daemon::log::REPORTED;
 use crate::daemon::mounted::Mounted;
 use crate::daemon::pin::{self, Pinned};
 use crate::daemon::record::{self, ClosureRecord, ExtraRootRecord, Place, Record, UpperRecord};
@@ -100,7 +101,7 @@ impl Serving<'_> {
             place = %record.place, io = %record.io, upper = %record.upper, server = record.server,
             "the view can be used"
         );
-        self.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+        self.warnings.iter().for_each(|warning| tracing::warn!(target: REPORTED, "{warning}"));
         caller
             .usable(&record, std::mem::take(&mut self.warnings), private.as_ref())
             .attempt(|| "whoever asked for the view is gone".to_owned())?;

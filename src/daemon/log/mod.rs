@@ -40,6 +40,9 @@ pub use read::{LogError, LogReader};
 use file::LogFile;
 use rate::Rate;
 
+/// Target of events that the caller is shown in another way: the view's log has them, standard error does not.
+pub const REPORTED: &str = "nixview::reported";
+
 /// Which process of a view this is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Role {
