@@ -27,7 +27,7 @@ impl Output {
         Self { progress: io::stderr().is_terminal() }
     }
 
-    /// Writes lines to standard output, buffered. Names in them have to be [`printable`], so that they are of one line.
+    /// Writes lines to standard output, buffered. Names in them have to be [`printable()`], so that they are of one line.
     ///
     /// # Errors
     /// If it cannot be written.
