@@ -39,6 +39,7 @@ pub fn survey(data: BorrowedFd<'_>, work: BorrowedFd<'_>) -> io::Result<Survey> 
         && survey.unsupported.is_none()
     {
         path.truncate(depth.saturating_sub(1));
+        descent.up(path.len());
         path.extend(name);
         let dir = descent.at(&path, read::lookup)?;
         for entry in read::read_dir(&dir, None)? {
