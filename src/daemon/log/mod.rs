@@ -142,7 +142,7 @@ pub(super) fn detach(null: &OwnedFd) -> io::Result<()> {
 pub(super) fn end(how: &Result<(), Failure>) {
     match how {
         Ok(()) => tracing::info!("the view has ended"),
-        Err(failure) => tracing::error!("the view ended with an error: {failure}"),
+        Err(failure) => tracing::error!(target: REPORTED, "the view ended with an error: {failure}"),
     }
     let sink = SINK.lock().take();
     switch();
