@@ -67,10 +67,10 @@ impl Kind {
         Ok(match self {
             Self::Lock => false,
             Self::Devices => cdi::is_ours(&head),
-            Self::Layer => is_archive(&head),
+            Self::Layer => is_archive(&head, length),
             Self::Trace => trace::is_one(&head),
             Self::Page => head.starts_with(b"<!DOCTYPE html>") && has(b"content=\"nixview "),
-            Self::Svg => has(b"<svg "),
+            Self::Svg => head.starts_with(b"<svg ") || head.starts_with(b"<?xml") && has(b"<svg "),
             Self::Png => head.starts_with(b"\x89PNG\r\n\x1a\n"),
             Self::Table => super::du_answer::is_table(&head),
             Self::ManPage => (has(b".TH ") || has(b".so man")) && has(b"nixview"),
@@ -78,21 +78,26 @@ impl Kind {
     }
 }
 
-/// True for the beginning of a tar archive, also of one that gzip or zstd has compressed.
-fn is_archive(head: &[u8]) -> bool {
-    const MAGIC: std::ops::Range<usize> = 257..262;
-    let is_tar = |head: &[u8]| {
-        head.get(MAGIC).is_some_and(|magic| magic == b"ustar") || head.iter().take(512).all(|byte| *byte == 0)
-    };
-    let mut block = Vec::new();
+/// True for the beginning of a tar archive, also of one that gzip or zstd has compressed, in a file of `length` bytes.
+fn is_archive(head: &[u8], length: u64) -> bool {
+    let mut text = Vec::new();
     let unpacked = match head {
-        [0x1f, 0x8b, ..] => flate2::read::GzDecoder::new(head).take(512).read_to_end(&mut block),
+        [0x1f, 0x8b, ..] => flate2::read::GzDecoder::new(head).take(HEAD).read_to_end(&mut text),
         [0x28, 0xb5, 0x2f, 0xfd, ..] => {
-            zstd::Decoder::new(head).and_then(|decoder| decoder.take(512).read_to_end(&mut block))
+            zstd::Decoder::new(head).and_then(|decoder| decoder.take(HEAD).read_to_end(&mut text))
         }
-        _ => return is_tar(head),
+        _ => return is_tar(head, length == head.len() as u64),
     };
-    unpacked.is_ok() && is_tar(&block)
+    // The head may end in the middle of the compressed text.
+    is_tar(&text, unpacked.is_ok() && (text.len() as u64) < HEAD)
+}
+
+/// True for the beginning of a tar archive. One without members is zeros alone; disk images only begin with zeros.
+fn is_tar(head: &[u8], whole: bool) -> bool {
+    const MAGIC: std::ops::Range<usize> = 257..262;
+    const EMPTY: usize = 1024;
+    head.get(MAGIC).is_some_and(|magic| magic == b"ustar")
+        || whole && head.len() >= EMPTY && head.iter().all(|byte| *byte == 0)
 }
 
 /// A place for an output, looked at before the work begins.
@@ -129,6 +134,12 @@ impl Destination {
             }
         }
         Ok(Self { path: path.to_owned(), target })
+    }
+
+    /// As [`OutputTarget::is_standard_output`].
+    #[must_use]
+    pub fn is_standard_output(&self) -> bool {
+        self.target.is_standard_output()
     }
 
     /// The file that would be replaced, if it can be read.
@@ -211,12 +222,24 @@ mod tests {
         header.set_path("a").unwrap();
         header.set_cksum();
         let plain = header.as_bytes().to_vec();
-        assert!(is_archive(&plain) && is_archive(&[0; 1024]));
-        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-        gzip.write_all(&plain).unwrap();
-        assert!(is_archive(&gzip.finish().unwrap()));
-        assert!(is_archive(&zstd::encode_all(plain.as_slice(), 1).unwrap()));
-        assert!(!is_archive(&zstd::encode_all(b"text".as_slice(), 1).unwrap()));
-        assert!(!is_archive(b"text"));
+        let known = |bytes: &[u8]| is_archive(bytes, bytes.len() as u64);
+        let mut long = plain.clone();
+        // What does not compress, so that the head ends within the text.
+        long.extend((0..200_000_u32).flat_map(|n| n.wrapping_mul(0x9e37_79b9).to_be_bytes()));
+        for archive in [plain, long, vec![0; 1024], vec![0; 10_240]] {
+            assert!(known(&archive));
+            let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+            gzip.write_all(&archive).unwrap();
+            for packed in [gzip.finish().unwrap(), zstd::encode_all(archive.as_slice(), 1).unwrap()] {
+                let head = packed.get(..packed.len().min(HEAD as usize)).unwrap();
+                assert!(is_archive(head, packed.len() as u64));
+            }
+        }
+        assert!(!known(&zstd::encode_all(b"text".as_slice(), 1).unwrap()));
+        // A disk image begins with zeros.
+        assert!(!is_archive(&[0; HEAD as usize], 4 << 20));
+        let file_system = [&[0; 1080][..], b"\x53\xef"].concat();
+        assert!(!known(&file_system) && !known(&zstd::encode_all(file_system.as_slice(), 1).unwrap()));
+        assert!(!known(b"text"));
     }
 }

@@ -97,6 +97,22 @@ impl OutputTarget {
         matches!(self.found, Found::Special(_, FileType::CharacterDevice))
     }
 
+    /// True for what this process has as its standard output: a report that is printed there would become part of the output.
+    #[must_use]
+    pub fn is_standard_output(&self) -> bool {
+        let stat = match &self.found {
+            Found::Nothing => return false,
+            Found::Regular(file, _) | Found::Special(file, _) => rustix::fs::fstat(file),
+            // Follows the magic link.
+            Found::Descriptor => rustix::fs::statat(&self.directory, &self.name, AtFlags::empty()),
+        };
+        let identity = |stat: Stat| (stat.st_dev, stat.st_ino);
+        match (stat, rustix::fs::fstat(io::stdout())) {
+            (Ok(stat), Ok(output)) => identity(stat) == identity(output),
+            _ => false,
+        }
+    }
+
     /// True for a file that is there or can be made.
     #[must_use]
     pub fn is_file(&self) -> bool {

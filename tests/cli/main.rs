@@ -13,6 +13,7 @@ mod cdi;
 mod changes;
 mod duplicates;
 mod export;
+mod failures;
 mod hostile_names;
 mod inputs;
 mod layers;

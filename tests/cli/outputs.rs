@@ -144,6 +144,20 @@ fn a_fifo_and_a_descriptor_are_written_through() {
     assert_eq!(names(scene), before);
 }
 
+#[test]
+fn standard_output_by_its_path_has_the_output_alone() {
+    let changed = Changed::new("env-b", "web");
+    for writer in writers(&changed).iter().filter(|writer| ["lock", "export"].contains(&writer.0)) {
+        write(&changed, writer, "whole", &[]).ok();
+        let whole = fs::read(changed.scene.path("whole")).unwrap();
+        for path in ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"] {
+            assert_eq!(write(&changed, writer, path, &[]).ok().out.as_bytes(), whole, "{} {path}", writer.0);
+            write(&changed, writer, path, &["--json"]).failed(2, &["--json"]);
+        }
+        fs::remove_file(changed.scene.path("whole")).unwrap();
+    }
+}
+
 /// As root a device could be replaced by a file. The nodes are the test's own.
 #[test]
 fn a_device_is_written_through() {

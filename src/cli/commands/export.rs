@@ -78,9 +78,12 @@ struct Report {
 /// # Errors
 /// If a view of the upper is mounted, something in it cannot be in a layer, or the file cannot be written.
 pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
-    let to_output = args.output == Path::new("-");
-    let destination =
-        (!to_output).then(|| Destination::find(&args.output, Kind::Layer, args.force)).transpose()?;
+    let named = args.output != Path::new("-");
+    let destination = named.then(|| Destination::find(&args.output, Kind::Layer, args.force)).transpose()?;
+    let to_output = destination.as_ref().is_none_or(Destination::is_standard_output);
+    if to_output && args.json {
+        return Err(CliError::usage("--json needs a file: standard output is the layer"));
+    }
     let look = look(&args.view, context)?;
     let last = look.last_view().map_err(|error| told(&error))?;
     let owner = last.as_ref().map_or((0, 0), |last| last.owner);
@@ -111,9 +114,6 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
         file.finish().with_context(|| format!("cannot write {}", args.output.display()))?;
         answer
     } else {
-        if args.json {
-            return Err(CliError::usage("--json needs a file: standard output is the layer"));
-        }
         let output = io::stdout().lock();
         if output.is_terminal() {
             return Err(CliError::usage("a layer is nothing for a terminal").hint("name a file with -o"));

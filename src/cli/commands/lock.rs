@@ -82,8 +82,12 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
         return Err(CliError::usage("--json and -o - both want standard output"));
     }
     let destination = file.map(|file| Destination::find(file, Kind::Lock, args.force)).transpose()?;
+    let to_output = destination.as_ref().is_some_and(Destination::is_standard_output);
+    if to_output && args.json {
+        return Err(CliError::usage("--json and the lock both want standard output"));
+    }
     if !args.only_traced.is_empty() {
-        return propose(args, destination, context);
+        return propose(args, destination, to_output, context);
     }
     let mode = if args.env { Mode::Dev } else { Mode::Runtime };
     if args.env && args.how.mode.is_some_and(|mode| mode != Mode::Dev) {
@@ -112,13 +116,27 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     if args.json {
         context.output.json(&report(&made, file, written, recorded))?;
     } else {
-        context.output.line(&said(&made, file, written, recorded))?;
+        report_line(&said(&made, file, written, recorded), to_output, context)?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
+/// Prints a line: to standard error where standard output is the lock itself.
+fn report_line(line: &str, to_output: bool, context: &Context) -> Result<(), CliError> {
+    if to_output {
+        context.output.note(line);
+        return Ok(());
+    }
+    context.output.line(line)
+}
+
 /// Writes a lock of what was used.
-fn propose(args: &Args, destination: Option<Destination>, context: &Context) -> Result<ExitCode, CliError> {
+fn propose(
+    args: &Args,
+    destination: Option<Destination>,
+    to_output: bool,
+    context: &Context,
+) -> Result<ExitCode, CliError> {
     let [lock] = args.sources.as_slice() else {
         return Err(CliError::usage("--only-traced makes a smaller lock of one LOCK: give one lock file"));
     };
@@ -136,7 +154,7 @@ fn propose(args: &Args, destination: Option<Destination>, context: &Context) -> 
         context.output.json(&kept)?;
     } else {
         let same = if written { "" } else { " (the lock says so already)" };
-        context.output.line(&format!("{}: {}{same}", file.display(), kept.text()))?;
+        report_line(&format!("{}: {}{same}", file.display(), kept.text()), to_output, context)?;
         context.output.note(&format!(
             "nixview: note: a proposal; try what you need with 'nixview run --closure {} -- COMMAND'",
             file.display()
