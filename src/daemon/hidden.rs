@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::error::Failure;
 use super::keeper::Dirs;
+use super::old_roots::DEFAULT_STORE;
 use crate::store::Location;
 
 /// Directories of ours in the state and the runtime directory. Others in there may be anybody's mount points.
@@ -23,6 +24,12 @@ pub(super) fn refuse(target: &Path, store: &Location, dirs: &Dirs) -> Result<(),
     if target.starts_with(&real) {
         let hint = real.parent().map(|above| format!("mount it on {} or elsewhere", above.display()));
         return Err(refused(target, "the store", &real, hint));
+    }
+    // The host's own, also where the view is of another store, or of this one by another path.
+    let of_host = resolved(Path::new(DEFAULT_STORE));
+    if target.starts_with(&of_host) && of_host.is_dir() {
+        let hint = of_host.parent().map(|above| format!("mount it on {} or elsewhere", above.display()));
+        return Err(refused(target, "this host's store", &of_host, hint));
     }
     if let Some(state) = store.state.as_deref().map(resolved)
         && (target.starts_with(&state) || state.starts_with(target) && !real.starts_with(target))
@@ -104,6 +111,11 @@ mod tests {
             assert!(why(target).contains(what), "{target}: {}", why(target));
         }
         assert!(refuse(Path::new("/"), &store, &dirs).is_err());
+        if Path::new(DEFAULT_STORE).is_dir() {
+            assert!(
+                refuse(Path::new(DEFAULT_STORE), &store, &dirs).unwrap_err().what.contains("this host's")
+            );
+        }
         assert!(refuse(Path::new("/proc"), &store, &dirs).unwrap_err().what.contains("/proc"));
     }
 
