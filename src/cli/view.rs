@@ -45,7 +45,7 @@ pub struct ViewArgs {
     #[arg(long)]
     pub require_gc_roots: bool,
     /// Do not warn if Nix's garbage collector cannot be kept from the environment [default: warn]
-    #[arg(long, conflicts_with = "require_gc_roots", env = "NIXVIEW_NO_GC_WARNING", value_parser = clap::builder::BoolishValueParser::new())]
+    #[arg(long, env = "NIXVIEW_NO_GC_WARNING", hide_env_values = true, value_parser = clap::builder::FalseyValueParser::new())]
     pub no_gc_warning: bool,
     /// End the view if its server dies [default: the server is started again, and programs in the view see a pause, on
     /// Linux 6.9 and later]

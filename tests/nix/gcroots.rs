@@ -131,7 +131,8 @@ fn the_daemon_holds_the_roots_of_a_user_as_long_as_the_view_is_there() {
         nobody run --closure user/hello.lock -- sh -c : 2>&1 | grep -o "is not safe from Nix's garbage collector\|--add-root\|nix-daemon\|--no-gc-warning"
         nobody run --no-gc-warning --closure user/hello.lock -- sh -c : 2>&1
         NIXVIEW_NO_GC_WARNING=1 nobody run --closure user/hello.lock -- sh -c : 2>&1
-        nobody run --require-gc-roots --closure user/hello.lock -- sh -c : >/dev/null 2>&1; echo "required $?"
+        NIXVIEW_NO_GC_WARNING= nobody run --no-gc-warning --closure user/hello.lock -- sh -c : 2>&1
+        NIXVIEW_NO_GC_WARNING=1 nobody run --require-gc-roots --closure user/hello.lock -- sh -c : >/dev/null 2>&1; echo "required $?"
         mkdir user/m; chown 65534 user/m
         setpriv --reuid=65534 --regid=65534 --clear-groups env HOME="$D/user" PATH=/nonexistent "$D/nixview" --state-dir "$D/user/state" \
             --runtime-dir "$D/user/run" mount --closure user/hello.lock user/m 2>&1 | grep -o 'install the package fuse3'
