@@ -497,12 +497,14 @@ impl<L: Lower, U: Restore> Apply<'_, L, U> {
             return Ok(false);
         };
         let opaque = node.opaque;
+        let gone = opaque || node.hidden || self.plan.above_is_not_in_lower(place);
         let dir = match (self.planned(parent)?, parent) {
             // All in it is hidden already.
             (Presence::Whiteout, _) => return Ok(false),
             (Presence::Present(dir), _) => {
+                // Below a file or a symlink nothing shows. The link is not followed.
                 if upper.stat(&dir).tried(HIDE)?.kind != FileKind::Directory {
-                    return Err(not_a_directory(&self.at));
+                    return Ok(false);
                 }
                 dir
             }
@@ -515,6 +517,10 @@ impl<L: Lower, U: Restore> Apply<'_, L, U> {
             }
             (Presence::Absent, None) => return Ok(false),
         };
+        if gone {
+            // Nothing of the lower shows here: no directory is made below only to hide names in it.
+            self.plan.change(place, |node| node.not_in_lower = true);
+        }
         if !self.at.is_empty() {
             self.way.down(self.at.len(), dir.clone());
         }

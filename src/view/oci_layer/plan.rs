@@ -30,7 +30,7 @@ pub(super) struct Node {
     pub(super) opaque: bool,
     /// Something below it is hidden.
     pub(super) hides_below: bool,
-    /// The lower is known to have no directory there.
+    /// The lower is known to have no directory there, or none that shows.
     pub(super) not_in_lower: bool,
     /// The time that the directory there gets.
     pub(super) mtime: Option<Timespec>,

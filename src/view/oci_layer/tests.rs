@@ -241,6 +241,29 @@ fn a_hidden_directory_stays_hidden_whatever_is_hidden_below_it() {
 }
 
 #[test]
+fn whiteouts_below_a_hidden_directory_make_no_directory_there() {
+    let mark = |at: &str| entry(at, Body::file(0));
+    let names = |members: &[Entry]| tree(&imported(members)).into_keys().collect::<Vec<String>>();
+    let file = entry("nix/store/p/only", Body::file(1));
+    let below = mark("nix/store/p/bin/.wh.a");
+    for members in [
+        [mark("nix/store/p/.wh..wh..opq"), below.clone()],
+        [mark("nix/store/.wh..wh..opq"), mark("nix/store/p/bin/.wh.a")],
+        [mark("nix/store/p/.wh..wh..opq"), mark("nix/store/p/bin/.wh..wh..opq")],
+    ] {
+        let shown = names(&members);
+        assert!(!shown.iter().any(|at| at.starts_with("/store/p/")), "{shown:?}");
+    }
+    for hiding in [mark("nix/store/.wh.p"), mark("nix/store/p/.wh..wh..opq"), mark("nix/.wh.store")] {
+        let members = [hiding, file.clone(), below.clone()];
+        assert_eq!(names(&members), ["/store", "/store/p", "/store/p/only"]);
+        let mut backwards = members.clone();
+        backwards.reverse();
+        assert_eq!(names(&backwards), ["/store", "/store/p", "/store/p/only"]);
+    }
+}
+
+#[test]
 fn absolute_names_and_targets_are_relative_to_the_root_of_the_archive() {
     let members = [
         entry("/nix/store/new/f", Body::file(3)),
@@ -363,12 +386,33 @@ fn hostile_members_are_refused_with_name_and_place() {
         assert!(at == offset || at == offset + 2 * BLOCK, "{told}: {offset}");
     }
     // A link in the archive is never followed.
-    for through in ["nix/link/file", "nix/link/.wh.file"] {
-        let told = refused(&archive(&[
-            entry("nix/link", Body::Symlink(b"/etc".to_vec())),
-            entry(through, Body::file(0)),
-        ]));
-        assert!(told.contains("no directory in this archive"), "{told}");
+    let told = refused(&archive(&[
+        entry("nix/link", Body::Symlink(b"/etc".to_vec())),
+        entry("nix/link/file", Body::file(0)),
+    ]));
+    assert!(told.contains("no directory in this archive"), "{told}");
+}
+
+#[test]
+fn whiteouts_below_what_replaces_a_directory_hide_nothing_more() {
+    let mark = |at: &str| entry(at, Body::file(0));
+    // A link to a directory that the layer has itself: following it would hide a name there.
+    let link = Body::Symlink(b"/nix/store/new".to_vec());
+    for body in [Body::file(3), link, Body::Node { kind: FileKind::Fifo, rdev: 0 }] {
+        let members = [
+            entry("nix/store/new", Body::Directory),
+            entry("nix/store/new/a", Body::file(1)),
+            entry("nix/store/p/bin", body),
+            mark("nix/store/p/bin/.wh.a"),
+            mark("nix/store/p/bin/menu/.wh.a"),
+            mark("nix/store/p/bin/menu/.wh..wh..opq"),
+        ];
+        let mut backwards = members.clone();
+        backwards.swap(0, 1);
+        backwards.reverse();
+        let alone = tree(&imported(members.get(..3).unwrap()));
+        assert_eq!(tree(&imported(&members)), alone);
+        assert_eq!(tree(&imported(&backwards)), alone);
     }
 }
 
