@@ -212,7 +212,11 @@ fn what_is_no_layer_or_too_large_a_one_is_called_so() {
     let changed = Changed::new("env-b", "web");
     let xz = changed.out("layer.tar.xz");
     fs::write(&xz, b"\xfd7zXZ\0\0\x04\xe6\xd6\xb4\x46").unwrap();
-    changed.import(&["one", &xz]).failed(1, &["it is compressed by xz", "hint: decompress it"]);
+    let hint = |command: &str| format!("hint: decompress it, as in '{command} FILE | nixview import");
+    changed.import(&["one", &xz]).failed(1, &["it is compressed by xz", &hint("xz -dc")]);
+    let lz4 = changed.out("layer.tar.lz4");
+    fs::write(&lz4, b"\x04\x22\x4d\x18\x64").unwrap();
+    changed.import(&["one", &lz4]).failed(1, &["it is compressed by lz4", &hint("lz4 -dc")]);
     let layer = changed.out("layer.tar");
     changed
         .scene

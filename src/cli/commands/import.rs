@@ -13,7 +13,9 @@ use crate::cli::view::{absolute, warn};
 use crate::cli::{CliError, Context, ErrorContext};
 use crate::layer::Lower;
 use crate::sys::open::open_input;
-use crate::view::oci_layer::{self, ImportError, Imported, Problem, Source, Target, decompressed};
+use crate::view::oci_layer::{
+    self, ImportError, Imported, OtherCompression, Problem, Source, Target, decompressed,
+};
 use crate::view::upper_dir::{LimitChoice, UpperDir, UpperError, UpperLook, UpperSpec};
 
 /// Arguments of `nixview import`.
@@ -100,9 +102,13 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
         Box::new(open_input(&file).with_context(|| format!("cannot read {}", file.display()))?)
     };
     let archive = decompressed(archive).map_err(|error| {
-        let other = error.kind() == io::ErrorKind::Unsupported;
         let told = CliError::new(format!("cannot read the layer: {error}"));
-        if other { told.hint("decompress it, as in 'xz -dc FILE | nixview import VIEW -'") } else { told }
+        match error.get_ref().and_then(|error| error.downcast_ref::<OtherCompression>()) {
+            Some(OtherCompression { command, .. }) => {
+                told.hint(format!("decompress it, as in '{command} FILE | nixview import VIEW -'"))
+            }
+            None => told,
+        }
     })?;
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or("imported");
     let what = UpperSpec {

@@ -140,13 +140,22 @@ impl<W: Write> Write for Sink<W> {
     }
 }
 
-/// How streams begin that are compressed otherwise than layers are: the first bytes, and what they are called.
-const OTHERS: [(&[u8], &str); 5] = [
-    (b"\xfd7zXZ\0", "xz"),
-    (b"BZh", "bzip2"),
-    (b"LZIP", "lzip"),
-    (b"\x04\x22\x4d\x18", "lz4"),
-    (b"\x1f\x9d", "compress"),
+/// A compression that layers do not have.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("it is compressed by {name}; a layer is plain, gzip or zstd")]
+pub struct OtherCompression {
+    name: &'static str,
+    /// The program that decompresses a file, given after it, to standard output.
+    pub command: &'static str,
+}
+
+/// How streams begin that are compressed otherwise than layers are: the first bytes, the name, and what decompresses them.
+const OTHERS: [(&[u8], &str, &str); 5] = [
+    (b"\xfd7zXZ\0", "xz", "xz -dc"),
+    (b"BZh", "bzip2", "bzip2 -dc"),
+    (b"LZIP", "lzip", "lzip -dc"),
+    (b"\x04\x22\x4d\x18", "lz4", "lz4 -dc"),
+    (b"\x1f\x9d", "compress", "uncompress -c"),
 ];
 
 /// The magic number of a zstd frame, and the last three bytes of those of skippable frames (RFC 8878, section 3.1): pzstd begins
@@ -157,7 +166,7 @@ const SKIPPABLE: &[u8] = &[0x2a, 0x4d, 0x18];
 /// The archive behind `input`: what is gzip or zstd by its first bytes is decompressed.
 ///
 /// # Errors
-/// If the first bytes cannot be read; `Unsupported` for another compression, with its name.
+/// If the first bytes cannot be read; `Unsupported` for another compression, with [`OtherCompression`].
 pub fn decompressed<'r>(input: impl Read + 'r) -> io::Result<Box<dyn Read + 'r>> {
     let mut input = BufReader::with_capacity(128 * 1024, input);
     let start = input.fill_buf()?;
@@ -169,9 +178,9 @@ pub fn decompressed<'r>(input: impl Read + 'r) -> io::Result<Box<dyn Read + 'r>>
     if start.starts_with(ZSTD) || skippable {
         return Ok(Box::new(zstd::stream::read::Decoder::with_buffer(input)?));
     }
-    if let Some((_, name)) = OTHERS.iter().find(|(magic, _)| start.starts_with(magic) && !is_header(start)) {
-        let what = format!("it is compressed by {name}; a layer is plain, gzip or zstd");
-        return Err(io::Error::new(io::ErrorKind::Unsupported, what));
+    let other = OTHERS.iter().find(|(magic, ..)| start.starts_with(magic) && !is_header(start));
+    if let Some((_, name, command)) = other {
+        return Err(io::Error::new(io::ErrorKind::Unsupported, OtherCompression { name, command }));
     }
     Ok(Box::new(input))
 }
@@ -212,12 +221,20 @@ mod tests {
 
     #[test]
     fn other_compressions_are_called_by_their_names() {
-        let starts: [(&[u8], &str); 3] =
-            [(b"\xfd7zXZ\0\0\x04", "xz"), (b"BZh91AY&SY", "bzip2"), (b"BZh9\x17\x72\x45", "bzip2")];
-        for (start, name) in starts {
+        let starts: [(&[u8], &str, &str); 6] = [
+            (b"\xfd7zXZ\0\0\x04", "xz", "xz -dc"),
+            (b"BZh91AY&SY", "bzip2", "bzip2 -dc"),
+            (b"BZh9\x17\x72\x45", "bzip2", "bzip2 -dc"),
+            (b"LZIP\x01", "lzip", "lzip -dc"),
+            (b"\x04\x22\x4d\x18\x64", "lz4", "lz4 -dc"),
+            (b"\x1f\x9d\x90", "compress", "uncompress -c"),
+        ];
+        for (start, name, command) in starts {
             let error = read(start).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::Unsupported);
-            assert!(error.to_string().contains(name), "{error}");
+            assert!(error.to_string().contains(&format!("by {name};")), "{error}");
+            let other = error.get_ref().unwrap().downcast_ref::<OtherCompression>().unwrap();
+            assert_eq!(other.command, command);
         }
         let mut header = tar::Header::new_ustar();
         header.set_path("BZh9").unwrap();

@@ -23,7 +23,7 @@ mod read;
 mod write;
 
 pub use apply::{Imported, Source, Target, import};
-pub use compress::{Compression, Digests, Sink, decompressed};
+pub use compress::{Compression, Digests, OtherCompression, Sink, decompressed};
 pub use write::{ExportError, Exported, Exporting, export};
 
 /// What the names of whiteouts start with.
