@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use crate::cli::output::size;
+use crate::printable;
 
 /// What a number counts, and so how it is written for people.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -129,7 +130,7 @@ impl Data {
     #[must_use]
     pub fn embedded(&self) -> String {
         // In JSON '<' can be in strings alone, where it may be written so. Nothing else ends or begins what a browser would see.
-        self.0.to_string().replace('<', "\\u003c")
+        printable::json(&self.0.to_string()).replace('<', "\\u003c")
     }
 
     /// The value at a JSON pointer.
@@ -221,10 +222,10 @@ mod tests {
 
     #[test]
     fn what_is_embedded_ends_no_script() {
-        let data = Data::new(json!({ "name": "</script><!-- \u{2028}" }));
-        assert!(!data.embedded().contains('<'));
+        let data = Data::new(json!({ "name": "</script><!-- \u{2028}\u{202e}\u{9b}" }));
+        assert!(!data.embedded().contains(|c| c == '<' || printable::is_unsafe(c)));
         let back: Value = serde_json::from_str(&data.embedded()).unwrap();
-        assert_eq!(back["name"], "</script><!-- \u{2028}");
+        assert_eq!(back["name"], "</script><!-- \u{2028}\u{202e}\u{9b}");
     }
 
     #[test]
