@@ -1,8 +1,8 @@
-//! JSON in which an object stands where an object belongs.
+//! JSON in which an object stands where an object belongs, and a string where a word does.
 //!
 //! What serde derives for a struct also reads an array, the fields in their order, and a missing field of an `Option` may
-//! be written as `null`. So a list of two things reads as a struct of two optional fields, and a file has more forms than
-//! its description. Everything that this program reads as JSON is read through here, where a struct is an object.
+//! be written as `null`. So a list of two things reads as a struct of two optional fields, an object with one `null` as a
+//! variant without content, and a file has more forms than its description. Everything that this program reads as JSON is read through here, where a struct is an object.
 //!
 //! Variants of untagged enums and the contents of tagged ones are read out of a buffer of serde's, which no deserializer
 //! sees into: their structs are marked with [`object`] or [`optional_object`].
@@ -22,7 +22,7 @@ use objects::Objects;
 /// Reads a value from a text.
 ///
 /// # Errors
-/// As [`serde_json::from_slice`], and for an array where a struct belongs.
+/// As [`serde_json::from_slice`], for an array where a struct belongs, and for an object where a word does.
 pub fn from_slice<'de, T: Deserialize<'de>>(text: &'de [u8]) -> Result<T, Error> {
     let mut reader = serde_json::Deserializer::from_slice(text);
     let value = T::deserialize(Objects::new(&mut reader))?;
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_read_is_what_serde_reads_but_for_arrays() {
+    fn what_is_read_is_what_serde_reads_but_for_arrays_and_words_in_objects() {
         for text in [
             r#"{"name":"x"}"#,
             r#"{"name":"x","kinds":["unit",{"new":{"a":1}},{"struct":{"inner":{}}},{"tuple":[3,{"b":2}]}]}"#,
@@ -170,6 +170,11 @@ mod tests {
             r#"{"name":"x","tagged":["One",null]}"#,
             r#"{"name":"x","tagged":{"kind":"One","inner":[1,2]}}"#,
             r#"{"name":"x","untagged":[1,2]}"#,
+            r#"{"name":"x","kinds":[{"unit":null}]}"#,
+            r#"{"name":"x","kinds":[{}]}"#,
+            r#"{"name":"x","kinds":[{"new":{},"unit":null}]}"#,
+            r#"{"name":"x","kinds":["new"]}"#,
+            r#"{"name":"x","kinds":[0]}"#,
             r#"{"name":"x","kinds":null}"#,
             r#"{"name":"x"} x"#,
             r#"{"name":"x","more":1}"#,

@@ -1,5 +1,6 @@
-//! A deserializer around another one, which reads structs from objects alone.
+//! A deserializer around another one, which reads structs from objects alone, and words from strings alone.
 
+use serde::de::value::{MapAccessDeserializer, StrDeserializer};
 use serde::de::{
     DeserializeSeed, Deserializer, EnumAccess, Error, MapAccess, SeqAccess, Unexpected, VariantAccess,
     Visitor,
@@ -93,12 +94,13 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Objects<D> {
 
     fn deserialize_enum<V: Visitor<'de>>(
         self,
-        name: &'static str,
-        variants: &'static [&'static str],
+        _name: &'static str,
+        _variants: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, D::Error> {
-        let visitor = self.with(visitor);
-        self.inner.deserialize_enum(name, variants, visitor)
+        // The deserializer's own method takes an object with `null` for a variant that is a word alone.
+        let visitor = Enum(self.with(visitor));
+        self.inner.deserialize_any(visitor)
     }
 
     fn is_human_readable(&self) -> bool {
@@ -254,5 +256,61 @@ impl<'de, V: Visitor<'de>> DeserializeSeed<'de> for Object<V> {
 
     fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<V::Value, D::Error> {
         from.deserialize_map(self.0)
+    }
+}
+
+/// A visitor of an enum: a string is a variant without content, an object one with content.
+struct Enum<V>(Objects<V>);
+
+impl<'de, V: Visitor<'de>> Visitor<'de> for Enum<V> {
+    type Value = V::Value;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.expecting(f)
+    }
+
+    fn visit_str<E: Error>(self, value: &str) -> Result<V::Value, E> {
+        self.0.visit_enum(StrDeserializer::new(value))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, access: A) -> Result<V::Value, A::Error> {
+        self.0.visit_enum(WithContent(MapAccessDeserializer::new(access)))
+    }
+}
+
+/// The access to a variant that is written as an object.
+struct WithContent<A>(A);
+
+impl<'de, A: EnumAccess<'de>> EnumAccess<'de> for WithContent<A> {
+    type Error = A::Error;
+    type Variant = WithContent<A::Variant>;
+
+    fn variant_seed<S: DeserializeSeed<'de>>(self, seed: S) -> Result<(S::Value, Self::Variant), A::Error> {
+        let (value, variant) = self.0.variant_seed(seed)?;
+        Ok((value, WithContent(variant)))
+    }
+}
+
+impl<'de, A: VariantAccess<'de>> VariantAccess<'de> for WithContent<A> {
+    type Error = A::Error;
+
+    fn unit_variant(self) -> Result<(), A::Error> {
+        Err(A::Error::invalid_type(Unexpected::Map, &"a string"))
+    }
+
+    fn newtype_variant_seed<S: DeserializeSeed<'de>>(self, seed: S) -> Result<S::Value, A::Error> {
+        self.0.newtype_variant_seed(seed)
+    }
+
+    fn tuple_variant<V: Visitor<'de>>(self, len: usize, visitor: V) -> Result<V::Value, A::Error> {
+        self.0.tuple_variant(len, visitor)
+    }
+
+    fn struct_variant<V: Visitor<'de>>(
+        self,
+        fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, A::Error> {
+        self.0.struct_variant(fields, visitor)
     }
 }

@@ -5,8 +5,6 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-use serde::Deserialize;
-
 use super::EnvLock;
 use crate::json;
 use crate::lock::error::LockError;
@@ -35,19 +33,17 @@ impl EnvLock {
         Self::parse(&bounded(file, Path::new(origin), most)?, origin)
     }
 
-    /// True if a file looks like a lock of any version, usable or not; false if it cannot be read.
+    /// True if a file looks like a lock of any version, usable or not: an object with its fields, whatever their values. False if
+    /// it cannot be read.
     #[must_use]
     pub fn is_one(path: &Path) -> bool {
-        #[derive(Deserialize)]
-        struct Looks {
-            roots: Vec<serde::de::IgnoredAny>,
-            closure: BTreeMap<String, serde::de::IgnoredAny>,
-        }
+        type Looks = BTreeMap<String, serde::de::IgnoredAny>;
         let is_file = std::fs::metadata(path).is_ok_and(|found| found.is_file());
         let text = if is_file { read_bounded(path, MAX_SIZE).ok() } else { None };
         text.is_some_and(|text| {
-            json::from_slice(&text)
-                .is_ok_and(|l: Looks| !l.roots.is_empty() && l.closure.contains_key("digest"))
+            json::from_slice(&text).is_ok_and(|found: Looks| {
+                ["closure", "roots", "version"].iter().all(|field| found.contains_key(*field))
+            })
         })
     }
 

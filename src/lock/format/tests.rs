@@ -268,7 +268,13 @@ fn neither_arrays_nor_nulls_stand_where_objects_belong() {
                 map.insert((*field).to_owned(), Value::Null);
                 Value::Object(map)
             });
-            for changed in arrays.into_iter().chain(nulls) {
+            let words = map.iter().filter_map(|(field, value)| {
+                let word = value.as_str()?;
+                let mut map = map.clone();
+                map.insert(field.clone(), serde_json::json!({ word: null }));
+                Some(Value::Object(map))
+            });
+            for changed in arrays.into_iter().chain(nulls).chain(words) {
                 let mut whole = whole.clone();
                 *whole.pointer_mut(&at).unwrap() = changed.clone();
                 let read = EnvLock::parse(whole.to_string().as_bytes(), "x");
@@ -285,6 +291,26 @@ fn neither_arrays_nor_nulls_stand_where_objects_belong() {
     assert!(!EnvLock::is_one(&file), "what nix path-info says of two paths");
     sample().write(&file).unwrap();
     assert!(EnvLock::is_one(&file));
+}
+
+#[test]
+fn a_lock_with_values_of_a_wrong_kind_is_a_wrong_lock() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("a.lock");
+    for field in ["closure", "roots", "version", "mode"] {
+        let text = sample().print().unwrap();
+        let mut value: serde_json::Value = serde_json::from_str(&text).unwrap();
+        for wrong in [serde_json::json!(null), serde_json::json!([]), serde_json::json!({}), true.into()] {
+            *value.get_mut(field).unwrap() = wrong;
+            std::fs::write(&file, value.to_string()).unwrap();
+            assert!(EnvLock::is_one(&file), "{value}");
+            assert!(EnvLock::read(&file).is_err(), "{value}");
+        }
+    }
+    for other in [r#"{"/nix/store/x":{"references":[]}}"#, r#"{"closure":[],"version":1}"#, "[]", "true"] {
+        std::fs::write(&file, other).unwrap();
+        assert!(!EnvLock::is_one(&file), "{other}");
+    }
 }
 
 /// Variables of one derivation stand before the extra roots; of anything else there are none.
