@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
+use super::piped::Piped;
 use super::source::{SourceArgs, closure_not_found};
 use super::{CliError, Context, ErrorContext};
 use crate::closure::Mode;
@@ -32,7 +33,8 @@ pub struct Costed {
 /// # Errors
 /// If it is none of these, or its closure cannot be had.
 pub fn open(text: &str, store: &Path, location: &Location, context: &Context) -> Result<Costed, CliError> {
-    let file = Path::new(text);
+    let input = Piped::of(text).with_context(|| format!("cannot read {text}"))?;
+    let file = Path::new(input.text());
     if EnvLock::is_one(file) {
         return of_lock(text, file, None, location, context);
     }
@@ -45,7 +47,8 @@ pub fn open(text: &str, store: &Path, location: &Location, context: &Context) ->
         return Ok(Costed { name: text.to_owned(), upper, ..costed });
     }
     let how = SourceArgs { store: store.to_owned(), ..SourceArgs::default() };
-    let made = how.make("cannot find the closure", &[text.to_owned()], None, None, Mode::Runtime, context)?;
+    let made =
+        how.make("cannot find the closure", &[input.text().to_owned()], None, None, Mode::Runtime, context)?;
     let (paths, starts) = (made.closure.paths().to_vec(), made.lock.starts().paths());
     Ok(Costed { name: made.lock.name.clone(), given: text.to_owned(), paths, starts, upper: None })
 }

@@ -32,6 +32,7 @@ mod log;
 pub mod only_traced;
 pub mod output;
 pub mod output_file;
+mod piped;
 mod reference_tree;
 pub mod report;
 pub mod shown_change;

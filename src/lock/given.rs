@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use super::error::LockError;
 use super::link::{Target, follow};
 use crate::store::{Location, StorePath, path_list};
+use crate::sys::open::open_input;
 
 /// Something that can be locked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -175,7 +176,10 @@ fn outside(place: PathBuf, attribute: Option<String>, text: &str) -> Result<Give
             Err(refuse(text, "give the directory that holds it, as closureInfo made it"))
         }
         _ if place.is_file() => Ok(Given::PathInfo(place)),
-        _ => Err(refuse(text, "it is neither a file nor a directory")),
+        _ => match open_input(&place) {
+            Ok(_) => Ok(Given::PathInfo(place)),
+            Err(error) => Err(refuse(text, error.to_string())),
+        },
     }
 }
 

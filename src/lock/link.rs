@@ -66,7 +66,9 @@ pub(super) fn follow(path: &Path, location: &Location) -> Result<Target, LockErr
                     std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory
                 ) =>
             {
-                return Ok(Target::Missing);
+                // The magic links of /proc name what has no path: a pipe, a removed file.
+                let is_there = std::fs::metadata(path).is_ok();
+                return Ok(if is_there { Target::Outside(absolute) } else { Target::Missing });
             }
             Err(error) => return Err(LockError::file("look at", &at)(error)),
         }

@@ -91,6 +91,16 @@ fn a_pipe_of_a_program_is_read() {
     // A device of containers reads its lock again and again.
     shell("nv cdi <(cat env-a.lock) --name x --hook /bin/sh").failed(1, &["no regular file"]);
     shell("nv diff web --closure <(cat env-b.lock)").ok();
+    let count = |line: &str| shell(line).ok().out.lines().count();
+    let paths = count("nv closure --store s env-b.lock");
+    assert!(paths > 1);
+    assert_eq!(count("nv closure --store s <(cat env-b.lock)"), paths);
+    assert_eq!(count("cat env-b.lock | nv closure --store s /dev/stdin"), paths);
+    shell("nv closure --store s --diff <(cat env-b.lock) env-b.lock").ok();
+    shell("[ \"$(nv du --store s <(cat env-b.lock))\" = \"$(nv du --store s env-b.lock)\" ]").ok();
+    shell("cat env-b.lock | nv layers --store s /dev/stdin").ok();
+    // Read as 'nix path-info --json', which a lock is not.
+    shell("cat env-b.lock | nv lock --store s /dev/stdin").failed(1, &["no JSON of 'nix path-info'"]);
     shell("nv export web -o a.tar && nv import new <(cat a.tar) --closure env-b.lock --store s").ok();
     shell("cat a.tar | nv import newer - --closure env-b.lock --store s").ok();
     shell("cat a.tar | nv import newest /dev/stdin --closure env-b.lock --store s").ok();

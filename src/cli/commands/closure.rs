@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use serde_json::json;
 
 use crate::cli::output::{count, size};
+use crate::cli::piped::Piped;
 use crate::cli::source::{SOURCES, SourceArgs, closure_not_found};
 use crate::cli::view::realise;
 use crate::cli::{CliError, Context, ErrorContext, only_traced, reference_tree};
@@ -92,7 +93,11 @@ fn known(location: &Location, context: &Context) -> Result<Known, CliError> {
 /// # Errors
 /// If an environment cannot be read, or its closure is not the one that was locked.
 pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
-    match (args.show.diff, args.environments.as_slice()) {
+    let inputs =
+        args.environments.iter().map(|text| Piped::of(text).with_context(|| format!("cannot read {text}")));
+    let inputs = inputs.collect::<Result<Vec<_>, _>>()?;
+    let environments: Vec<String> = inputs.iter().map(|input| input.text().to_owned()).collect();
+    match (args.show.diff, environments.as_slice()) {
         (true, [old, new]) => {
             let (old, new) = (open(old, args, context)?, open(new, args, context)?);
             diff(&old, &new, args.json, context)
