@@ -147,6 +147,13 @@ fn outputs_are_chosen_and_what_is_not_built_is_said() {
 }
 
 #[test]
+fn a_name_that_no_path_of_the_closure_has_is_said() {
+    let scene = Scene::new();
+    scene.lock("l.lock", &[&scene.store.logical("env-a")]).ok();
+    scene.closure(&["l.lock", "--why", "nothere"]).fails_with("no path of the closure is called 'nothere'");
+}
+
+#[test]
 fn modes_are_those_of_nix() {
     let scene = Scene::new();
     let drv = scene.store.logical("env-a.drv");

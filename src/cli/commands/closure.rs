@@ -226,6 +226,12 @@ fn chain(env: Environment, target: &str, args: &Args, context: &Context) -> Resu
     let location: Location = args.how.location()?;
     let target = match named(&env, target)? {
         Some(path) => path,
+        None if !target.contains('/')
+            && StorePath::from_base_name(target.as_bytes()).is_err()
+            && !Path::new(target).exists() =>
+        {
+            return Err(CliError::new(format!("no path of the closure is called '{target}'")));
+        }
         None => match Given::recognise(target, &location).context("cannot look for the path")? {
             Given::Path(path) => path,
             _ => return Err(CliError::usage(format!("--why needs a store path, and '{target}' is none"))),
