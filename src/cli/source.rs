@@ -186,7 +186,7 @@ impl SourceArgs {
 /// The closure of a lock could not be told: why, and what to do if the store lacks something of it.
 #[must_use]
 pub fn closure_not_found(lock: &EnvLock, text: &dyn std::fmt::Display, error: LockError) -> CliError {
-    let hints = lock.fetching_hints(&error);
+    let hints = lock.fetching_hints(&error, false);
     let told = CliError::new(format!("cannot find the closure of {text}")).because(error);
     hints.into_iter().fold(told, CliError::hint)
 }

@@ -218,7 +218,7 @@ pub fn realise(file: &Path, location: &Location, context: &Context) -> Result<()
             LockError::Program { .. } => lock.closure_in(location, &context.state.state).err(),
             _ => None,
         };
-        let hints = lock.fetching_hints(missing.as_ref().unwrap_or(&error));
+        let hints = lock.fetching_hints(missing.as_ref().unwrap_or(&error), true);
         let what = format!("cannot have what {} needs", file.display());
         let told = match &error {
             LockError::Program { program, problem } => {

@@ -73,7 +73,7 @@ pub(super) fn closure(
     };
     let attempt = || format!("cannot find the closure of {}", spec.lock_file.display());
     let (closure, _) = spec.lock.closure_in(&spec.store, &dirs.state).map_err(|error| {
-        let hints = spec.lock.fetching_hints(&error);
+        let hints = spec.lock.fetching_hints(&error, false);
         hints.into_iter().fold(Failure::of(&attempt(), &error), Failure::hint)
     })?;
     lock::verify(&spec.lock, &closure).map_err(|error| {

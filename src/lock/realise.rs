@@ -116,8 +116,10 @@ impl EnvLock {
     }
 
     /// What people can do about an error that says that something of the lock is not in the store; nothing for others.
+    ///
+    /// If Nix was asked already, only what remains: to bring it from another machine.
     #[must_use]
-    pub fn fetching_hints(&self, error: &LockError) -> Vec<String> {
+    pub fn fetching_hints(&self, error: &LockError, asked: bool) -> Vec<String> {
         let LockError::Closure(error) = error else { return Vec::new() };
         let path = match error {
             ClosureError::Source(ReferenceError::Unknown { path, .. }) => path,
@@ -132,6 +134,23 @@ impl EnvLock {
         } else {
             format!("{dir}/{path}")
         };
+        let root = self.roots.iter().find(|root| root.path == *path);
+        let derivation = root.and_then(|root| Some((root.derivation.as_ref()?, root.output.as_ref()?)));
+        if asked {
+            let mut hints = vec![if path.is_derivation() {
+                format!(
+                    "'nix copy --derivation --from ssh://HOST {paths}' brings the derivation from a machine that has it"
+                )
+            } else {
+                format!("'nix copy --from ssh://HOST {paths}' brings it from a machine that has it")
+            }];
+            hints.extend(derivation.map(|(derivation, _)| {
+                format!(
+                    "'nix copy --derivation --from ssh://HOST {dir}/{derivation}' brings the derivation, to build it here"
+                )
+            }));
+            return hints;
+        }
         let mut hints = Vec::new();
         if path.is_derivation() {
             hints.push(format!(
@@ -143,10 +162,7 @@ impl EnvLock {
                 "fetch it with 'nix-store --realise {paths}', or with 'nix copy --from ssh://HOST {paths}' from a machine that has it"
             ));
         }
-        let root = self.roots.iter().find(|root| root.path == *path);
-        if let Some((derivation, name)) =
-            root.and_then(|root| Some((root.derivation.as_ref()?, root.output.as_ref()?)))
-        {
+        if let Some((derivation, name)) = derivation {
             hints.push(format!(
                 "or build it with \"nix-store --realise '{}'\"; if the derivation is not there: \
                  'nix copy --derivation --from ssh://HOST {dir}/{derivation}'",
@@ -157,5 +173,25 @@ impl EnvLock {
             "'nixview mount', 'run', 'shell' and 'closure' ask Nix for all of it with --realise".to_owned(),
         );
         hints
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "test code")]
+
+    use super::super::format::tests::sample;
+    use super::*;
+
+    #[test]
+    fn hints_do_not_lead_back_to_nix_that_was_asked() {
+        let lock = sample();
+        let path = lock.starts().paths().remove(0);
+        let error =
+            LockError::Closure(ClosureError::Missing { referrer: path.clone(), origin: String::new(), path });
+        let first = lock.fetching_hints(&error, false).join("\n");
+        assert!(first.contains("nix-store --realise") && first.contains("with --realise"), "{first}");
+        let then = lock.fetching_hints(&error, true).join("\n");
+        assert!(then.contains("nix copy") && !then.contains("--realise"), "{then}");
     }
 }
