@@ -4,6 +4,7 @@
 use std::io;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use nix::sys::signal::{SigHandler, SigSet, Signal};
 use rustix::fs::Mode;
@@ -21,20 +22,30 @@ pub struct Inherited {
     ignores_children: bool,
 }
 
+/// What the caller's umask takes from the user itself: it counts for output files, and would shut nixview out of its own.
+static OWNER_MASK: AtomicU32 = AtomicU32::new(0);
+
+/// The permissions of a user that its umask takes from an output file.
+pub(super) fn owner_mask() -> Mode {
+    Mode::from_raw_mode(OWNER_MASK.load(Ordering::Relaxed))
+}
+
 /// Sets the umask of a service, whatever its caller has: only its user writes what it makes, and all may read it.
 pub fn own_umask() {
     rustix::process::umask(Mode::from_raw_mode(WRITABLE_BY_OTHERS));
 }
 
 impl Inherited {
-    /// Notes what the caller has set, and sets what this process needs: what it makes can be written by its user alone,
-    /// and it can wait for its children. To be called once, before there are other threads.
+    /// Notes what the caller has set, and sets what this process needs: its user, and nobody else, can write what it
+    /// makes, and it can wait for its children. To be called once, before there are other threads.
     ///
     /// # Errors
     /// As sigaction(2).
     pub fn take() -> io::Result<Self> {
         let umask = rustix::process::umask(Mode::from_raw_mode(WRITABLE_BY_OTHERS));
-        rustix::process::umask(umask | Mode::from_raw_mode(WRITABLE_BY_OTHERS));
+        OWNER_MASK.store(umask.intersection(Mode::RWXU).as_raw_mode(), Ordering::Relaxed);
+        let others = umask.difference(Mode::RWXU);
+        rustix::process::umask(others | Mode::from_raw_mode(WRITABLE_BY_OTHERS));
         let children = set_handler(Signal::SIGCHLD, SigHandler::SigDfl)?;
         let ignores_children = matches!(children, SigHandler::SigIgn);
         Ok(Self { umask, blocked: SigSet::thread_get_mask()?, ignores_children })

@@ -11,6 +11,7 @@ use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, Stat, Uid};
 use rustix::io::Errno;
 
 use super::descriptor::inherited;
+use super::inherited::owner_mask;
 use super::leftover::Leftover;
 use super::open::{proc_path, reopen};
 
@@ -316,7 +317,7 @@ impl Draft {
 }
 
 fn permissions() -> Mode {
-    Mode::from_raw_mode(PERMISSIONS.into())
+    Mode::from_raw_mode(PERMISSIONS.into()).difference(owner_mask())
 }
 
 /// A file without a name, where the file system has such and /proc can give it one later.

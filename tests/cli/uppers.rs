@@ -109,3 +109,20 @@ fn shells_are_offered_the_names_that_there_are() {
     assert!(offered(&["sta"]).contains(&"status".to_owned()));
     assert!(offered(&["status", "--j"]).contains(&"--json".to_owned()));
 }
+
+/// nixview can use what it makes for itself; an output has the permissions that the caller lets it.
+#[test]
+fn a_umask_of_all_bits_shuts_no_one_out_of_the_state_directory() {
+    use std::os::unix::fs::PermissionsExt;
+    let changed = Changed::new("env-b", "web");
+    let scene = &changed.scene;
+    let line = "umask 0777; \"$0\" --state-dir state --runtime-dir run export web -o strict.tar && chmod 600 strict.tar && \
+                \"$0\" --state-dir made/state --runtime-dir run import new strict.tar --closure env-b.lock --store s && \
+                \"$0\" --state-dir state --runtime-dir run export web -o stricter.tar";
+    let mut shell = std::process::Command::new("sh");
+    shell.args(["-c", line, env!("CARGO_BIN_EXE_nixview")]).current_dir(scene.dir.path());
+    let done = shell.output().unwrap();
+    assert!(done.status.success(), "{done:?}");
+    let mode = |name: &str| std::fs::metadata(scene.path(name)).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode("made/state"), mode("stricter.tar")), (0o700, 0));
+}
