@@ -72,9 +72,9 @@ struct Entry {
 }
 
 impl Facts {
-    /// Of each entry of the search path, whether something is there; nothing is for Nix's URLs.
-    pub(super) fn search_path_is_there(&self) -> impl Iterator<Item = bool> {
-        self.path.iter().map(|entry| Path::new(&entry.path).symlink_metadata().is_ok())
+    /// Where each entry of the search path leads from; nothing is there for Nix's URLs.
+    pub(super) fn search_path(&self) -> impl Iterator<Item = &Path> {
+        self.path.iter().map(|entry| Path::new(&entry.path))
     }
 }
 

@@ -19,6 +19,7 @@ mod only;
 mod pinned;
 mod realise;
 mod remember;
+mod search_path;
 pub mod source;
 mod starts;
 mod surroundings;

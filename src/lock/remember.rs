@@ -20,6 +20,7 @@ use super::evaluate::{Argument, Evaluated, Evaluator, Expression, Facts, decidin
 use super::inputs::InputTree;
 use super::make::Evaluation;
 use super::memory::Memory;
+use super::search_path;
 use super::source::{Inputs, SearchPathEntry};
 use super::surroundings;
 
@@ -136,11 +137,11 @@ impl Remembering<'_> {
         inputs: &Inputs,
         file: &Path,
         facts: &Facts,
-        search_path: &[SearchPathEntry],
+        pinned: &[SearchPathEntry],
     ) -> Result<Result<Digest, String>, LockError> {
         use std::os::unix::ffi::OsStrExt;
         let location = self.evaluator.location;
-        let mut key = Fields::new("nixview expression 2");
+        let mut key = Fields::new("nixview expression 3");
         if self.expression.arguments.iter().flat_map(Argument::words).any(|word| surroundings::asks(&word)) {
             return Ok(Err("its arguments ask whether files exist".to_owned()));
         }
@@ -163,13 +164,14 @@ impl Remembering<'_> {
         }
         // An entry that can change is in the key as such: a result that used it is not remembered.
         key.add(b"search path");
-        for entry in search_path {
+        for entry in pinned {
             key.add(entry.prefix.as_bytes());
             key.add(entry.path.as_deref().unwrap_or_default().as_bytes());
         }
-        // One that is not there is passed over.
-        for is_there in facts.search_path_is_there() {
-            key.add(&[u8::from(is_there)]);
+        // A lookup passes over what is not there, and may find it later.
+        match search_path::digest(facts.search_path(), location, tree.surroundings().without) {
+            Ok(names) => key.add(names.as_bytes()),
+            Err(why) => return Ok(Err(why)),
         }
         key.add(b"environment");
         let environment = deciding(self.environment);

@@ -198,10 +198,10 @@ impl Names {
     }
 }
 
-type Named = (std::ffi::OsString, u8, Metadata);
+pub(super) type Named = (std::ffi::OsString, u8, Metadata);
 
 /// What is in a directory, sorted by name.
-fn listing(dir: &Path, without: Option<&Path>) -> Result<Vec<Named>, String> {
+pub(super) fn listing(dir: &Path, without: Option<&Path>) -> Result<Vec<Named>, String> {
     let failed = |error: io::Error| format!("its folder {} cannot be listed: {error}", dir.display());
     let mut all = Vec::new();
     for entry in fs::read_dir(dir).map_err(failed)? {

@@ -221,6 +221,32 @@ fn a_search_path_in_the_store_is_recorded_and_trusted() {
     assert_ne!(scene.locked()["roots"], lock["roots"]);
 }
 
+/// A lookup that fails reads nothing, and succeeds once the name appears.
+#[test]
+#[ignore = "needs Nix"]
+fn a_name_that_appears_on_the_search_path_is_found() {
+    let Some(scene) = Scene::new() else { return };
+    for (lookup, entry) in [("<overrides>", "np"), ("<sub/below/overrides>", "sub=np")] {
+        std::fs::create_dir_all(scene.at("np/below")).unwrap();
+        scene.write(
+            "project/looks.nix",
+            &format!(
+                "derivation {{ name = \"e\"; system = builtins.currentSystem; builder = \"/bin/sh\";
+                   args = [ \"-c\" \": > $out\" ]; found = (builtins.tryEval {lookup}).success; }}"
+            ),
+        );
+        let arguments = ["project/looks.nix", "-I", entry];
+        is(&scene.lock(&arguments), "evaluated");
+        is(&scene.lock(&arguments), "unchanged");
+        let before = scene.locked()["roots"].clone();
+        scene.write("np/overrides", "");
+        scene.write("np/below/overrides", "");
+        is(&scene.lock(&arguments), "evaluated");
+        assert_ne!(scene.locked()["roots"], before, "{lookup}");
+        std::fs::remove_dir_all(scene.at("np")).unwrap();
+    }
+}
+
 #[test]
 #[ignore = "needs Nix"]
 fn in_a_work_tree_what_git_tracks_decides() {
