@@ -114,14 +114,16 @@ impl Surroundings<'_> {
     }
 }
 
-/// True if `place` is below `top` by directories alone; a link leads elsewhere.
+/// True if `place` is below `top` by directories alone: a link leads elsewhere, and what is in `.git` is not listed.
 fn is_below(place: &Path, top: &Path) -> bool {
     let Ok(below) = place.strip_prefix(top) else { return false };
     let mut at = top.to_owned();
     let mut names = below.components().peekable();
     while let Some(name) = names.next() {
         at.push(name);
-        if names.peek().is_some() && fs::symlink_metadata(&at).is_ok_and(|found| found.is_symlink()) {
+        if names.peek().is_some()
+            && (name.as_os_str() == ".git" || fs::symlink_metadata(&at).is_ok_and(|found| found.is_symlink()))
+        {
             return false;
         }
     }
@@ -364,6 +366,12 @@ mod tests {
         std::os::unix::fs::symlink("../elsewhere", folder.join("link")).unwrap();
         fs::create_dir_all(folder.join("sub")).unwrap();
         assert_eq!(all.empty_places().unwrap(), BTreeSet::from([folder.join("link/x")]));
+        // What is in a repository is not listed.
+        let reference = folder.join(".git/refs/heads/foo");
+        text("builtins.pathExists ./.git && builtins.pathExists ./.git/refs/heads/foo");
+        assert_eq!(all.empty_places().unwrap(), BTreeSet::from([reference.clone()]));
+        fs::create_dir_all(&reference).unwrap();
+        assert!(all.empty_places().unwrap_err().contains("may be outside"));
         text("builtins.pathExists ../nothing");
         assert_eq!(all.empty_places().unwrap().len(), 1);
         assert!(Surroundings { is_linked: true, ..all }.empty_places().is_err());
