@@ -142,7 +142,13 @@ impl Remembering<'_> {
         use std::os::unix::ffi::OsStrExt;
         let location = self.evaluator.location;
         let mut key = Fields::new("nixview expression 3");
-        if self.expression.arguments.iter().flat_map(Argument::words).any(|word| surroundings::asks(&word)) {
+        let asks = |argument: &Argument| {
+            let words = argument.words();
+            let leads_up = |word: &String| surroundings::ways_up(word).next().is_some();
+            words.iter().any(|word| surroundings::asks(word))
+                || matches!(argument, Argument::Arg(..)) && words.iter().any(leads_up)
+        };
+        if self.expression.arguments.iter().any(asks) {
             return Ok(Err("its arguments ask whether files exist".to_owned()));
         }
         if let Err(why) = add_surroundings(tree, &mut key) {

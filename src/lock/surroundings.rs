@@ -5,8 +5,8 @@
 //! when they were changed. They are of this machine and this moment: nothing of it is in a lock.
 //!
 //! `pathExists` of a place elsewhere is answered `false` in Nix's restricted mode, without an error. So the text of the
-//! inputs is searched for it: where the place is written out, its being empty counts; anything else is a doubt. It is
-//! undecidable what a function of a library does with a path that it is given.
+//! inputs is searched for it, and that of Nix files for each path with `..`: where the place is written out, its being empty
+//! counts; anything else is a doubt. It is undecidable what a function of a library does with a path without `..`.
 
 use std::collections::BTreeSet;
 use std::fs::{self, FileType, Metadata};
@@ -28,6 +28,7 @@ const ASKING: &[&str] = &[
     "pathType",
     "locateDominatingFile",
     "maybeMissing",
+    "findFile",
 ];
 
 /// Names where inputs are.
@@ -95,14 +96,16 @@ impl Surroundings<'_> {
             }
             let text = fs::read(&file).map_err(failed)?;
             for text in text.utf8_chunks().map(|chunk| chunk.valid()) {
-                for asked in questions(text) {
+                // Programs and their documents are full of `..`, and no Nix expressions.
+                let is_nix = file.extension().is_some_and(|extension| extension == "nix");
+                for asked in questions(text).chain(ways_up(text).filter(|_| is_nix)) {
                     let place = asked.map(|literal| normal(&file.with_file_name("").join(literal)));
                     match place {
                         Some(place) if self.holds(&place) => {}
                         Some(place) if is_empty(&place) && !self.is_linked => drop(places.insert(place)),
                         Some(_) | None => {
                             return Err(format!(
-                                "it asks in {} whether files exist that may be outside its inputs",
+                                "it asks in {} for files that may be outside its inputs, or may not be there",
                                 input.display()
                             ));
                         }
@@ -143,15 +146,70 @@ fn questions(text: &str) -> impl Iterator<Item = Option<&str>> {
     })
 }
 
+/// Each path of a text that has a `..` component, relative to the file; nothing where only the evaluation tells.
+///
+/// A function may ask for such a place without a word of [`ASKING`]: it is in a library, or has another name.
+pub(super) fn ways_up(text: &str) -> impl Iterator<Item = Option<&str>> {
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        while let Some(found) = text.get(at..)?.find("..").map(|found| at + found) {
+            let before = text.get(..found)?.trim_end_matches(of_path);
+            let rest = text.get(before.len()..)?;
+            let end = rest.find(|c| !of_path(c)).unwrap_or(rest.len());
+            let (path, after) = rest.split_at(end);
+            at = before.len() + end;
+            let is_quoted = before.ends_with(['"', '\'', '}', '$', '<', '~']);
+            if path == ".." && !is_quoted || !path.split('/').any(|component| component == "..") {
+                continue;
+            }
+            let is_computed = is_quoted || before.trim_end().ends_with('+') || goes_on(after);
+            return Some((is_relative(path) && !is_computed).then_some(path));
+        }
+        None
+    })
+}
+
 /// The path at the beginning of a text, `./x` or `../x`, if that is the whole argument.
 fn literal(text: &str) -> Option<&str> {
-    let text = text.trim_start_matches([' ', '\t', '\n', '(']);
-    let of_path = |c: char| c.is_ascii_alphanumeric() || "._-+/".contains(c);
-    let end = text.find(|c| !of_path(c)).unwrap_or(text.len());
-    let (path, rest) = text.split_at(end);
-    let is_path = path.starts_with("./") || path.starts_with("../");
-    let goes_on = rest.trim_start().starts_with(['+', '$']) || rest.starts_with(['"', '\'']);
-    (is_path && !goes_on).then_some(path)
+    let start = text.trim_start_matches([' ', '\t', '\n', '(']);
+    let opened = text.get(..text.len() - start.len())?.matches('(').count();
+    let end = start.find(|c| !of_path(c)).unwrap_or(start.len());
+    let (path, mut rest) = start.split_at(end);
+    if !is_relative(path) || goes_on(rest) {
+        return None;
+    }
+    for _ in 0..opened {
+        rest = code(rest).strip_prefix(')')?;
+    }
+    Some(path)
+}
+
+fn of_path(c: char) -> bool {
+    c.is_ascii_alphanumeric() || "._-+/".contains(c)
+}
+
+fn is_relative(path: &str) -> bool {
+    path.starts_with("./") || path.starts_with("../")
+}
+
+/// True if what follows a path makes another one of it.
+fn goes_on(after: &str) -> bool {
+    after.starts_with(['"', '\'', '$']) || code(after).starts_with(['+', '$'])
+}
+
+/// A text without the blanks and comments at its beginning.
+fn code(text: &str) -> &str {
+    let mut text = text.trim_start();
+    loop {
+        let after = if let Some(comment) = text.strip_prefix('#') {
+            comment.split_once('\n')
+        } else if let Some(comment) = text.strip_prefix("/*") {
+            comment.split_once("*/")
+        } else {
+            return text;
+        };
+        text = after.map_or("", |(_, after)| after.trim_start());
+    }
 }
 
 /// Without `.` and `..`, as Nix reads paths.
@@ -337,10 +395,39 @@ mod tests {
             "pathExists ~/x",
             "filter pathExists [ ./x ]",
             "inherit (builtins) pathExists",
+            "pathExists (./. /* c */ + \"/../x\")",
+            "pathExists ((./.) # c\n + \"/../x\")",
+            "pathExists (./. + x)",
         ] {
             assert_eq!(asked(doubt), [None], "{doubt}");
         }
+        assert_eq!(asked("pathExists ( ( ./x /* c */ ) )"), path("./x"));
         assert!(asked("import ./x").is_empty());
+    }
+
+    #[test]
+    fn each_path_with_a_way_up_is_a_question() {
+        let up = |text: &str| ways_up(text).map(|q| q.map(str::to_owned)).collect::<Vec<_>>();
+        let path = |text: &str| vec![Some(text.to_owned())];
+        assert_eq!(up("(getAttr (\"path\" + \"Exists\") builtins) ../local.nix"), path("../local.nix"));
+        assert_eq!(up("library.asks ../. # above"), path("../."));
+        assert_eq!(up("[ ./x/../../y ]"), path("./x/../../y"));
+        assert_eq!(up("../a ../b"), [Some("../a".to_owned()), Some("../b".to_owned())]);
+        for doubt in [
+            "f: p: f (p + \"/../local.nix\")",
+            "../. /* c */ + x",
+            "./. + ../x",
+            "../${x}",
+            "\"${./.}/../x\"",
+            "p + \"/\" + \"..\" + \"/x\"",
+            "<sub/../x>",
+            "/etc/../x",
+        ] {
+            assert_eq!(up(doubt).first(), Some(&None), "{doubt}");
+        }
+        for none in ["import ./x", "cd ..", "x...", "{ ... }: 1", "a..b", "./a..b/c", "1 .. 2"] {
+            assert!(up(none).is_empty(), "{none}");
+        }
     }
 
     #[test]
@@ -359,8 +446,12 @@ mod tests {
         assert!(all.empty_places().unwrap_err().contains("shell.nix"));
         text("builtins.pathExists somewhere");
         assert!(all.empty_places().unwrap_err().contains("may be outside"));
-        text("import ./x");
+        text("import ./x + import ./sub/../y");
         assert!(all.empty_places().unwrap().is_empty());
+        text("let f = builtins.getAttr (\"path\" + \"Exists\") builtins; in f ../local.nix");
+        assert!(all.empty_places().is_err());
+        fs::remove_file(&outside).unwrap();
+        assert_eq!(all.empty_places().unwrap(), BTreeSet::from([outside.clone()]));
         // By way of a link a place is another one.
         text("builtins.pathExists ./link/x && builtins.pathExists ./sub/x");
         std::os::unix::fs::symlink("../elsewhere", folder.join("link")).unwrap();
