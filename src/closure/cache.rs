@@ -294,6 +294,11 @@ fn connect(file: &Path) -> Result<Connection, CannotUse> {
     if let Some(dir) = file.parent() {
         std::fs::create_dir_all(dir)?;
     }
+    // SQLite would wait for the reader of a FIFO.
+    if std::fs::symlink_metadata(file).is_ok_and(|found| !found.is_file()) {
+        let error = std::io::Error::new(std::io::ErrorKind::InvalidInput, "it is no regular file");
+        return Err(error.into());
+    }
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
         | OpenFlags::SQLITE_OPEN_CREATE
         | OpenFlags::SQLITE_OPEN_NO_MUTEX

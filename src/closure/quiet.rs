@@ -14,6 +14,10 @@ use super::schema;
 
 /// The row, if it is there, whole, and the file is quiet.
 pub(super) fn find(file: &Path, key: &Key) -> Option<Row> {
+    // SQLite would wait for the writer of a FIFO.
+    if !std::fs::symlink_metadata(file).is_ok_and(|found| found.is_file()) {
+        return None;
+    }
     let mut log = file.as_os_str().to_owned();
     log.push("-wal");
     match std::fs::symlink_metadata(log) {

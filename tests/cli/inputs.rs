@@ -105,3 +105,20 @@ fn a_pipe_of_a_program_is_read() {
     shell("cat a.tar | nv import newer - --closure env-b.lock --store s").ok();
     shell("cat a.tar | nv import newest /dev/stdin --closure env-b.lock --store s").ok();
 }
+
+#[test]
+fn a_fifo_in_the_state_directory_is_not_waited_for() {
+    let changed = Changed::new("env-b", "web");
+    let scene = &changed.scene;
+    fs::create_dir_all(scene.path("fresh/logs")).unwrap();
+    for name in ["fresh/closures.sqlite", "fresh/logs/old.log"] {
+        rustix::fs::mkfifoat(CWD, scene.path(name), Mode::from_raw_mode(0o600)).unwrap();
+    }
+    let run = |words: &[&str]| {
+        let mut command = Command::new("timeout");
+        command.args(["60", env!("CARGO_BIN_EXE_nixview"), "--state-dir", "fresh", "--runtime-dir", "run"]);
+        ran(command.args(words).current_dir(scene.dir.path()).output().unwrap())
+    };
+    run(&["logs", "old"]).failed(1, &["no regular file"]);
+    run(&["closure", "--store", "s", "env-b.lock"]).ok();
+}

@@ -116,15 +116,31 @@ impl LogFile {
 /// Opens the file that is written, for appending, and says by its lock that the view lives.
 fn open_current(directory: &OwnedFd, names: &[String; 2]) -> io::Result<File> {
     let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let flags = flags | OFlags::NONBLOCK | OFlags::NOCTTY;
     loop {
         let [now, _] = names;
-        let file = File::from(rustix::fs::openat(directory, now, flags, Mode::from_raw_mode(0o600))?);
+        let file =
+            regular(File::from(rustix::fs::openat(directory, now, flags, Mode::from_raw_mode(0o600))?))?;
         flock(&file, FlockOperation::LockShared)?;
         // A sweep may have removed it before it was locked.
         if file.metadata()?.nlink() > 0 {
             return Ok(file);
         }
     }
+}
+
+/// Opens a file of a log for reading; never waits, as for the writer of a FIFO.
+pub(super) fn open_to_read(path: &Path) -> io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    regular(File::from(rustix::fs::open(path, flags, Mode::empty())?))
+}
+
+/// The file, if it is a regular one.
+fn regular(file: File) -> io::Result<File> {
+    if file.metadata()?.is_file() {
+        return Ok(file);
+    }
+    Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"))
 }
 
 /// True while a keeper or server appends to the log that `file` is.

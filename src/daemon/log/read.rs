@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::Line;
-use super::file::{directory, is_live, names};
+use super::file::{directory, is_live, names, open_to_read};
 use crate::view::ViewName;
 
 /// Why a log cannot be read.
@@ -52,7 +52,7 @@ impl LogReader {
         let mut files = Vec::new();
         // The newer first: a rotation between the two makes it the same file twice, and `news` finds the third.
         for path in [&now, &before] {
-            match File::open(path) {
+            match open_to_read(path) {
                 Ok(file) if files.last().is_some_and(|newer| is_same(newer, &file)) => {}
                 Ok(file) => files.push(file),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -101,7 +101,7 @@ impl LogReader {
     /// The file that is written now, if it is another than the last one read.
     fn next(&self) -> io::Result<Option<File>> {
         let Some([now, _]) = &self.paths else { return Ok(None) };
-        let next = match File::open(now) {
+        let next = match open_to_read(now) {
             Ok(next) => next,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
@@ -117,7 +117,7 @@ impl LogReader {
     pub fn is_live(&self) -> Result<bool, LogError> {
         // After a rotation a process that was silent since has the older one.
         for path in self.paths.iter().flatten() {
-            let live = match File::open(path) {
+            let live = match open_to_read(path) {
                 Ok(file) => is_live(&file),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
                 Err(error) => Err(error),
