@@ -9,6 +9,7 @@ use std::path::Path;
 use clap_complete::engine::{CompletionCandidate, PathCompleter, ValueCompleter};
 
 use super::{StateArgs, StateDirs, cdi};
+use crate::daemon::log;
 use crate::daemon::registry::Registry;
 use crate::view::upper_dir;
 
@@ -43,6 +44,25 @@ fn upper_names() -> Vec<String> {
 #[must_use]
 pub fn views(current: &OsStr) -> Vec<CompletionCandidate> {
     candidates(view_names(), current)
+}
+
+/// Views that are mounted, and files.
+#[must_use]
+pub fn views_and_files(current: &OsStr) -> Vec<CompletionCandidate> {
+    let mut names = views(current);
+    names.extend(PathCompleter::any().complete(current));
+    names
+}
+
+/// Views that are mounted or have a log, and directories.
+#[must_use]
+pub fn views_and_logs(current: &OsStr) -> Vec<CompletionCandidate> {
+    let logs = dirs().and_then(|dirs| std::fs::read_dir(log::directory(&dirs.state)).ok());
+    let logged = logs.into_iter().flatten().flatten().filter_map(|entry| {
+        let name = entry.file_name().into_string().ok()?;
+        name.strip_suffix(".log").or_else(|| name.strip_suffix(".log.1")).map(str::to_owned)
+    });
+    with_directories(candidates(view_names().into_iter().chain(logged), current), current)
 }
 
 /// Views that are mounted, and directories.

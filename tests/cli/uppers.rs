@@ -101,7 +101,10 @@ fn shells_are_offered_the_names_that_there_are() {
         let text = String::from_utf8(output.stdout).unwrap();
         text.lines().map(|line| line.split('\t').next().unwrap().to_owned()).collect::<Vec<_>>()
     };
-    for command in [&["diff"][..], &["reset"], &["export"], &["upper", "remove"]] {
+    std::fs::create_dir_all(changed.scene.path("state/logs")).unwrap();
+    std::fs::write(changed.scene.path("state/logs/web.log"), "").unwrap();
+    assert!(offered(&["du", "env-b"]).contains(&"env-b.lock".to_owned()));
+    for command in [&["diff"][..], &["reset"], &["export"], &["import"], &["logs"], &["upper", "remove"]] {
         assert!(offered(&[command, &["w"]].concat()).contains(&"web".to_owned()), "{command:?}");
         assert!(!offered(&[command, &["x"]].concat()).contains(&"web".to_owned()), "{command:?}");
     }

@@ -42,7 +42,7 @@ const NOT_IN_A_REPORT: [&str; 7] = ["json", "csv", "paths", "matrix", "sort", "t
 )]
 pub struct Args {
     /// What is measured; all of the store with --all
-    #[arg(value_name = "ENV", required_unless_present = "all")]
+    #[arg(value_name = "ENV", required_unless_present = "all", add = clap_complete::ArgValueCompleter::new(crate::cli::complete::views_and_files))]
     pub environments: Vec<String>,
     /// The store: a directory that ends in nix/store, or one that contains nix/store
     #[arg(long, value_name = "DIR", default_value = "/nix/store")]

@@ -54,7 +54,7 @@ pub struct Args {
     #[arg(long)]
     pub json: bool,
     /// The name of a view, or the directory of an upper (anything with a '/'); made if it is missing
-    #[arg(value_name = "VIEW")]
+    #[arg(value_name = "VIEW", add = clap_complete::ArgValueCompleter::new(crate::cli::complete::views_and_uppers))]
     pub view: PathBuf,
     /// The layer; - is standard input
     #[arg(value_name = "FILE")]

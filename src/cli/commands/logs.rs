@@ -37,7 +37,7 @@ pub struct Args {
     #[arg(long)]
     pub json: bool,
     /// The view: its name, or the directory that it is mounted on
-    #[arg(value_name = "VIEW", add = clap_complete::ArgValueCompleter::new(crate::cli::complete::views))]
+    #[arg(value_name = "VIEW", add = clap_complete::ArgValueCompleter::new(crate::cli::complete::views_and_logs))]
     pub view: String,
 }
 
