@@ -8,7 +8,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use super::error::{Attempt, Failure};
 use super::leftovers;
-use super::mounted::{Mounted, Outcome, is_mount_of, is_view};
+use super::mounted::{MountTables, Mounted, Outcome, is_mount_of, is_view};
 use super::record::{Place, Record};
 use super::registry::{Registry, State};
 use crate::control::Container;
@@ -265,7 +265,7 @@ fn find_at(registry: &Registry, path: &Path) -> Result<(ViewName, State), Failur
             if matches!(state, State::Dead(_)) {
                 return Ok((name, state));
             }
-            was_there = Some(name);
+            was_there = Some((name, record.clone()));
         }
     }
     let none = Failure::new(format!("no view of this registry is mounted on {}", path.display()));
@@ -274,9 +274,20 @@ fn find_at(registry: &Registry, path: &Path) -> Result<(ViewName, State), Failur
             "one of another runtime directory is (--runtime-dir), or a second mount of a view; 'umount {}' takes it away",
             path.display()
         )),
-        (None, Some(name)) => none.hint(format!(
-            "the view '{name}' was, and is detached: it ends when nothing uses it any more"
-        )),
+        (None, Some((name, record))) => {
+            let tables = MountTables::read().attempt(|| "cannot read the mount table".to_owned())?;
+            match tables.place_of(&record).attempt(|| "cannot read the mount table".to_owned())? {
+                Some(now) if now == path => none.hint(format!(
+                    "something else is mounted over the view '{name}' there; unmount that first"
+                )),
+                Some(now) => {
+                    none.hint(format!("the view '{name}' was, and is mounted on {}", now.display()))
+                }
+                None => none.hint(format!(
+                    "the view '{name}' was, and is detached: it ends when nothing uses it any more"
+                )),
+            }
+        }
         (None, None) => none.hint("'nixview status' lists the views of this host"),
     })
 }

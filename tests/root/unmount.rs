@@ -196,6 +196,24 @@ fn a_view_below_a_renamed_directory_is_unmounted() {
     }
 }
 
+/// A view that is mounted elsewhere by now, or below another mount, is not said to be detached.
+#[test]
+#[ignore = "needs root and /dev/fuse"]
+fn unmounting_by_an_old_path_tells_where_the_view_is() {
+    let scene = Scene::new();
+    fs::create_dir_all(scene.path("old/view")).unwrap();
+    scene.mount("env-a", "old/view", &["--name", "web", "--tmp"]).ok();
+    mount("over", scene.path("old/view"), "tmpfs", MountFlags::empty(), None).unwrap();
+    scene.nixview(&["umount", "./old/view"]).failed(1, &["mounted over the view 'web' there"]);
+    rustix::mount::unmount(scene.path("old/view"), rustix::mount::UnmountFlags::empty()).unwrap();
+    fs::rename(scene.path("old"), scene.path("new")).unwrap();
+    fs::create_dir_all(scene.path("old/view")).unwrap();
+    let new = scene.path("new/view");
+    scene.nixview(&["umount", "./old/view"]).failed(1, &[&format!("is mounted on {}", new.display())]);
+    scene.nixview(&["umount", "web"]).ok();
+    scene.assert_nothing_left();
+}
+
 /// The view lies on the root of another mount, which stays.
 #[test]
 #[ignore = "needs root and /dev/fuse"]
