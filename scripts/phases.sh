@@ -8,6 +8,7 @@ phase() {
   local name=$1 seconds=$2 log=$logs/$1.log start=$SECONDS status p f s
   shift 2
   echo "== $name (at most $((seconds / 60)) minutes; all of it in $log)"
+  : >"$log"
   # In the background, so that an interrupt is served at once; clean_up then ends it.
   timeout -k 30 "$seconds" "$@" >"$log" 2>&1 </dev/null &
   running=$!
