@@ -204,12 +204,14 @@ fn unmounting_by_an_old_path_tells_where_the_view_is() {
     fs::create_dir_all(scene.path("old/view")).unwrap();
     scene.mount("env-a", "old/view", &["--name", "web", "--tmp"]).ok();
     mount("over", scene.path("old/view"), "tmpfs", MountFlags::empty(), None).unwrap();
-    scene.nixview(&["umount", "./old/view"]).failed(1, &["mounted over the view 'web' there"]);
+    let old = scene.path("old/view");
+    let old = old.to_str().unwrap();
+    scene.nixview(&["umount", old]).failed(1, &["mounted over the view 'web' there"]);
     rustix::mount::unmount(scene.path("old/view"), rustix::mount::UnmountFlags::empty()).unwrap();
     fs::rename(scene.path("old"), scene.path("new")).unwrap();
     fs::create_dir_all(scene.path("old/view")).unwrap();
     let new = scene.path("new/view");
-    scene.nixview(&["umount", "./old/view"]).failed(1, &[&format!("is mounted on {}", new.display())]);
+    scene.nixview(&["umount", old]).failed(1, &[&format!("is mounted on {}", new.display())]);
     scene.nixview(&["umount", "web"]).ok();
     scene.assert_nothing_left();
 }
