@@ -22,7 +22,7 @@ in {
   user = make "user" { plain = make "plain" { }; };
   imported = make "imported" { extra = import ./extra.nix; };
   folder = make "folder" { src = ./.; };
-  outside = make "outside" { text = builtins.readFile (builtins.toPath ./. + "/../outside"); };
+  outside = make "outside" { text = builtins.readFile ../outside; };
   env = make "env" { text = builtins.getEnv "SOME_VARIABLE"; };
   searched = make "searched" { text = import <lib>; };
   none = 1;
