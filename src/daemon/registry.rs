@@ -90,7 +90,8 @@ pub struct Registry {
 /// The right to mount and to unmount: one process of a registry has it at a time.
 #[derive(Debug)]
 pub struct Turn {
-    _lock: File,
+    /// `None` where the registry was removed: no other process of it takes turns.
+    _lock: Option<File>,
 }
 
 /// The right to serve under a name: the lock, held. Dropping it without [`Claim::withdraw`] leaves the record.
@@ -147,8 +148,11 @@ impl Registry {
         let path = self.dir.with_file_name("mounting.lock");
         let mut options = OpenOptions::new();
         let file = options.create(true).truncate(false).write(true).mode(0o600).open(&path);
-        file.and_then(|file| lock::wait_lock(&file).map(|()| Turn { _lock: file }))
-            .map_err(|source| RegistryError::File { path, source })
+        let locked = match file {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            file => file.and_then(|file| lock::wait_lock(&file).map(|()| Some(file))),
+        };
+        locked.map(|lock| Turn { _lock: lock }).map_err(|source| RegistryError::File { path, source })
     }
 
     fn file(&self, name: &ViewName, extension: &str) -> PathBuf {
