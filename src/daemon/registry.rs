@@ -13,7 +13,7 @@
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::AsFd;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -173,6 +173,9 @@ impl Registry {
             let file = options.create(true).truncate(false).read(true).write(true).mode(0o600).open(&path);
             let file = file.map_err(fail)?;
             if !lock::try_lock(&file).map_err(fail)? {
+                if is_withdrawn(&file).map_err(fail)? && wait_until_removed(&path, &file).map_err(fail)? {
+                    continue;
+                }
                 let record = self.record(name).ok().flatten();
                 let pid = record.as_ref().map(|record| record.pid);
                 let both = record.into_iter().flat_map(|record| [Some(record.pid), record.server]).flatten();
@@ -183,15 +186,12 @@ impl Registry {
                 }
                 return Err(RegistryError::Taken { name: name.clone(), pid });
             }
-            match (fs::symlink_metadata(&path), file.metadata()) {
-                (Ok(named), Ok(held)) if (named.dev(), named.ino()) == (held.dev(), held.ino()) => {
-                    break file;
-                }
-                (_, Err(error)) => return Err(fail(error)),
-                (Err(error), _) if error.kind() != io::ErrorKind::NotFound => return Err(fail(error)),
-                _ => {}
+            if is_named(&path, &file).map_err(fail)? {
+                break file;
             }
         };
+        // Its last holder may have died between the mark and the removal.
+        lock.set_len(0).map_err(fail)?;
         let claim = Claim { registry: self.clone(), name: name.clone(), lock, record: None };
         let left = self.record(name)?;
         Ok((claim, left))
@@ -208,14 +208,18 @@ impl Registry {
         }
     }
 
-    /// What there is under a name; `None` if nothing is.
+    /// What there is under a name; `None` if nothing is, or if the name is being given back.
     ///
     /// # Errors
     /// [`RegistryError::File`], [`RegistryError::Malformed`].
     pub fn state(&self, name: &ViewName) -> Result<Option<State>, RegistryError> {
         let path = self.file(name, "lock");
         let held = match File::open(&path) {
-            Ok(file) => lock::is_locked(&file).map_err(|source| RegistryError::File { path, source })?,
+            Ok(file) => match lock::is_locked(&file).and_then(|held| Ok((held, is_withdrawn(&file)?))) {
+                Ok((true, true)) => return Ok(None),
+                Ok((held, _)) => held,
+                Err(source) => return Err(RegistryError::File { path, source }),
+            },
             Err(error) if error.kind() == io::ErrorKind::NotFound => false,
             Err(source) => return Err(RegistryError::File { path, source }),
         };
@@ -258,6 +262,35 @@ impl Registry {
 /// The size of a record's file from which on it is written anew, in bytes: a server that dies again and again adds a line each
 /// time.
 const MOST: u64 = 64 << 10;
+
+/// The content of the lock file of a name that is being given back. Otherwise the file is empty.
+const WITHDRAWN: &[u8] = b"withdrawn\n";
+
+/// True if the holder of a lock file is giving its name back.
+fn is_withdrawn(lock: &File) -> io::Result<bool> {
+    lock.metadata().map(|found| found.len() > 0)
+}
+
+/// True if the path names this very file.
+fn is_named(path: &Path, file: &File) -> io::Result<bool> {
+    let held = file.metadata()?;
+    match fs::symlink_metadata(path) {
+        Ok(named) => Ok((named.dev(), named.ino()) == (held.dev(), held.ino())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Waits for the removal of a lock file, which follows its mark at once. `false` if it is still there after a second.
+fn wait_until_removed(path: &Path, lock: &File) -> io::Result<bool> {
+    for _ in 0..1000 {
+        if !is_named(path, lock)? {
+            return Ok(true);
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Ok(false)
+}
 
 /// Waits for the end of a process that was killed: it has no command line any more, but still all its locks. `false`
 /// if it lives on, or does not end within a second.
@@ -322,7 +355,9 @@ impl Claim {
     /// # Errors
     /// [`RegistryError::File`].
     pub fn withdraw(self) -> Result<(), RegistryError> {
-        // The lock file last: until then nobody else can claim the name.
+        let mark = |source| RegistryError::File { path: self.registry.file(&self.name, "lock"), source };
+        self.lock.write_all_at(WITHDRAWN, 0).map_err(mark)?;
+        // The lock file last: until then no other process can claim the name.
         for extension in ["json~", "json", "lock"] {
             let path = self.registry.file(&self.name, extension);
             match fs::remove_file(&path) {
@@ -378,6 +413,28 @@ mod tests {
         claim.withdraw().unwrap();
         assert_eq!(registry.state(&name("web")).unwrap(), None);
         assert_eq!(fs::read_dir(dir.path().join("views")).unwrap().count(), 0);
+    }
+
+    /// A look in the middle of the end: the record is gone, the lock file is not.
+    #[test]
+    fn a_name_that_is_being_given_back_is_no_view_and_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let registry = Registry::open(dir.path()).unwrap();
+        let (claim, _) = registry.claim(&name("web")).unwrap();
+        claim.lock().write_all_at(WITHDRAWN, 0).unwrap();
+        assert_eq!(registry.state(&name("web")).unwrap(), None);
+        std::thread::scope(|scope| {
+            let next = scope.spawn(|| registry.claim(&name("web")).map(|_| ()));
+            std::thread::sleep(Duration::from_millis(20));
+            claim.withdraw().unwrap();
+            next.join().unwrap().unwrap();
+        });
+        // Its holder was killed in the middle: the next one starts as any other.
+        let (claim, _) = registry.claim(&name("web")).unwrap();
+        claim.lock().write_all_at(WITHDRAWN, 0).unwrap();
+        drop(claim);
+        let (_claim, _) = registry.claim(&name("web")).unwrap();
+        assert_eq!(registry.state(&name("web")).unwrap(), Some(State::Starting));
     }
 
     #[test]

@@ -242,3 +242,16 @@ fn what_a_view_lies_on_stays_mounted() {
     rustix::mount::unmount(&below, rustix::mount::UnmountFlags::empty()).unwrap();
     scene.assert_nothing_left();
 }
+
+/// A test harness or an administrator removes the runtime directory below views that are mounted.
+#[test]
+#[ignore = "needs root and /dev/fuse"]
+fn a_view_whose_registry_was_removed_is_unmounted_at_its_end() {
+    let scene = Scene::new();
+    scene.mount("env-a", "a", &["--name", "web", "--tmp"]).ok();
+    let keeper = scene.keeper("web");
+    fs::remove_dir_all(scene.path("run")).unwrap();
+    kill_process(Pid::from_raw(keeper).unwrap(), Signal::TERM).unwrap();
+    eventually("the view ends", PATIENCE, || scene.mounts().is_empty());
+    eventually("its processes end", PATIENCE, || scene.processes().is_empty());
+}
