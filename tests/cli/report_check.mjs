@@ -46,6 +46,16 @@ for (const [name, [width, media]] of Object.entries(looks)) {
   const over = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
   expect(over <= 0, `${name}: the page is ${over} pixels too wide`);
   counts.looks += 1;
+  if (width >= 1000) {
+    const cut = await page.evaluate(() => {
+      document.querySelectorAll("details").forEach((details) => { details.open = true; });
+      const wide = [...document.querySelectorAll(".wide")].filter((part) => part.scrollWidth > part.clientWidth);
+      return wide.map((part) => `${part.getAttribute("aria-label")} by ${part.scrollWidth - part.clientWidth} pixels`);
+    });
+    cut.forEach((part) => problems.push(`${name}: cut off at ${width} pixels: ${part}`));
+    counts.tables = await page.locator(".wide table").count();
+    expect(counts.tables > 5, `only ${counts.tables} tables`);
+  }
   if (name === "print") {
     await page.pdf({ path: join(out, "report.pdf"), format: "A4", printBackground: true });
     const ground = await page.evaluate(() => getComputedStyle(document.body).backgroundColor);
@@ -162,5 +172,5 @@ for (const name of ["light", "dark", "narrow"]) {
 
 await browser.close();
 problems.forEach((problem) => console.log(`problem: ${problem}`));
-console.log(`${counts.looks} looks, ${counts.axe} rules of axe passed, ${counts.numbers} numbers compared, ${problems.length} problems`);
+console.log(`${counts.looks} looks, ${counts.tables} tables, ${counts.axe} rules of axe passed, ${counts.numbers} numbers compared, ${problems.length} problems`);
 process.exit(problems.length ? 1 : 0);
