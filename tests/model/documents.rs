@@ -38,6 +38,28 @@ fn every_dependency_has_its_reason() {
     }
 }
 
+/// Tests of which the gate does a part only.
+#[test]
+fn each_long_test_is_in_the_table_of_testing() {
+    let table = fs::read_to_string(root().join("docs/testing.md")).unwrap();
+    let (mut long, mut absent) = (0, Vec::new());
+    for tier in ["model", "cli", "root", "nix"] {
+        for entry in fs::read_dir(root().join("tests").join(tier)).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() || !fs::read_to_string(&path).unwrap().contains("\nuse crate::support::effort") {
+                continue;
+            }
+            long += 1;
+            let name = format!("{tier}/{}", path.file_name().unwrap().to_str().unwrap());
+            if !table.contains(&format!("| `{name}`")) {
+                absent.push(name);
+            }
+        }
+    }
+    assert!(long > 10, "the tests were read");
+    assert_eq!(absent, Vec::<String>::new(), "docs/testing.md does not say what the gate does of them");
+}
+
 #[test]
 fn links_between_documents_lead_somewhere() {
     let mut documents = vec![root().join("README.md"), root().join("CHANGELOG.md")];

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 
+use crate::support::effort::pick;
 use crate::support::fuse_tree::{Mounted, has_passthrough, private_namespace};
 use crate::support::scene::Scene;
 use nixview::fuse::Io;
@@ -16,8 +17,12 @@ use nixview::layer::fault::{Change, FaultUpper, Faults};
 use nixview::sys::mount;
 use nixview::union::{self, UnionFs};
 
-/// Length of the large file, and how much of it is data: in stretches, with holes between.
-const LENGTH: u64 = 256 << 20;
+/// Length of the large file.
+fn length() -> u64 {
+    pick(256, 1024) << 20
+}
+
+/// How much of it is data: in stretches, with holes between.
 const STRETCH: u64 = 4 << 20;
 const EVERY: u64 = 16 << 20;
 
@@ -97,8 +102,8 @@ fn stretch(at: u64) -> Vec<u8> {
 
 fn make_large(path: &Path) {
     let file = File::create(path).unwrap();
-    file.set_len(LENGTH).unwrap();
-    for at in (0..LENGTH).step_by(usize::try_from(EVERY).unwrap()) {
+    file.set_len(length()).unwrap();
+    for at in (0..length()).step_by(usize::try_from(EVERY).unwrap()) {
         file.write_all_at(&stretch(at), at).unwrap();
     }
 }
@@ -106,7 +111,7 @@ fn make_large(path: &Path) {
 fn assert_large(path: &Path) {
     let file = File::open(path).unwrap();
     let mut found = vec![0; usize::try_from(STRETCH).unwrap()];
-    for at in (0..LENGTH).step_by(usize::try_from(EVERY).unwrap()) {
+    for at in (0..length()).step_by(usize::try_from(EVERY).unwrap()) {
         file.read_exact_at(&mut found, at).unwrap();
         assert!(found == stretch(at), "{at}");
         file.read_exact_at(&mut found, at + STRETCH).unwrap();
@@ -127,7 +132,7 @@ fn a_copy_takes_no_memory_and_keeps_holes() {
     let scene = Scene::new();
     let member = scene.store.real("data");
     make_large(&member.join("large"));
-    let data = LENGTH / EVERY * STRETCH;
+    let data = length() / EVERY * STRETCH;
     scene.shell("mkdir other && mount -t tmpfs other other").ok();
     // On the file system of the store, and on another one: there it is read and written by hand.
     for (io, upper) in
@@ -150,7 +155,7 @@ fn a_copy_takes_no_memory_and_keeps_holes() {
         let copy = upper.join("data").join(&below);
         let allocated = fs::metadata(&copy).unwrap().blocks() * 512;
         assert!((data..data + (1 << 20)).contains(&allocated), "{allocated} bytes for {data}");
-        assert_eq!(fs::metadata(&path).unwrap().len(), LENGTH);
+        assert_eq!(fs::metadata(&path).unwrap().len(), length());
         OpenOptions::new().write(true).open(&path).unwrap().write_all_at(b"\0", STRETCH).unwrap();
         assert_large(&path);
         scene.nixview(&["umount", "c"]).ok();
