@@ -35,3 +35,7 @@ pub mod union;
 pub mod usage;
 pub mod vfs;
 pub mod view;
+
+#[path = "../tests/support/skip.rs"]
+#[cfg(test)]
+mod skip;

@@ -258,6 +258,26 @@ fn every_test_file_is_compiled() {
     assert_eq!(forgotten, Vec::<PathBuf>::new(), "no `mod` line of a main.rs below tests/ leads there");
 }
 
+/// Scripts count the lines of `skip!`, and no others.
+#[test]
+fn every_skipped_test_is_counted() {
+    let top = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let (mut files, mut others) = (Vec::new(), Vec::new());
+    for dir in ["src", "tests", "mount-helpers"] {
+        sources(&top.join(dir), &mut files);
+    }
+    for file in &files {
+        let name = file.strip_prefix(top).unwrap();
+        let text = fs::read_to_string(file).unwrap();
+        let counted = name == "tests/support/skip.rs" || name.starts_with("tests/conformance");
+        if !counted && text.contains(concat!("\"skip", "ped: ")) {
+            others.push(name.to_owned());
+        }
+    }
+    assert!(files.len() > 100, "the sources were found");
+    assert_eq!(others, Vec::<PathBuf>::new(), "each of these prints a line of its own instead of skip!");
+}
+
 #[test]
 fn the_scanner_sees_what_it_must() {
     assert_eq!(used_modules("use crate::{vfs::{Ino, Name}, layer, sys::open};"), ["vfs", "layer", "sys"]);

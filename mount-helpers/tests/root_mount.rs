@@ -15,7 +15,11 @@ use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 use mini_store::MiniStore;
+use skip::skip;
 use tempfile::TempDir;
+
+#[path = "../../tests/support/skip.rs"]
+mod skip;
 
 const HELPER: &str = env!("CARGO_BIN_EXE_nixview-mount");
 
@@ -192,7 +196,7 @@ fn neither_sqlite_nor_fuse_is_linked_in() {
         let output = match Command::new("nm").arg(program).output() {
             Ok(output) => output,
             Err(error) => {
-                eprintln!("skipped: nm: {error}");
+                skip!("nm: {error}");
                 return;
             }
         };

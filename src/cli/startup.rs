@@ -133,11 +133,12 @@ fn fish_quoted(word: &[u8]) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "test code")]
+    #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "test code")]
 
     use std::process::{Command, Stdio};
 
     use super::*;
+    use crate::skip::skip;
 
     /// Starts each shell that this machine has, with a startup file that puts another directory in front.
     #[test]
@@ -164,7 +165,7 @@ mod tests {
             command.args(&startup.arguments).arg("-i").env_clear().envs(startup.environment.iter().cloned());
             let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
             let Ok(mut child) = child else {
-                println!("skipped: there is no {shell}");
+                skip!("there is no {shell}");
                 continue;
             };
             let asked = if shell == "fish" {

@@ -315,6 +315,7 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "test code")]
 
     use super::*;
+    use crate::skip::skip;
 
     fn write(root: &Path, name: &str, text: &str) -> PathBuf {
         let file = root.join(name);
@@ -384,7 +385,7 @@ mod tests {
         write(dir.path(), "repo/elsewhere", "2");
         let repo = dir.path().join("repo");
         if !git(&repo, &["init", "-q"]) {
-            eprintln!("skipped: there is no git");
+            skip!("there is no git");
             return;
         }
         assert!(git(&repo, &["add", "."]));

@@ -1,6 +1,7 @@
 //! `nixview diff` and `reset` on uppers that were changed through the union, without a mount.
 
 use crate::support::scene;
+use crate::support::skip::skip;
 use crate::support::union_support;
 use std::fs;
 
@@ -257,7 +258,7 @@ fn a_whole_view_is_not_reset_unasked() {
         let mut child = match script.stdout(std::process::Stdio::piped()).spawn() {
             Ok(child) => child,
             Err(error) => {
-                println!("skipped: no script(1): {error}");
+                skip!("no script(1): {error}");
                 return None;
             }
         };

@@ -280,7 +280,7 @@ fn what_was_absent_and_what_is_listed_decides() {
     let Some(scene) = Scene::new() else { return };
     let has_git = Command::new("git").arg("--version").output().is_ok();
     if !has_git {
-        println!("skipped: there is no git (the part in a work tree)");
+        skip!("there is no git (the part in a work tree)");
     }
     let make = |text: &str| {
         format!(

@@ -4,6 +4,7 @@ use std::io::BufRead;
 use std::process::Stdio;
 
 use crate::support::scene::Scene;
+use crate::support::skip::skip;
 
 /// A scene with `share/busybox`, a shell that needs nothing; `None`, and said, where there is none.
 fn scene() -> Option<Scene> {
@@ -11,7 +12,7 @@ fn scene() -> Option<Scene> {
     let copied =
         scene.shell("mkdir -m 755 share && cp $(command -v busybox) share/busybox && share/busybox true");
     if copied.code != Some(0) {
-        println!("skipped: there is no static busybox (Debian: busybox-static)");
+        skip!("there is no static busybox (Debian: busybox-static)");
         return None;
     }
     scene

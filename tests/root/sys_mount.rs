@@ -113,7 +113,7 @@ fn a_mount_shows_its_source() {
         assert_eq!(String::from_utf8(found.source).unwrap(), shown);
         mount::unmount(dir.path(), Unmount::Abort).unwrap();
         match fusermount::mount(dir.path(), options) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => eprintln!("skipped: no fusermount3"),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => skip!("no fusermount3 (Debian: fuse3)"),
             answer => {
                 drop(answer.unwrap());
                 let found = mountinfo::mount_at(dir.path()).unwrap().unwrap();
