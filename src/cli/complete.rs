@@ -3,8 +3,9 @@
 //! The shell calls `nixview` itself for it (`nixview completions`). What cannot be read is not offered: nobody waits for
 //! an error in the middle of a line.
 
-use std::ffi::OsStr;
-use std::path::Path;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 
 use clap_complete::engine::{CompletionCandidate, PathCompleter, ValueCompleter};
 
@@ -13,11 +14,33 @@ use crate::daemon::log;
 use crate::daemon::registry::Registry;
 use crate::view::upper_dir;
 
-/// The directories that the environment names: options of the line are not known here.
+/// The directories that the line names, else the environment.
 fn dirs() -> Option<StateDirs> {
-    let named = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(Into::into);
-    let args = StateArgs { state_dir: named("NIXVIEW_STATE_DIR"), runtime_dir: named("NIXVIEW_RUNTIME_DIR") };
+    // The shell passes the words of the line after a `--` of its own.
+    let line: Vec<OsString> = std::env::args_os().skip_while(|word| word != "--").skip(1).collect();
+    let named = |option, variable| {
+        let of_environment = || std::env::var_os(variable).filter(|value| !value.is_empty()).map(Into::into);
+        option_in(&line, option).or_else(of_environment)
+    };
+    let args = StateArgs {
+        state_dir: named("--state-dir", "NIXVIEW_STATE_DIR"),
+        runtime_dir: named("--runtime-dir", "NIXVIEW_RUNTIME_DIR"),
+    };
     StateDirs::from_args(&args).ok()
+}
+
+/// The directory that a line names with an option, as `--option DIR` or `--option=DIR`; the last one counts.
+fn option_in(line: &[OsString], option: &str) -> Option<PathBuf> {
+    let words = || line.iter().take_while(|word| *word != "--");
+    let found = words().zip(words().skip(1).map(Some).chain([None])).filter_map(|(word, next)| {
+        let rest = word.as_bytes().strip_prefix(option.as_bytes())?;
+        if rest.is_empty() {
+            next.map(OsString::as_os_str)
+        } else {
+            rest.strip_prefix(b"=").map(OsStr::from_bytes)
+        }
+    });
+    found.filter(|dir| !dir.is_empty()).last().map(PathBuf::from)
 }
 
 fn candidates(names: impl IntoIterator<Item = String>, current: &OsStr) -> Vec<CompletionCandidate> {
@@ -93,4 +116,32 @@ pub fn devices(current: &OsStr) -> Vec<CompletionCandidate> {
 fn with_directories(mut names: Vec<CompletionCandidate>, current: &OsStr) -> Vec<CompletionCandidate> {
     names.extend(PathCompleter::dir().complete(current));
     names
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_line_names_directories_in_both_forms() {
+        let found = |line: &[&str]| {
+            let words: Vec<OsString> = line.iter().map(Into::into).collect();
+            option_in(&words, "--state-dir")
+        };
+        assert_eq!(found(&["nixview", "--state-dir", "/a b", "diff", ""]), Some("/a b".into()));
+        assert_eq!(found(&["nixview", "diff", "--state-dir=/a", ""]), Some("/a".into()));
+        assert_eq!(found(&["nixview", "--state-dir=/a", "--state-dir", "b", ""]), Some("b".into()));
+        for line in [
+            &["nixview", "--state-dir", ""][..],
+            &["nixview", "--state-dir"],
+            &["nixview", "--state-dirs=/a"],
+        ] {
+            assert_eq!(found(line), None, "{line:?}");
+        }
+        assert_eq!(
+            found(&["nixview", "run", "--", "x", "--state-dir", "/a"]),
+            None,
+            "it is another program's"
+        );
+    }
 }

@@ -92,15 +92,16 @@ fn where_there_is_nothing_that_is_said() {
 #[test]
 fn shells_are_offered_the_names_that_there_are() {
     let changed = Changed::new("env-b", "web");
-    let offered = |words: &[&str]| {
+    let offered_with = |state: &str, words: &[&str]| {
         let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_nixview"));
-        command.env("COMPLETE", "fish").env("NIXVIEW_STATE_DIR", changed.scene.path("state"));
+        command.env("COMPLETE", "fish").env("NIXVIEW_STATE_DIR", changed.scene.path(state));
         command.env("NIXVIEW_RUNTIME_DIR", changed.scene.path("run")).current_dir(changed.scene.dir.path());
         let output = command.args(["--", "nixview"]).args(words).output().unwrap();
         assert!(output.status.success(), "{output:?}");
         let text = String::from_utf8(output.stdout).unwrap();
         text.lines().map(|line| line.split('\t').next().unwrap().to_owned()).collect::<Vec<_>>()
     };
+    let offered = |words: &[&str]| offered_with("state", words);
     std::fs::create_dir_all(changed.scene.path("state/logs")).unwrap();
     std::fs::write(changed.scene.path("state/logs/web.log"), "").unwrap();
     assert!(offered(&["du", "env-b"]).contains(&"env-b.lock".to_owned()));
@@ -109,6 +110,12 @@ fn shells_are_offered_the_names_that_there_are() {
         assert!(!offered(&[command, &["x"]].concat()).contains(&"web".to_owned()), "{command:?}");
     }
     assert!(offered(&["diff", "sta"]).contains(&"state/".to_owned()));
+    // What the line says counts, not the environment.
+    let web = ["web".to_owned()];
+    assert_eq!(offered_with("none", &["diff", "we"]), [""; 0]);
+    assert_eq!(offered_with("none", &["diff", "--state-dir", "state", "we"]), web);
+    assert_eq!(offered_with("none", &["--state-dir=state", "diff", "we"]), web);
+    assert_eq!(offered(&["--state-dir", "none", "diff", "we"]), [""; 0]);
     assert!(offered(&["sta"]).contains(&"status".to_owned()));
     assert!(offered(&["status", "--j"]).contains(&"--json".to_owned()));
 }
