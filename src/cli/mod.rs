@@ -122,19 +122,26 @@ pub fn definition() -> clap::Command {
 
 /// Prints help or what was wrong with the usage; 0 for help that was asked for, else 2.
 ///
-/// The message repeats arguments, so that it is made again of printable ones.
+/// The message repeats arguments, so that it is made again of printable ones. Its usage line has what the arguments lack,
+/// and no option that the environment gives.
 ///
 /// No guess leads to a command that deletes: 'restart' is not 'reset'.
 fn usage(error: clap::Error) -> ExitCode {
     let shown = std::env::args_os().map(|argument| printable(&argument.display().to_string()).into_owned());
-    let error =
-        Cli::try_parse_from(shown).err().filter(|again| again.kind() == error.kind()).unwrap_or(error);
-    let error = without_deleting(error);
+    // Help names the variables.
+    let command = if error.use_stderr() { without_environment(definition()) } else { definition() };
+    let again = command.try_get_matches_from(shown).err();
+    let error = without_deleting(again.filter(|again| again.kind() == error.kind()).unwrap_or(error));
     match error.print() {
         Ok(()) if error.exit_code() == 0 => ExitCode::SUCCESS,
         Err(broken) if broken.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         _ => ExitCode::from(2),
     }
+}
+
+/// A command that reads no variables.
+fn without_environment(command: clap::Command) -> clap::Command {
+    command.mut_args(|argument| argument.env(None)).mut_subcommands(without_environment)
 }
 
 /// Takes commands that delete what cannot be had again out of the guesses.

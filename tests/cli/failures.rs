@@ -14,3 +14,18 @@ fn a_view_that_cannot_be_mounted_is_reported_once() {
         assert_eq!(failed.err.matches("cannot mount on ").count(), 1, "{more:?}: {failed:?}");
     }
 }
+
+/// What the environment gives is not asked for; help names the variables.
+#[test]
+fn a_usage_line_has_no_options_of_the_environment() {
+    let said = |words: &[&str]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_nixview"));
+        command.env("NIXVIEW_STATE_DIR", "/none").env("NIXVIEW_RUNTIME_DIR", "/none");
+        ran(command.env("NIXVIEW_NO_GC_WARNING", "1").args(words).output().unwrap())
+    };
+    said(&["umount"]).failed(2, &["Usage: nixview umount <VIEW>\n"]);
+    said(&["mount"]).failed(2, &["Usage: nixview mount --closure <FILE> <TARGET>\n"]);
+    let given = said(&["mount", "--state-dir", "/x"]);
+    given.failed(2, &["Usage: nixview mount --closure <FILE> --state-dir <DIR> <TARGET>\n"]);
+    assert!(said(&["umount", "--help"]).ok().out.contains("[env: NIXVIEW_STATE_DIR]"));
+}
