@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 
 use crate::support::scene::{self, Scene};
 use crate::support::wait::{PATIENCE, eventually};
-use rustix::process::{Pid, Signal, kill_process};
 
 /// What makes, locks, writes, moves, mounts or removes something.
 const CHANGES: [&str; 27] = [
@@ -68,11 +67,11 @@ fn serving(scene: &Scene) -> Command {
 
 /// Kills what is left of a view: a server whose keeper was killed goes on without it.
 fn kill_rest(scene: &Scene) {
-    eventually("the killed process ends", PATIENCE, || {
+    eventually("the killed processes end", PATIENCE, || {
         let left = scene.processes();
+        // Also those that have ended meanwhile.
         for pid in &left {
-            // It may have ended meanwhile.
-            kill_process(Pid::from_raw(*pid).unwrap(), Signal::KILL).ok();
+            scene::kill_if_there(*pid);
         }
         left.is_empty()
     });

@@ -267,11 +267,17 @@ pub(crate) fn alone() {
 
 /// Kills a process, and waits until it is gone with all that it held.
 pub(crate) fn kill(pid: i32) {
+    assert!(kill_if_there(pid), "there is no process {pid}");
+}
+
+/// As [`kill`]; false if there is no such process.
+pub(crate) fn kill_if_there(pid: i32) -> bool {
     let pid = Pid::from_raw(pid).unwrap();
-    let process = pidfd_open(pid, PidfdFlags::empty()).unwrap();
-    kill_process(pid, Signal::KILL).unwrap();
+    let Ok(process) = pidfd_open(pid, PidfdFlags::empty()) else { return false };
+    kill_process(pid, Signal::KILL).ok();
     let ended = nixview::sys::signals::wait_readable(&[process.as_fd()], Some(Duration::from_secs(10)));
     assert!(ended.unwrap().contains(&true), "process {pid:?} survives its end");
+    true
 }
 
 pub(crate) fn ran(output: Output) -> Ran {
