@@ -22,17 +22,17 @@ const TREE: &[&str] = &[
     "closures.sqlite-wal",
     "scans.sqlite.corrupt",
     "temporary/tmp-1-0/lock",
-    "temporary/tmp-1-0/data/kept",
+    "temporary/tmp-1-0/tree/nix/kept",
     "temporary/tmp-2-0/lock",
-    "temporary/tmp-2-0/data/gone",
+    "temporary/tmp-2-0/tree/nix/gone",
     "logs/live.log",
     "logs/ended.log",
     "logs/ended.log.1",
     "nix-state/shown/nix/db/db.sqlite",
     "nix-state/unused/nix/db/db.sqlite",
     "nix-state/draft-1-0/nix/db/db.sqlite",
-    "uppers/web/data/file",
-    "users/1000/web/data/file",
+    "uppers/web/tree/nix/file",
+    "users/1000/web/tree/nix/file",
 ];
 
 struct Purge {
@@ -88,10 +88,10 @@ fn purging_keeps_what_a_mounted_view_holds_and_says_so() {
     let stays = [
         "logs/live.log",
         "nix-state/shown/nix/db/db.sqlite",
-        "temporary/tmp-1-0/data/kept",
+        "temporary/tmp-1-0/tree/nix/kept",
         "temporary/tmp-1-0/lock",
     ];
-    let changes = ["uppers/web/data/file", "users/1000/web/data/file"];
+    let changes = ["uppers/web/tree/nix/file", "users/1000/web/data/file"];
     assert_eq!(purge.left(), [&stays[..], &changes[..]].concat(), "{said}");
     for kept in ["temporary/tmp-1-0", "nix-state/shown", "logs/live.log"] {
         let line = format!("nixview: {} is kept: a mounted view uses it", purge.state().join(kept).display());

@@ -54,6 +54,30 @@ impl Redirect {
         Ok(names(value)?.and_then(|mut name| name.pop()).map_or(Self::Nowhere, Self::Sibling))
     }
 
+    /// The same as seen from the directory `base` of the root: a path from there. A path that leads elsewhere is one of
+    /// the time when uppers had no such directory, and stays as it is.
+    ///
+    /// # Errors
+    /// `EINVAL` for the path of `base` itself.
+    pub fn relative_to(self, base: &Name) -> Result<Self, Errno> {
+        match self {
+            Self::Path(mut path) if path.first() == Some(base) => {
+                path.remove(0);
+                if path.is_empty() { Err(Errno::EINVAL) } else { Ok(Self::Path(path)) }
+            }
+            other => Ok(other),
+        }
+    }
+
+    /// The same as seen from the root, which has the directory `base`.
+    #[must_use]
+    pub fn within(&self, base: &Name) -> Self {
+        match self {
+            Self::Path(path) => Self::Path(std::iter::once(base).chain(path).cloned().collect()),
+            other => other.clone(),
+        }
+    }
+
     /// The value of the attribute.
     ///
     /// # Errors
@@ -100,6 +124,22 @@ mod tests {
         for bad in [&b"."[..], b"..", b"/.", b"/..", b"/../a", b"/a/.."] {
             assert_eq!(Redirect::parse(bad), Err(Errno::EACCES), "{}", bad.escape_ascii());
         }
+    }
+
+    #[test]
+    fn a_path_from_the_root_begins_with_the_base() {
+        let base = name(b"nix");
+        let seen = |value: &[u8]| Redirect::parse(value).unwrap().relative_to(&base);
+        for (value, from_base, value_at_root) in [
+            (&b"/nix/store/a"[..], Redirect::Path(vec![name(b"store"), name(b"a")]), &b"/nix/store/a"[..]),
+            (b"/nix/nix", Redirect::Path(vec![name(b"nix")]), b"/nix/nix"),
+            (b"/store/a", Redirect::Path(vec![name(b"store"), name(b"a")]), b"/nix/store/a"),
+            (b"nix", Redirect::Sibling(name(b"nix")), b"nix"),
+        ] {
+            assert_eq!(seen(value), Ok(from_base.clone()));
+            assert_eq!(from_base.within(&base).to_value().unwrap(), value_at_root);
+        }
+        assert_eq!(seen(b"/nix"), Err(Errno::EINVAL), "the root of the view is below nothing of it");
     }
 
     #[test]

@@ -22,6 +22,17 @@ pub fn stat_name(dir: BorrowedFd<'_>, name: &[u8]) -> io::Result<Statx> {
     Ok(rustix::fs::statx(dir, name, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::BASIC_STATS)?)
 }
 
+/// When an inode was made, in seconds and nanoseconds; `None` where the file system does not keep that.
+///
+/// # Errors
+/// Those of statx(2).
+pub fn birth(fd: BorrowedFd<'_>) -> io::Result<Option<(i64, u32)>> {
+    let flags = AtFlags::EMPTY_PATH | AtFlags::SYMLINK_NOFOLLOW;
+    let found = rustix::fs::statx(fd, "", flags, StatxFlags::BTIME)?;
+    let kept = found.stx_mask & StatxFlags::BTIME.bits() != 0;
+    Ok(kept.then_some((found.stx_btime.tv_sec, found.stx_btime.tv_nsec)))
+}
+
 /// Sizes of the file system that a descriptor of any kind is on.
 ///
 /// # Errors

@@ -184,7 +184,7 @@ fn a_reset_takes_back_all_or_what_is_named() {
     let report = json(changed.nixview(&["reset", "--yes", "--json", "web"]));
     assert_eq!(report["changes"].as_array().unwrap().len(), expected.len());
     assert_eq!(changed.nixview(&["diff", "web"]).ok().out, "");
-    assert_eq!(fs::read_dir(changed.upper.join("data")).unwrap().count(), 0);
+    assert_eq!(fs::read_dir(changed.upper.join("tree/nix")).unwrap().count(), 0);
     assert_eq!(fs::read_dir(changed.upper.join("work")).unwrap().count(), 0);
     assert_eq!(changed.scene.store_digest(), before, "the store was not touched");
     // It is an upper still.
@@ -280,7 +280,7 @@ fn a_whole_view_is_not_reset_unasked() {
 fn what_a_killed_reset_leaves_goes_at_the_next_start() {
     let changed = all_kinds();
     let all = changed.nixview(&["diff", "web"]).ok().out;
-    fs::create_dir_all(changed.upper.join("work/new-data/store")).unwrap();
+    fs::create_dir_all(changed.upper.join("work/new-root/store")).unwrap();
     fs::create_dir(changed.upper.join("work/new-work")).unwrap();
     fs::write(changed.upper.join("view.json.new"), "{").unwrap();
     assert_eq!(changed.nixview(&["diff", "web"]).ok().out, all);

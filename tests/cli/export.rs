@@ -75,7 +75,7 @@ fn what_one_view_exports_another_imports() {
     assert_eq!(first, second);
     // Holes are holes again.
     let of = |view: &str| {
-        fs::metadata(changed.scene.path("state/uppers").join(view).join("data/store/new/file")).unwrap()
+        fs::metadata(changed.scene.path("state/uppers").join(view).join("tree/nix/store/new/file")).unwrap()
     };
     assert_eq!((of("second").size(), of("second").nlink()), (of("web").size(), 2));
     assert!(of("second").blocks() < 100, "{} blocks", of("second").blocks());
@@ -193,7 +193,7 @@ fn devices_and_set_id_bits_come_in_only_as_asked() {
     let tree = "mkdir -p t/nix/store/new && cd t/nix/store/new && touch su plain && chmod 4755 su && tar -C ../../.. -cf";
     changed.scene.shell(&format!("{tree} {layer} nix")).ok();
     let mode = |view: &str| {
-        let file = changed.scene.path("state/uppers").join(view).join("data/store/new/su");
+        let file = changed.scene.path("state/uppers").join(view).join("tree/nix/store/new/su");
         fs::metadata(file).unwrap().mode() & 0o7777
     };
     let told = "1 file has set-id bits or capabilities (nix/store/new/su): ";
@@ -252,7 +252,7 @@ fn archives_of_other_programs_are_read() {
             all.contains(&format!("D /nix/{}/ (1 name in it, 4.0 MiB)", changed.below("sparse"))),
             "{all}"
         );
-        let data = changed.scene.path("state/uppers").join(archive).join("data/store/new");
+        let data = changed.scene.path("state/uppers").join(archive).join("tree/nix/store/new");
         assert_eq!(fs::metadata(data.join("l")).unwrap().nlink(), 2);
         assert!(fs::metadata(data.join("holes")).unwrap().blocks() < 100);
         seen.push(fs::read(data.join("holes")).unwrap());

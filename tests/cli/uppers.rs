@@ -29,9 +29,9 @@ fn a_list_tells_what_an_upper_takes_since_when_and_for_which_environment() {
     }
     let value = json(&changed.nixview(&["upper", "list", "--json"]).ok().out);
     let upper = &value[0];
-    let du = changed.scene.shell("du -sB1 state/uppers/web/data/store").ok().out;
+    let du = changed.scene.shell("du -sB1 state/uppers/web/tree/nix/store").ok().out;
     let du: u64 = du.split('\t').next().unwrap().parse().unwrap();
-    // `data`, whose own blocks are not counted, holds `store` alone.
+    // `tree/nix`, whose own blocks are not counted, holds `store` alone.
     assert_eq!(upper["space"], serde_json::json!({"bytes": du, "objects": 2, "whole": true}));
     assert_eq!(upper["lock"]["name"], "env-b");
     assert!(upper["lock"]["digest"].as_str().unwrap().starts_with("sha256-"), "{value}");

@@ -208,7 +208,7 @@ fn marks_of_the_upper_cannot_be_set_from_inside() {
         assert!(shows(name), "{name} is hidden");
     }
     assert!(!shows("null"), "a device was made");
-    let marked = marked(&scene.path("upper/data"));
+    let marked = marked(&scene.path("upper/tree/nix"));
     assert!(marked.iter().any(|name| name == "trusted.overlay.overlay.redirect"), "{marked:?}");
     let own = ["trusted.overlay.opaque", "trusted.nixview.origin", "trusted.nixview.device"];
     for name in marked {
@@ -308,10 +308,10 @@ fn what_lies_in_the_upper_is_not_followed_on_the_host() {
         fs::create_dir(own.join("dir")).unwrap();
         fs::write(own.join("dir/file"), "mine").unwrap();
         fs::write(own.join("file"), "mine").unwrap();
-        symlink("../../../canary", own.join("dirlink")).unwrap();
-        symlink("../../../canary/file", own.join("filelink")).unwrap();
+        symlink("../../../../canary", own.join("dirlink")).unwrap();
+        symlink("../../../../canary/file", own.join("filelink")).unwrap();
         rustix::fs::mkfifoat(CWD, own.join("fifo"), Mode::RUSR | Mode::WUSR).unwrap();
-        assert!(fs::metadata(scene.path("upper/data/own/filelink")).is_ok(), "the trap leads nowhere");
+        assert!(fs::metadata(scene.path("upper/tree/nix/own/filelink")).is_ok(), "the trap leads nowhere");
         assert!(fs::metadata(own.join("filelink")).is_err());
 
         let stop = AtomicBool::new(false);

@@ -324,7 +324,7 @@ fn root_of_a_user_namespace_owns_its_nix() {
     }
     assert_eq!(ran.ok().out, format!("0:0\n0:0\n0:0\n{}", mini_store::contents::HELLO));
     host.assert_nothing_left();
-    let mine = fs::metadata(host.scene.path("upper/data/mine")).unwrap();
+    let mine = fs::metadata(host.scene.path("upper/tree/nix/mine")).unwrap();
     assert_eq!((mine.uid(), mine.gid()), (100_000, 100_000), "as the host numbers it");
     host.annotated(&[("owner", "70000:0")], &["--map-to", "100000"], "true");
     host.run_bundle().failed(1, &["no id 70000", "hint"]);

@@ -223,7 +223,7 @@ fn users_get_views_of_their_own_and_nothing_else() {
     as_user(&scene, 65534, &format!("mount {lock} --name web {dir}/mine")).ok();
     scene.shell(&format!("{write} touch mine/store/kept")).ok();
     as_user(&scene, 65534, &format!("umount {dir}/mine")).ok();
-    assert!(scene.path("state/users/65534/web/data/store/kept").exists());
+    assert!(scene.path("state/users/65534/web/tree/nix/store/kept").exists());
     scene.nixview(&["umount", "roots"]).ok();
     daemon.end();
     scene.assert_nothing_left();

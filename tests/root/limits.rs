@@ -54,7 +54,7 @@ fn assert_closed_to_others(path: &Path) {
         if !meta.is_symlink() {
             assert_eq!(meta.mode() & 0o022, 0, "{}", path.display());
         }
-        if meta.is_dir() && !path.ends_with("data") {
+        if meta.is_dir() && !path.ends_with("tree") {
             assert_closed_to_others(&path);
         }
     }

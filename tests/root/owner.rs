@@ -193,8 +193,8 @@ fn a_view_with_an_owner_is_root_s_in_a_user_namespace() {
         use_as_root(&scene, &container, &scene.path("a"));
         // On the host: the view, and the upper behind it.
         assert_owners(&scene.path("a"), FIRST);
-        assert_owners(&scene.path("u/data"), FIRST);
-        let copied = scene.path("u/data/store").join(scene.store.path("libc"));
+        assert_owners(&scene.path("u/tree/nix"), FIRST);
+        let copied = scene.path("u/tree/nix/store").join(scene.store.path("libc"));
         assert_eq!(owner(&copied.join("lib/libc.so.1")), (FIRST, FIRST));
         end(&scene);
         assert_eq!(scene.store_digest(), before, "the store was changed");
@@ -215,9 +215,9 @@ fn an_idmapped_mount_of_a_view_is_root_s_in_a_user_namespace() {
         let (plain, mapped) = (scene.path("a"), scene.path("c"));
         use_as_root(&scene, &container, &mapped);
         assert_owners(&plain, 0);
-        assert_owners(&scene.path("u/data"), 0);
+        assert_owners(&scene.path("u/tree/nix"), 0);
         assert_owners(&mapped, FIRST);
-        let copied = scene.path("u/data/store").join(scene.store.path("libc"));
+        let copied = scene.path("u/tree/nix/store").join(scene.store.path("libc"));
         assert_eq!(owner(&copied.join("lib/libc.so.1")), (0, 0));
         // Without the mapping it is nobody's of the container's, and root of the host has no place behind it.
         assert_eq!(container.shell(&plain, "stat -c %u:%g store").ok().out, "65534:65534\n");
@@ -259,7 +259,7 @@ fn access_control_lists_name_users_of_the_container() {
         assert_ne!(container.shell_as(7, &view, "cat store/d/f").code, Some(0));
         let told = container.shell(&view, "getfacl -n store/d").ok().out;
         assert!(told.contains("user:6:r-x"), "{told}");
-        let host = scene.shell("getfacl -n u/data/store/d").ok().out;
+        let host = scene.shell("getfacl -n u/tree/nix/store/d").ok().out;
         let expected = if idmapped { "user:6:r-x".to_owned() } else { format!("user:{}:r-x", FIRST + 6) };
         assert!(host.contains(&expected), "{host}");
         if idmapped {

@@ -430,7 +430,7 @@ fn a_broken_image_is_refused_and_an_unfinished_one_made_again() {
     fs::rename(&image, image.with_extension("img.new")).unwrap();
     mount().ok();
     scene.nixview(&["umount", "web"]).ok();
-    assert_eq!(scene.names("state/uppers/web"), ["data", "lock", "meta.json", "view.json", "work"]);
+    assert_eq!(scene.names("state/uppers/web"), ["lock", "meta.json", "tree", "view.json", "work"]);
 }
 
 /// Gives the scene a state directory on a file system of its own; the scene unmounts it at the latest.

@@ -15,7 +15,7 @@ use crate::usage::account::Accounts;
 use crate::usage::links;
 use crate::usage::measure::measure_tree;
 use crate::usage::scan::{Found, scan};
-use crate::view::upper_dir::UpperInfo;
+use crate::view::upper_dir::{self, UpperInfo};
 
 /// A report has everything, in bytes and for people.
 const NOT_IN_A_REPORT: [&str; 7] = ["json", "csv", "paths", "matrix", "sort", "top", "human"];
@@ -228,8 +228,8 @@ fn answer(
         let upper = match &env.upper {
             Some(path) => {
                 // One with a limit is an image.
-                let data = Some(path.join("data")).filter(|data| data.is_dir());
-                let measure = measure_tree(data.as_ref().unwrap_or(path))
+                let tree = upper_dir::root_path(path);
+                let measure = measure_tree(tree.as_ref().unwrap_or(path))
                     .with_context(|| format!("cannot measure the upper of '{}'", env.name))?;
                 let info = UpperInfo::read(path)
                     .with_context(|| format!("cannot look at the upper of '{}'", env.name))?;

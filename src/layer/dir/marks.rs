@@ -6,7 +6,7 @@
 //! `trusted.nixview.device` (`user.nixview.device`), of the value `c 0:0`: it makes an empty regular file stand for a
 //! character device 0:0 of a program, which as it is would be a whiteout. Programs reach none of these names (see
 //! `escape`). What overlayfs can note and we do not read, because it changes what a tree means (metadata-only copies,
-//! whiteouts in attributes, protected inode flags, or anything not known here), makes the object unusable: `EOPNOTSUPP`.
+//! whiteouts in attributes, or anything not known here), makes the object unusable: `EOPNOTSUPP`.
 //!
 //! **Symbolic links, devices, FIFOs and sockets** can have `trusted` attributes, but no `user` ones (the system
 //! answers `EPERM`). Without privilege the number of origin of such an object is therefore not kept beyond the life of
@@ -21,7 +21,7 @@ use rustix::fs::XattrFlags;
 use super::{error, unless, whiteout};
 use crate::layer::Redirect;
 use crate::sys;
-use crate::vfs::Errno;
+use crate::vfs::{Errno, Name};
 
 /// How an upper stores whiteouts, opaque directories and numbers of origin. Stable for the life of an upper.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -68,7 +68,8 @@ impl Format {
     }
 
     /// The attribute of directories whose lower part is elsewhere; `None`: there is no place for it.
-    pub(super) fn redirect_name(self) -> Option<String> {
+    #[must_use]
+    pub fn redirect_name(self) -> Option<String> {
         (self != Self::Files).then(|| self.overlay_prefix().to_owned() + "redirect")
     }
 }
@@ -89,8 +90,8 @@ const USER_DEVICE: &str = "user.nixview.device";
 const ZERO_DEVICE: &[u8] = b"c 0:0";
 
 /// Attributes of overlayfs (after its prefix) that change nothing of what an object is: a file handle of the lower
-/// (`origin`), caches (`impure`), names of the mount (`uuid`), link counts and back links that only an index needs, and
-/// attributes of a nested overlayfs.
+/// (`origin`), caches (`impure`), names of the mount (`uuid`), link counts and back links that only an index needs, inode
+/// flags (`protattr`, of chattr(1)), which views do not have, and attributes of a nested overlayfs.
 fn is_harmless(mark: &[u8]) -> bool {
     matches!(mark, b"origin" | b"impure" | b"uuid" | b"nlink" | b"upper") || mark.starts_with(b"overlay.")
 }
@@ -175,12 +176,18 @@ pub(super) fn set_opaque(dir: BorrowedFd<'_>, format: Format) -> io::Result<()> 
     }
 }
 
-/// Where the lower part of a directory is, if it is noted.
-pub(super) fn redirect(dir: BorrowedFd<'_>, format: Format) -> io::Result<Option<Redirect>> {
+/// Where the lower part of a directory is, if it is noted; as seen from `base`, if the upper's top is that directory of the
+/// overlay's root.
+pub(super) fn redirect(
+    dir: BorrowedFd<'_>,
+    format: Format,
+    base: Option<&Name>,
+) -> io::Result<Option<Redirect>> {
     let Some(name) = format.redirect_name() else { return Ok(None) };
     let value = unless(sys::xattr::get(dir, name.as_bytes()), &[Errno::ENODATA, Errno::EOPNOTSUPP])?;
     let Some(value) = value else { return Ok(None) };
-    match Redirect::parse(&value) {
+    let parsed = Redirect::parse(&value);
+    match parsed.and_then(|redirect| base.map_or(Ok(redirect.clone()), |base| redirect.relative_to(base))) {
         Ok(redirect) => Ok(Some(redirect)),
         Err(errno) => {
             let value = value.escape_ascii().to_string();
@@ -194,10 +201,16 @@ pub(super) fn redirect(dir: BorrowedFd<'_>, format: Format) -> io::Result<Option
     }
 }
 
-/// Notes where the lower part of a directory is.
-pub(super) fn set_redirect(dir: BorrowedFd<'_>, format: Format, redirect: &Redirect) -> io::Result<()> {
+/// Notes where the lower part of a directory is, which [`redirect`] then answers.
+pub(super) fn set_redirect(
+    dir: BorrowedFd<'_>,
+    format: Format,
+    base: Option<&Name>,
+    redirect: &Redirect,
+) -> io::Result<()> {
     let name = format.redirect_name().ok_or_else(|| error(Errno::EXDEV))?;
-    set(dir, name.as_bytes(), &redirect.to_value()?, XattrFlags::empty())
+    let value = base.map_or_else(|| redirect.to_value(), |base| redirect.within(base).to_value())?;
+    set(dir, name.as_bytes(), &value, XattrFlags::empty())
 }
 
 /// Stores the number of origin, where the object can have one (see the head of the module).

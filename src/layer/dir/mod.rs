@@ -7,7 +7,8 @@
 //!
 //! One operation family a file: `read` and `file` serve both layers; `marks` (what is noted in extended attributes), `escape` (what programs call
 //! by the same names), `whiteout`, `work` (the work directory), `clear`, `probe` (which format a file system can), `draft`, `fill`,
-//! `publish` (the changes of names) and `write` (of metadata) serve the upper; `survey` reads what others wrote.
+//! `publish` (the changes of names) and `write` (of metadata) serve the upper; `survey` reads what others wrote, and `overlay`
+//! judges it before the kernel's overlayfs does.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -29,6 +30,7 @@ mod reader;
 mod restore;
 mod survey;
 mod upper;
+mod walk;
 mod whiteout;
 mod work;
 mod write;

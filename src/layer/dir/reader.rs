@@ -30,7 +30,14 @@ impl UpperReader {
             access_lists: false,
             copies: Arc::default(),
             ceiling: None,
+            base: None,
         }))
+    }
+
+    /// As [`DirUpper::with_base`].
+    #[must_use]
+    pub fn with_base(self, base: Option<Name>) -> Self {
+        Self(self.0.with_base(base))
     }
 
     /// What the upper has under `name`.

@@ -1,13 +1,13 @@
 //! A look at a tree that somebody else, usually the kernel's overlayfs, used as an upper.
 
 use std::io;
+use std::ops::ControlFlow;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use super::{Format, marks, read, unless};
-use crate::layer::Descent;
-use crate::layer::dir::DirObject;
+use super::walk::{shown, walk};
+use super::{DirObject, Format, marks, unless};
 use crate::sys;
-use crate::vfs::{Errno, FileKind, Name};
+use crate::vfs::{Errno, Name};
 
 /// What a tree that is to become an upper holds.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -18,7 +18,7 @@ pub struct Survey {
     pub unsupported: Option<String>,
 }
 
-/// Reads all objects below `data` and looks for marks of overlayfs, and into `work` for its state.
+/// Reads all objects below `data`, the top of a tree, and looks for marks of overlayfs, and into `work` for its state.
 ///
 /// Takes time in proportion to the tree, and memory in proportion to its depth and to the names beside the way down: for a
 /// tree that we did not write, once. Stops at the first object that cannot
@@ -31,27 +31,11 @@ pub fn survey(data: BorrowedFd<'_>, work: BorrowedFd<'_>) -> io::Result<Survey> 
     let mut survey = Survey { format: None, unsupported: unfinished(work)? };
     let root = DirObject::new(sys::open::open_directory(data, b".")?);
     survey.object(root.as_fd(), &[])?;
-    let mut descent = Descent::new(root);
-    let mut path: Vec<Name> = Vec::new();
-    // Directories to be read, the deepest last: how many names lead to each, and the last of these names.
-    let mut pending: Vec<(usize, Option<Name>)> = vec![(0, None)];
-    while let Some((depth, name)) = pending.pop()
-        && survey.unsupported.is_none()
-    {
-        path.truncate(depth.saturating_sub(1));
-        descent.up(path.len());
-        path.extend(name);
-        let dir = descent.at(&path, read::lookup)?;
-        for entry in read::read_dir(&dir, None)? {
-            let object = read::lookup(&dir, &entry.name)?;
-            let is_directory = read::kind(&object)? == FileKind::Directory;
-            path.push(entry.name);
-            survey.object(object.as_fd(), &path)?;
-            let name = path.pop();
-            if is_directory {
-                pending.push((depth + 1, name));
-            }
-        }
+    if survey.unsupported.is_none() {
+        walk(root, |path, object, _| {
+            survey.object(object.as_fd(), path)?;
+            Ok(if survey.unsupported.is_none() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
+        })?;
     }
     Ok(survey)
 }
@@ -82,22 +66,23 @@ fn unfinished(work: BorrowedFd<'_>) -> io::Result<Option<String>> {
 
 impl Survey {
     fn object(&mut self, object: BorrowedFd<'_>, path: &[Name]) -> io::Result<()> {
-        let shown = || path.iter().map(|name| format!("/{name}")).collect::<String>();
         let names = sys::xattr::list(object)?;
         for format in [Format::Trusted, Format::User] {
             // Other marks that are supported mean the same in every format: nothing.
             let meant = [Some(format.opaque_name()), format.redirect_name()];
             if names.iter().any(|name| meant.iter().flatten().any(|mark| name == mark.as_bytes())) {
                 if self.format.is_some_and(|other| other != format) {
-                    self.unsupported =
-                        Some(format!("it has both trusted.overlay and user.overlay marks, at '{}'", shown()));
+                    self.unsupported = Some(format!(
+                        "it has both trusted.overlay and user.overlay marks, at '{}'",
+                        shown(path)
+                    ));
                 }
                 self.format = Some(format);
             }
             if let Some(mark) = marks::unknown(object, &names, format)? {
                 self.unsupported = Some(format!(
                     "'{}' has the attribute {}, which is not supported",
-                    shown(),
+                    shown(path),
                     mark.escape_ascii()
                 ));
             }

@@ -45,6 +45,7 @@ pub struct DirUpper {
     pub(super) access_lists: bool,
     pub(super) copies: Arc<fill::Counters>,
     pub(super) ceiling: Option<Ceiling>,
+    pub(super) base: Option<Name>,
 }
 
 impl DirUpper {
@@ -76,7 +77,7 @@ impl DirUpper {
             }
         };
         let access_lists = probe::keeps_access_lists(&root, &work)?;
-        Ok(Self { root, work, format, access_lists, copies: Arc::default(), ceiling: None })
+        Ok(Self { root, work, format, access_lists, copies: Arc::default(), ceiling: None, base: None })
     }
 
     /// How this upper stores its marks.
@@ -89,6 +90,18 @@ impl DirUpper {
     #[must_use]
     pub fn with_ceiling(self, ceiling: Option<Ceiling>) -> Self {
         Self { ceiling, ..self }
+    }
+
+    /// The directory at its top.
+    #[must_use]
+    pub fn top(&self) -> BorrowedFd<'_> {
+        self.root.as_fd()
+    }
+
+    /// The same as the directory `base` of an overlay's root: redirects that are paths begin with that name.
+    #[must_use]
+    pub fn with_base(self, base: Option<Name>) -> Self {
+        Self { base, ..self }
     }
 
     /// How files were copied into it since it was opened.
@@ -199,11 +212,11 @@ impl Upper for DirUpper {
     }
 
     fn redirect(&self, dir: &DirObject) -> io::Result<Option<Redirect>> {
-        marks::redirect(dir.as_fd(), self.format)
+        marks::redirect(dir.as_fd(), self.format, self.base.as_ref())
     }
 
     fn set_redirect(&self, dir: &DirObject, redirect: &Redirect) -> io::Result<()> {
-        marks::set_redirect(dir.as_fd(), self.format, redirect)
+        marks::set_redirect(dir.as_fd(), self.format, self.base.as_ref(), redirect)
     }
 
     /// As the trait says; `EOPNOTSUPP` for an object that overlayfs marked with what is not supported here.

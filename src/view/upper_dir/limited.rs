@@ -3,11 +3,11 @@
 use std::os::fd::BorrowedFd;
 use std::path::Path;
 
+use super::Meta;
 use super::error::{Tried, UpperError};
 use super::image::{self, Image};
+use super::layout::{self, has_tree};
 use super::limit::{Limit, LimitChoice};
-use super::{DATA, Meta};
-use crate::sys;
 use crate::vfs::Errno;
 
 /// The limit that an upper is to have: what is asked for, else what it has.
@@ -23,7 +23,7 @@ pub(super) fn limit(
         let why = "there is no 'meta.json' beside it, which says what its limit is".to_owned();
         return Err(UpperError::Image { path: path.to_owned(), why });
     }
-    if asked.is_any() && now.is_none() && (found.is_some() || has(names, DATA)) {
+    if asked.is_any() && now.is_none() && (found.is_some() || has_tree(names)) {
         return Err(refuse("it was made without one: make a new upper".to_owned()));
     }
     asked.apply(now).map_err(refuse)
@@ -49,11 +49,11 @@ pub(super) fn open_image(
     }
     let image = Image::open(dir, path, limit)?;
     // Nothing but a repair takes it away: an empty one in its place would hide that.
-    match sys::open::open_directory(image.top(), DATA) {
+    match layout::find(image.top()) {
         Err(error) if Errno::of(&error) == Errno::ENOENT => {
-            let why = "it has no directory 'data'".to_owned();
+            let why = "it has no directory 'tree/nix'".to_owned();
             Err(UpperError::Image { path: path.to_owned(), why })
         }
-        answer => answer.map(|_| image).tried("open 'data'", path),
+        answer => answer.map(|_| image).tried("open 'tree/nix'", path),
     }
 }

@@ -8,8 +8,7 @@ use std::time::{Duration, SystemTime};
 use super::error::Tried;
 use super::limit::{Limit, Usage};
 use super::space::{self, Space};
-use super::{DATA, LastView, Meta, UpperError, holder, image, open_top, remove};
-use crate::sys;
+use super::{LastView, Meta, UpperError, holder, image, layout, open_top, remove};
 use crate::vfs::Errno;
 
 /// How long an upper that is not finished is left to who may be making it, which takes milliseconds.
@@ -58,13 +57,13 @@ impl UpperInfo {
     /// # Errors
     /// [`UpperError::Io`].
     pub fn space(&self, most: u64) -> Result<Option<Space>, UpperError> {
-        const ACTION: &str = "count what is in 'data'";
+        const ACTION: &str = "count what is in it";
         if self.meta.limit.is_some() {
             return Ok(None);
         }
         let dir = open_top(&self.path)?;
-        let data = sys::open::open_directory(dir.as_fd(), DATA).tried(ACTION, &self.path)?;
-        space::count(&data, most).tried(ACTION, &self.path).map(Some)
+        let (root, _) = layout::find(dir.as_fd()).tried(ACTION, &self.path)?;
+        space::count(&root, most).tried(ACTION, &self.path).map(Some)
     }
 
     /// What it lay over when it was last mounted, if that is noted.

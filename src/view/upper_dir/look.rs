@@ -6,9 +6,8 @@ use std::path::{Path, PathBuf};
 use super::error::Tried;
 use super::holder::Holder;
 use super::image::Image;
-use super::{DATA, LastView, Meta, UpperError, check_top, holder, open_top};
+use super::{LastView, Meta, UpperError, check_top, holder, layout, open_top};
 use crate::layer::dir::UpperReader;
-use crate::sys;
 
 /// An upper that is read, held by whoever holds it.
 #[derive(Debug)]
@@ -72,9 +71,9 @@ impl UpperLook {
     /// # Errors
     /// [`UpperError::Io`], `Limit`, `Image`; `Busy` in the instant in which somebody begins to hold it.
     pub fn tree(&self) -> Result<UpperReader, UpperError> {
-        const ACTION: &str = "open 'data'";
-        let data = match (self.meta.limit, self.asked()?) {
-            (None, _) => sys::open::open_directory(self.dir.as_fd(), DATA).tried(ACTION, &self.path)?,
+        const ACTION: &str = "open the tree";
+        let (root, layout) = match (self.meta.limit, self.asked()?) {
+            (None, _) => layout::find(self.dir.as_fd()).tried(ACTION, &self.path)?,
             (Some(_), None) => Image::look(self.dir.as_fd(), &self.path, None)?,
             (Some(_), Some(holder)) => {
                 // Without it somebody has begun to hold it at this moment.
@@ -86,6 +85,7 @@ impl UpperLook {
                 Image::look(self.dir.as_fd(), &self.path, Some(mounted))?
             }
         };
-        UpperReader::new(&data, self.meta.format).tried(ACTION, &self.path)
+        let reader = UpperReader::new(&root, self.meta.format).tried(ACTION, &self.path)?;
+        Ok(reader.with_base(layout.base()))
     }
 }

@@ -9,6 +9,7 @@ use rustix::fs::{OFlags, RenameFlags};
 use serde::{Deserialize, Serialize};
 
 use super::error::{Tried, UpperError};
+use super::layout::Layout;
 use super::limit::Limit;
 use crate::json;
 use crate::layer::dir::Format;
@@ -16,8 +17,9 @@ use crate::store::path::StoreDir;
 use crate::sys;
 use crate::vfs::Errno;
 
-/// The version that is written, and the only one that is read.
-const VERSION: u32 = 1;
+/// The version of an upper whose view has its root at `tree/nix`, and that of one that has it at `data`.
+const VERSION: u32 = 2;
+const VERSION_OF_DATA: u32 = 1;
 
 /// The file, and where it is before it is whole.
 pub(super) const FILE: &[u8] = b"meta.json";
@@ -30,9 +32,9 @@ const MAX_LENGTH: u64 = 64 * 1024;
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Meta {
-    /// Version of the format of an upper: of this file, and of what `data` and `work` hold.
+    /// Version of the format of an upper: of this file, and of where the view's root is.
     version: u32,
-    /// How whiteouts and marks are stored in `data`.
+    /// How whiteouts and marks are stored in the tree.
     #[serde(with = "format_name")]
     pub format: Format,
     /// The store directory it lies over.
@@ -42,9 +44,38 @@ pub struct Meta {
     /// Made for one mount, to be removed after it.
     #[serde(default)]
     pub temporary: bool,
-    /// The most that it may hold; then `data` and `work` are in the image `upper.img`.
+    /// The most that it may hold; then `tree` and `work` are in the image `upper.img`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<Limit>,
+    /// It was of version 1: redirects that are paths may begin at the view's root instead of `tree`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) old_redirects: bool,
+    /// The view's root, if all that is in it was written by nixview, or by an overlay that nixview mounted. A copy of the
+    /// upper has another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) own: Option<TreeId>,
+}
+
+/// Which directory one is, on whatever device its file system is mounted.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct TreeId {
+    inode: u64,
+    /// When it was made, which no copy can take over: seconds and nanoseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    born: Option<(i64, u32)>,
+    /// Its device, where the file system does not keep when it was made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    device: Option<(u32, u32)>,
+}
+
+impl TreeId {
+    pub(super) fn of(dir: BorrowedFd<'_>) -> std::io::Result<Self> {
+        let found = sys::stat::stat(dir)?;
+        let born = sys::stat::birth(dir)?;
+        let device = born.is_none().then_some((found.stx_dev_major, found.stx_dev_minor));
+        Ok(Self { inode: found.stx_ino, born, device })
+    }
 }
 
 /// What all versions have in common.
@@ -70,6 +101,7 @@ mod format_name {
 }
 
 impl Meta {
+    /// One of an upper of the present version whose tree may have been written by anybody.
     pub(super) fn new(
         format: Format,
         store_dir: &StoreDir,
@@ -78,7 +110,20 @@ impl Meta {
         limit: Option<Limit>,
     ) -> Self {
         let (store_dir, view) = (store_dir.clone(), view.to_owned());
-        Self { version: VERSION, format, store_dir, view, temporary, limit }
+        let (version, old_redirects, own) = (VERSION, false, None);
+        Self { version, format, store_dir, view, temporary, limit, old_redirects, own }
+    }
+
+    /// The same, of an upper whose view has its root there; `found` is what was read of it.
+    pub(super) fn at(self, layout: Layout, found: Option<&Self>) -> Self {
+        match layout {
+            Layout::Data => Self { version: VERSION_OF_DATA, ..self },
+            Layout::Tree => {
+                let old = |meta: &Self| meta.old_redirects || meta.version == VERSION_OF_DATA;
+                let own = found.and_then(|meta| meta.own.clone());
+                Self { old_redirects: found.is_some_and(old), own, ..self }
+            }
+        }
     }
 
     /// Reads the file of an upper; `None` if there is none.
@@ -98,10 +143,10 @@ impl Meta {
             return Err(refuse(format!("it is longer than {MAX_LENGTH} bytes")));
         }
         match json::from_slice::<Versioned>(&text) {
-            Ok(Versioned { version: VERSION }) => {}
+            Ok(Versioned { version: VERSION_OF_DATA | VERSION }) => {}
             Ok(Versioned { version }) => {
                 return Err(refuse(format!(
-                    "its version is {version}, and this nixview knows {VERSION} alone"
+                    "its version is {version}, and this nixview knows {VERSION_OF_DATA} and {VERSION}"
                 )));
             }
             Err(error) => return Err(refuse(error.to_string())),

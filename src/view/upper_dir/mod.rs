@@ -1,7 +1,7 @@
-//! The upper of a view on disk: `{data,work,meta.json,view.json,lock}` under one directory that only its owner can enter;
-//! with a limit `upper.img` is in the place of `data` and `work`, and they are in its file system.
+//! The upper of a view on disk: `{tree,work,meta.json,view.json,lock}` under one directory that only its owner can enter;
+//! with a limit `upper.img` is in the place of `tree` and `work`, and they are in its file system.
 //!
-//! `data` is the view's own tree and `work` its work directory, both in the format that `meta.json` names; `view.json`
+//! `tree/nix` is the view's own tree and `work` its work directory, both in the format that `meta.json` names; `view.json`
 //! is what it lay over when it was last mounted; `lock` is
 //! locked, and holds the process id of its holder, as long as somebody serves the view, and its time of modification is
 //! that of the last use. The lock goes with the last
@@ -19,6 +19,7 @@ mod error;
 mod holder;
 mod image;
 mod last;
+mod layout;
 mod limit;
 mod limited;
 mod list;
@@ -30,6 +31,7 @@ mod space;
 pub use error::UpperError;
 pub use image::can_limit;
 pub use last::LastView;
+pub use layout::root_path;
 pub use limit::{LEAST_SIZE, Limit, LimitChoice, Usage};
 pub use list::{UpperInfo, list, remove_stale, stale};
 pub use look::UpperLook;
@@ -44,9 +46,10 @@ use crate::vfs::{Errno, Name};
 use error::Tried;
 use holder::{Attempt, Holder};
 use image::Image;
+use layout::{Before, DATA, Layout, TREE};
 use limited::has;
+use meta::TreeId;
 
-const DATA: &[u8] = b"data";
 const WORK: &[u8] = b"work";
 
 /// What an upper is opened for.
@@ -77,6 +80,7 @@ pub struct UpperDir {
     meta: Meta,
     layer: DirUpper,
     image: Option<Image>,
+    layout: Layout,
     origin: Origin,
     removed: bool,
 }
@@ -92,10 +96,18 @@ enum Origin {
     Made,
 }
 
+/// What is in the directory of an upper, made and opened.
+struct Filled {
+    meta: Meta,
+    layer: DirUpper,
+    image: Option<Image>,
+    layout: Layout,
+}
+
 impl UpperDir {
     /// Opens and holds the upper at `path`; with `create`, makes it if there is none or the directory is empty.
     ///
-    /// A directory with `data` and `work` but without `meta.json` is taken over if all that is in it can be read
+    /// A directory with `tree` (or `data`) and `work` but without `meta.json` is taken over if all that is in it can be read
     /// rightly (it may have been overlayfs's): that reads all of it, once.
     ///
     /// # Errors
@@ -131,8 +143,8 @@ impl UpperDir {
         let made = create && make_directory(path).tried("make the directory", path)?;
         let dir = open_top(path)?;
         let names = check_top(dir.as_fd(), path)?;
-        if !create && !names.iter().any(|name| name == DATA || name == image::FILE) {
-            let why = "it has neither a directory 'data' nor a file 'upper.img'".to_owned();
+        if !create && !layout::has_tree(&names) && !has(&names, image::FILE) {
+            let why = "it has neither a directory 'tree' nor a file 'upper.img'".to_owned();
             return Err(UpperError::NotAnUpper { path: path.to_owned(), why });
         }
         let lock = hold(dir.as_fd(), path)?;
@@ -154,12 +166,22 @@ impl UpperDir {
             (false, false) => Origin::Filled,
         };
         let opened = Self::fill(path, dir.as_fd(), &names, found.as_ref(), spec, temporary);
-        let (meta, layer, image) = opened.or_else(|error| {
+        let Filled { meta, layer, image, layout } = opened.or_else(|error| {
             undo(dir.as_fd(), origin).tried("take back what was made of", path)?;
             Err(error)
         })?;
-        let mut upper =
-            Self { path: path.to_owned(), dir, lock, holder: 0, meta, layer, image, origin, removed: false };
+        let mut upper = Self {
+            path: path.to_owned(),
+            dir,
+            lock,
+            holder: 0,
+            meta,
+            layer,
+            image,
+            layout,
+            origin,
+            removed: false,
+        };
         upper.record_holder()?;
         Ok(upper)
     }
@@ -175,7 +197,7 @@ impl UpperDir {
         found: Option<&Meta>,
         spec: &UpperSpec<'_>,
         temporary: bool,
-    ) -> Result<(Meta, DirUpper, Option<Image>), UpperError> {
+    ) -> Result<Filled, UpperError> {
         let temporary = found.map_or(temporary, |meta| meta.temporary);
         let limit = limited::limit(path, names, found, spec.limit)?;
         let mut image = match limit {
@@ -187,20 +209,28 @@ impl UpperDir {
             None => None,
         };
         let top = image.as_ref().map_or(dir, Image::top);
-        let data = tree(top, DATA, Some(spec.owner)).tried("make 'data'", path)?;
-        let work = tree(top, WORK, None).tried("make 'work'", path)?;
+        let root = layout::settle(top, path, spec.owner, !temporary)?;
+        let (work, _) = layout::directory(top, WORK, None).tried("make 'work'", path)?;
         let format = match found {
             Some(meta) => Some(meta.format),
-            None => survey(data.as_fd(), work.as_fd(), path)?.or(spec.format),
+            None => survey(root.dir.as_fd(), work.as_fd(), path)?.or(spec.format),
         };
-        let layer = DirUpper::open(&data, &work, format).map_err(|error| match error.kind() {
+        let layer = DirUpper::open(&root.dir, &work, format).map_err(|error| match error.kind() {
             io::ErrorKind::Unsupported => {
                 UpperError::Unsupported { path: path.to_owned(), why: error.to_string() }
             }
-            _ => UpperError::Io { action: "open 'data' and 'work'", path: path.to_owned(), source: error },
+            _ => UpperError::Io { action: "open 'tree' and 'work'", path: path.to_owned(), source: error },
         })?;
-        let layer = layer.with_ceiling(limit.map(image::ceiling));
+        let layer = layer.with_base(root.layout.base()).with_ceiling(limit.map(image::ceiling));
         let meta = Meta::new(layer.format(), spec.store_dir, spec.view, temporary, limit);
+        let mut meta = meta.at(root.layout, found);
+        match root.before {
+            Before::Missing => {
+                meta.own = Some(TreeId::of(root.dir.as_fd()).tried("look at 'tree/nix'", path)?);
+            }
+            Before::Data => meta.old_redirects = true,
+            Before::There => {}
+        }
         let new = image.as_ref().is_some_and(Image::is_new);
         if let Some(image) = image.as_ref().filter(|_| new && !temporary) {
             image.sync(path)?;
@@ -211,10 +241,10 @@ impl UpperDir {
         if let Some(image) = image.as_mut().filter(|_| new) {
             image.keep(dir, path, !temporary)?;
         }
-        Ok((meta, layer, image))
+        Ok(Filled { meta, layer, image, layout: root.layout })
     }
 
-    /// Where `data` and `work` are: its directory, or its image.
+    /// Where `tree` and `work` are: its directory, or its image.
     fn top(&self) -> BorrowedFd<'_> {
         self.image.as_ref().map_or(self.dir.as_fd(), Image::top)
     }
@@ -269,7 +299,7 @@ impl UpperDir {
     /// [`UpperError::Io`].
     pub fn holds_anything(&self) -> Result<bool, UpperError> {
         let names = self.layer.root().and_then(|root| self.layer.read_dir(&root));
-        names.map(|names| !names.is_empty()).tried("list 'data'", &self.path)
+        names.map(|names| !names.is_empty()).tried("list the tree", &self.path)
     }
 
     /// True if it has a database of Nix's of its own. Looks for the name alone: what is there is the container's.
@@ -358,7 +388,7 @@ fn remove_contents(dir: BorrowedFd<'_>) -> io::Result<()> {
         Err(error) if Errno::of(&error) != Errno::ENOENT => Err(error),
         _ => Ok(()),
     };
-    for name in [DATA, WORK] {
+    for name in [TREE, DATA, WORK] {
         match sys::open::open_directory(dir, name) {
             Err(error) if Errno::of(&error) == Errno::ENOENT => continue,
             tree => dir::clear(tree?.as_fd())?,
@@ -412,6 +442,7 @@ fn check_top(dir: BorrowedFd<'_>, path: &Path) -> Result<Vec<Vec<u8>>, UpperErro
     let top_meta = top.metadata().tried("look at the directory", path)?;
     let names = names_in(dir).tried("list the directory", path)?;
     let ours = [
+        TREE,
         DATA,
         WORK,
         image::FILE,
@@ -447,23 +478,6 @@ fn hold(dir: BorrowedFd<'_>, path: &Path) -> Result<File, UpperError> {
     }
 }
 
-/// Opens one of the two trees; a new one gets this owner and mode 0755, without an owner it stays private.
-fn tree(dir: BorrowedFd<'_>, name: &[u8], owner: Option<(u32, u32)>) -> io::Result<OwnedFd> {
-    let made = match sys::names::create_directory(dir, name, 0o700) {
-        Err(error) if Errno::of(&error) == Errno::EEXIST => false,
-        answer => answer.map(|()| true)?,
-    };
-    let tree = sys::open::open_directory(dir, name)?;
-    if let Some(owner) = owner.filter(|_| made) {
-        let now = sys::stat::stat(tree.as_fd())?;
-        if (now.stx_uid, now.stx_gid) != owner {
-            sys::attr::set_owner(tree.as_fd(), Some(owner.0), Some(owner.1))?;
-        }
-        sys::attr::set_permissions(tree.as_fd(), 0o755)?;
-    }
-    Ok(tree)
-}
-
 /// Looks at a tree that has no `meta.json`; answers the format that it has, if it has any.
 fn survey(data: BorrowedFd<'_>, work: BorrowedFd<'_>, path: &Path) -> Result<Option<Format>, UpperError> {
     let survey = dir::survey(data, work).tried("read what is there", path)?;
@@ -473,5 +487,7 @@ fn survey(data: BorrowedFd<'_>, work: BorrowedFd<'_>, path: &Path) -> Result<Opt
     }
 }
 
+#[cfg(test)]
+mod old_tests;
 #[cfg(test)]
 mod tests;

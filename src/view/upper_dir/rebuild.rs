@@ -1,17 +1,19 @@
 //! Another tree in the place of an upper's own, in one step.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::RenameFlags;
 
 use super::error::Tried;
-use super::{DATA, UpperDir, UpperError, WORK, image, tree};
+use super::layout::{DATA, Layout, NIX, TREE, directory};
+use super::meta::TreeId;
+use super::{UpperDir, UpperError, WORK, image};
 use crate::layer::dir::{self, DirUpper, Format};
 use crate::sys;
 
-/// Below the work directory: the new tree, and its own work directory, until it takes its place.
-const NEW_DATA: &[u8] = b"new-data";
+/// Below the work directory: the new root, and its own work directory, until it takes its place.
+const NEW_ROOT: &[u8] = b"new-root";
 const NEW_WORK: &[u8] = b"new-work";
 
 impl UpperDir {
@@ -28,7 +30,8 @@ impl UpperDir {
         fill: impl FnOnce(&DirUpper) -> Result<T, E>,
     ) -> Result<T, E> {
         let work = sys::open::open_directory(self.top(), WORK).tried("open 'work'", &self.path)?;
-        let new = new_tree(work.as_fd(), self.meta.format, owner).tried("make a new tree", &self.path)?;
+        let new = new_root(work.as_fd(), self.meta.format, owner).tried("make a new tree", &self.path)?;
+        let new = new.with_base(self.layout.base());
         let filled = fill(&new);
         drop(new);
         let filled = match filled {
@@ -38,32 +41,53 @@ impl UpperDir {
                 return Err(error);
             }
         };
-        let put = put(self.top(), work.as_fd(), !self.meta.temporary);
-        put.tried("put a new tree in place of 'data'", &self.path)?;
-        let data = sys::open::open_directory(self.top(), DATA).tried("open 'data'", &self.path)?;
+        let put = self.put(work.as_fd());
+        let root = put.tried("put a new tree in place of the old one", &self.path)?;
         // Opening it empties the work directory, and so removes the old tree.
-        let layer = DirUpper::open(&data, &work, Some(self.meta.format)).tried("open 'data'", &self.path)?;
-        self.layer = layer.with_ceiling(self.meta.limit.map(image::ceiling));
+        let layer =
+            DirUpper::open(&root, &work, Some(self.meta.format)).tried("open the new tree", &self.path)?;
+        self.layer = layer.with_base(self.layout.base()).with_ceiling(self.meta.limit.map(image::ceiling));
+        self.own(&root)?;
         Ok(filled)
     }
-}
 
-fn new_tree(work: BorrowedFd<'_>, format: Format, owner: (u32, u32)) -> io::Result<DirUpper> {
-    dir::clear(work)?;
-    let data = tree(work, NEW_DATA, Some(owner))?;
-    let new_work = tree(work, NEW_WORK, None)?;
-    DirUpper::open(&data, &new_work, Some(format))
-}
-
-fn put(top: BorrowedFd<'_>, work: BorrowedFd<'_>, durable: bool) -> io::Result<()> {
-    if durable {
-        sys::file::sync_filesystem(sys::open::open_listing(work)?.as_fd())?;
-    }
-    sys::names::rename((work, NEW_DATA), (top, DATA), RenameFlags::EXCHANGE)?;
-    if durable {
-        for changed in [top, work] {
-            sys::file::sync(sys::open::open_listing(changed)?.as_fd(), false)?;
+    /// Exchanges the new root, which is on the disk by then, with the old one; answers the new one.
+    fn put(&self, work: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+        let durable = !self.meta.temporary;
+        if durable {
+            sys::file::sync_filesystem(sys::open::open_listing(work)?.as_fd())?;
         }
+        let tree = match self.layout {
+            Layout::Tree => Some(sys::open::open_directory(self.top(), TREE)?),
+            Layout::Data => None,
+        };
+        let place = match &tree {
+            Some(tree) => (tree.as_fd(), NIX),
+            None => (self.top(), DATA),
+        };
+        sys::names::rename((work, NEW_ROOT), place, RenameFlags::EXCHANGE)?;
+        if durable {
+            for changed in [place.0, work] {
+                sys::file::sync(sys::open::open_listing(changed)?.as_fd(), false)?;
+            }
+        }
+        sys::open::open_directory(place.0, place.1)
     }
-    Ok(())
+
+    /// Notes that all of a new tree was written by nixview.
+    fn own(&mut self, root: &OwnedFd) -> Result<(), UpperError> {
+        if self.layout == Layout::Data {
+            return Ok(());
+        }
+        self.meta.own = Some(TreeId::of(root.as_fd()).tried("look at 'tree/nix'", &self.path)?);
+        self.meta.old_redirects = false;
+        self.meta.write(self.dir.as_fd(), &self.path)
+    }
+}
+
+fn new_root(work: BorrowedFd<'_>, format: Format, owner: (u32, u32)) -> io::Result<DirUpper> {
+    dir::clear(work)?;
+    let (root, _) = directory(work, NEW_ROOT, Some(owner))?;
+    let (new_work, _) = directory(work, NEW_WORK, None)?;
+    DirUpper::open(&root, &new_work, Some(format))
 }

@@ -3,12 +3,12 @@ use super::*;
 use crate::layer::{Lower, NewObject, Upper};
 use crate::vfs::Name;
 
-fn spec(store_dir: &StoreDir) -> UpperSpec<'_> {
+pub(super) fn spec(store_dir: &StoreDir) -> UpperSpec<'_> {
     let owner = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
     UpperSpec { store_dir, view: "web", owner, format: None, limit: LimitChoice::default() }
 }
 
-fn name(text: &str) -> Name {
+pub(super) fn name(text: &str) -> Name {
     Name::new(text.as_bytes()).unwrap()
 }
 
@@ -20,7 +20,7 @@ fn an_upper_is_made_held_and_found_again() {
     assert!(matches!(UpperDir::open(&path, false, &spec(&store)), Err(UpperError::Missing { .. })));
     let upper = UpperDir::open(&path, true, &spec(&store)).unwrap();
     assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o700);
-    assert_eq!(fs::metadata(path.join("data")).unwrap().mode() & 0o7777, 0o755);
+    assert_eq!(fs::metadata(path.join("tree/nix")).unwrap().mode() & 0o7777, 0o755);
     assert_eq!(fs::metadata(path.join("work")).unwrap().mode() & 0o7777, 0o700);
     let layer = upper.layer().clone();
     let draft = layer.draft(&NewObject::File, 0o644, spec(&store).owner.0, spec(&store).owner.1).unwrap();
@@ -40,7 +40,7 @@ fn an_upper_is_made_held_and_found_again() {
     fs::write(path.join("work/left"), "by a crash").unwrap();
     let again = UpperDir::open(&path, false, &spec(&store)).unwrap();
     assert_eq!(again.meta().format, format);
-    assert!(fs::exists(path.join("data/kept")).unwrap());
+    assert!(fs::exists(path.join("tree/nix/kept")).unwrap());
     assert!(!fs::exists(path.join("work/left")).unwrap());
     again.remove().unwrap();
     assert!(!fs::exists(&path).unwrap());
@@ -89,7 +89,7 @@ fn meta_json_is_checked() {
 
     let good = fs::read_to_string(path.join("meta.json")).unwrap();
     let cases = [
-        (good.replace("\"version\": 1", "\"version\": 2"), "version is 2"),
+        (good.replace("\"version\": 2", "\"version\": 3"), "version is 3"),
         (good.replace("\"version\"", "\"extra\": 1, \"version\""), "unknown field"),
         (good.replace("overlay-", "under-").replace("whiteout-", "under-"), "unknown format"),
         (String::new(), "EOF"),
@@ -114,9 +114,9 @@ fn an_interrupted_start_is_taken_up() {
     drop(UpperDir::open(&path, true, &spec(&store)).unwrap());
     fs::remove_file(path.join("meta.json")).unwrap();
     fs::write(path.join("meta.json.new"), "{").unwrap();
-    fs::write(path.join("data/file"), "kept").unwrap();
+    fs::write(path.join("tree/nix/file"), "kept").unwrap();
     drop(UpperDir::open(&path, false, &spec(&store)).unwrap());
-    assert_eq!(fs::read(path.join("data/file")).unwrap(), b"kept");
+    assert_eq!(fs::read(path.join("tree/nix/file")).unwrap(), b"kept");
     assert!(!fs::exists(path.join("meta.json.new")).unwrap());
 }
 
@@ -127,7 +127,7 @@ fn temporary_uppers_go_and_stale_ones_are_found() {
     let store = StoreDir::default();
     let first = UpperDir::temporary(&parent, &spec(&store)).unwrap();
     let second = UpperDir::temporary(&parent, &spec(&store)).unwrap();
-    fs::create_dir_all(second.path().join("data/a/b/c")).unwrap();
+    fs::create_dir_all(second.path().join("tree/nix/a/b/c")).unwrap();
     let (first_path, second_path) = (first.path().to_owned(), second.path().to_owned());
     assert_ne!(first_path, second_path);
     drop(first);
@@ -141,7 +141,7 @@ fn temporary_uppers_go_and_stale_ones_are_found() {
     // One that was being made when its server was killed, and one that is being made.
     let (left, begun) = (parent.join("tmp-1-0"), parent.join("tmp-2-0"));
     for path in [&left, &begun] {
-        fs::create_dir_all(path.join("data")).unwrap();
+        fs::create_dir_all(path.join("tree/nix")).unwrap();
         fs::write(path.join("lock"), "").unwrap();
         fs::set_permissions(path, PermissionsExt::from_mode(0o700)).unwrap();
     }
@@ -165,9 +165,9 @@ fn what_was_not_used_is_given_back() {
     assert_eq!(fs::read_dir(&path).unwrap().count(), 0);
     // An upper that was there stays as it was, used or not.
     drop(UpperDir::open(&path, true, &spec(&store)).unwrap());
-    fs::write(path.join("data/kept"), "").unwrap();
+    fs::write(path.join("tree/nix/kept"), "").unwrap();
     UpperDir::open(&path, true, &spec(&store)).unwrap().give_back().unwrap();
-    assert!(fs::exists(path.join("data/kept")).unwrap());
+    assert!(fs::exists(path.join("tree/nix/kept")).unwrap());
     assert!(fs::exists(path.join("meta.json")).unwrap());
 }
 
@@ -197,7 +197,7 @@ fn an_upper_that_was_made_without_a_limit_gets_none() {
     let path = temp.path().join("upper");
     let store = StoreDir::default();
     drop(UpperDir::open(&path, true, &spec(&store)).unwrap());
-    fs::write(path.join("data/file"), "kept").unwrap();
+    fs::write(path.join("tree/nix/file"), "kept").unwrap();
     let limit = LimitChoice { size: Some(1 << 30), inodes: None };
     let wanted = UpperSpec { limit, ..spec(&store) };
     for meta in [true, false] {
@@ -206,7 +206,7 @@ fn an_upper_that_was_made_without_a_limit_gets_none() {
         }
         let error = UpperDir::open(&path, true, &wanted).unwrap_err();
         assert!(error.to_string().contains("made without one"), "{error}");
-        assert_eq!(fs::read(path.join("data/file")).unwrap(), b"kept");
+        assert_eq!(fs::read(path.join("tree/nix/file")).unwrap(), b"kept");
     }
 }
 

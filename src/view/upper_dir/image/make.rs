@@ -20,8 +20,8 @@ const FEATURES: &str = "none,ext_attr,resize_inode,dir_index,filetype,extent,64b
 /// block, so that space ends first.
 const BYTES_PER_INODE: u64 = BLOCK;
 
-/// Inodes that are not objects of the view: ten of ext4's, `lost+found`, `work`, the ballast's directory and file.
-pub(super) const OWN_INODES: u64 = 14;
+/// Inodes that are not objects of the view: ten of ext4's, `lost+found`, `tree`, `work`, the ballast's directory and file.
+pub(super) const OWN_INODES: u64 = 15;
 
 /// The image as the programs see it: whatever becomes of its names, this is it.
 const IMAGE: &str = "/proc/self/fd/0";

@@ -20,6 +20,7 @@ mod make;
 mod superblock;
 
 use super::error::{Tried, UpperError};
+use super::layout::{self, Layout, TREE};
 use super::limit::{BLOCK, Limit, Usage, for_people};
 use crate::layer::Access;
 use crate::layer::dir::Ceiling;
@@ -118,14 +119,14 @@ impl Image {
         Ok(file)
     }
 
-    /// The directory `data` of an image that its holder, if there is one, goes on changing: `holder` is the process and
+    /// The view's root in an image that its holder, if there is one, goes on changing: `holder` is the process and
     /// its descriptor of the mount. Without a holder it is mounted read-only until the answer, and all that was opened
     /// beneath it, is closed.
     pub(super) fn look(
         dir: BorrowedFd<'_>,
         path: &Path,
         holder: Option<(u32, u32)>,
-    ) -> Result<OwnedFd, UpperError> {
+    ) -> Result<(OwnedFd, Layout), UpperError> {
         let top = match holder {
             Some((pid, fd)) => sys::open::open_directory_of(pid, fd).tried("open 'upper.img'", path)?,
             None => {
@@ -134,7 +135,7 @@ impl Image {
                 Self::mount(&file, path, Access::Read)?.mount
             }
         };
-        sys::open::open_directory(top.as_fd(), super::DATA).tried("open 'data'", path)
+        layout::find(top.as_fd()).tried("open the tree", path)
     }
 
     fn mount(file: &File, path: &Path, access: Access) -> Result<Self, UpperError> {
@@ -150,7 +151,7 @@ impl Image {
         Ok(Self { mount, new: false })
     }
 
-    /// The top of its file system, in which `data` and `work` are.
+    /// The top of its file system, in which `tree` and `work` are.
     pub(super) fn top(&self) -> BorrowedFd<'_> {
         self.mount.as_fd()
     }
@@ -210,12 +211,12 @@ impl Image {
         }
     }
 
-    /// Blocks of directories that are not the view's.
+    /// Blocks of directories that are not the view's. `tree` is counted as it will be, where it is not yet.
     fn own_blocks(&self, ballast: &Ballast) -> io::Result<u64> {
         let mut sum = blocks_of(self.top())? + ballast.own_blocks()?;
-        for name in [&b"lost+found"[..], super::WORK] {
+        for name in [&b"lost+found"[..], super::WORK, TREE] {
             match sys::open::open_directory(self.top(), name) {
-                Err(error) if Errno::of(&error) == Errno::ENOENT => {}
+                Err(error) if Errno::of(&error) == Errno::ENOENT => sum += u64::from(name == TREE),
                 directory => sum += blocks_of(directory?.as_fd())?,
             }
         }
@@ -228,6 +229,8 @@ fn surplus_inodes(all: u64, limit: Limit) -> Result<u64, String> {
     let most = all.saturating_sub(OWN_INODES);
     let Some(inodes) = limit.inodes else { return Ok(0) };
     match most.checked_sub(inodes) {
+        // It was made when uppers had no `tree`: the view has one inode less than its limit says.
+        None if most + 1 == inodes => Ok(0),
         Some(surplus) if surplus <= MOST_BALLAST => Ok(surplus),
         Some(_) => Err(format!(
             "its image has {most} inodes by now, and {inodes} are too few to hold that back: make a new upper"
