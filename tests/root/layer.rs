@@ -414,7 +414,6 @@ fn indexes_and_marks_that_only_tools_write_are_refused() {
     for (mark, value) in [
         ("trusted.overlay.opaque", &b"x"[..]),
         ("trusted.overlay.whiteout", b"y"),
-        ("trusted.overlay.protattr", b"i"),
         ("trusted.overlay.unheard-of", b""),
     ] {
         let dir = overlay.at("data/marked");

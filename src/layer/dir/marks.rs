@@ -93,7 +93,8 @@ const ZERO_DEVICE: &[u8] = b"c 0:0";
 /// (`origin`), caches (`impure`), names of the mount (`uuid`), link counts and back links that only an index needs, inode
 /// flags (`protattr`, of chattr(1)), which views do not have, and attributes of a nested overlayfs.
 fn is_harmless(mark: &[u8]) -> bool {
-    matches!(mark, b"origin" | b"impure" | b"uuid" | b"nlink" | b"upper") || mark.starts_with(b"overlay.")
+    matches!(mark, b"origin" | b"impure" | b"uuid" | b"nlink" | b"upper" | b"protattr")
+        || mark.starts_with(b"overlay.")
 }
 
 /// What was noted with an object.

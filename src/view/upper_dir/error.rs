@@ -3,6 +3,9 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::overlay::told;
+use crate::layer::dir::Objections;
+
 /// An upper that cannot be opened, made or removed. What to do depends on the command.
 #[derive(Debug, thiserror::Error)]
 pub enum UpperError {
@@ -71,6 +74,14 @@ pub enum UpperError {
         path: PathBuf,
         /// What is.
         why: String,
+    },
+    /// What it holds could lead the kernel's overlayfs to what the closure does not have.
+    #[error("{}", told(.path, .objections))]
+    Refused {
+        /// The upper.
+        path: PathBuf,
+        /// What, and why.
+        objections: Objections,
     },
     /// It cannot have the limit that is asked for, or it has.
     #[error("the upper '{path}' cannot have this limit: {why}")]

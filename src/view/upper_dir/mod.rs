@@ -25,6 +25,7 @@ mod limited;
 mod list;
 mod look;
 mod meta;
+mod overlay;
 mod rebuild;
 mod space;
 
@@ -36,6 +37,7 @@ pub use limit::{LEAST_SIZE, Limit, LimitChoice, Usage};
 pub use list::{UpperInfo, list, remove_stale, stale};
 pub use look::UpperLook;
 pub use meta::Meta;
+pub use overlay::OverlayUpper;
 pub use space::Space;
 
 use crate::layer::Lower;
