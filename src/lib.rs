@@ -26,6 +26,7 @@ pub mod fuse;
 pub mod json;
 pub mod layer;
 pub mod lock;
+pub mod overlay;
 pub mod printable;
 pub mod store;
 pub mod sys;
