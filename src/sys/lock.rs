@@ -2,8 +2,43 @@
 
 use std::io;
 use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
 
 use nix::fcntl::{FcntlArg, fcntl};
+use rustix::fs::FlockOperation;
+
+/// How long flock(2)'s lock is waited for between two tries.
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// The two kinds of flock(2)'s locks, which are others than those of fcntl(2).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Flock {
+    /// Many can have it at once.
+    Shared,
+    /// One has it, and nothing else has it shared.
+    Alone,
+}
+
+/// Takes flock(2)'s lock of a file or directory, and waits for it at most `patience`; `false` if others hold it longer.
+///
+/// # Errors
+/// Those of flock(2), but for the lock being held.
+pub fn flock_within(file: impl AsFd, kind: Flock, patience: Duration) -> io::Result<bool> {
+    let operation = match kind {
+        Flock::Shared => FlockOperation::NonBlockingLockShared,
+        Flock::Alone => FlockOperation::NonBlockingLockExclusive,
+    };
+    let until = Instant::now() + patience;
+    loop {
+        match rustix::fs::flock(&file, operation) {
+            Ok(()) => return Ok(true),
+            Err(rustix::io::Errno::AGAIN) if Instant::now() < until => std::thread::sleep(PAUSE),
+            Err(rustix::io::Errno::AGAIN) => return Ok(false),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
 
 fn whole_file(kind: libc::c_int) -> libc::flock {
     libc::flock {
@@ -84,6 +119,22 @@ mod tests {
         drop(first);
         assert!(!is_locked(&second).unwrap());
         assert!(try_lock(&second).unwrap());
+    }
+
+    #[test]
+    fn flock_waits_as_long_as_it_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = || std::fs::File::open(dir.path()).unwrap();
+        let (first, second, third) = (open(), open(), open());
+        assert!(flock_within(&first, Flock::Shared, Duration::ZERO).unwrap());
+        assert!(flock_within(&second, Flock::Shared, Duration::ZERO).unwrap());
+        assert!(!flock_within(&third, Flock::Alone, Duration::from_millis(20)).unwrap());
+        drop(first);
+        let waiting = std::thread::spawn(move || flock_within(&third, Flock::Alone, Duration::from_secs(60)));
+        std::thread::sleep(Duration::from_millis(20));
+        assert!(!waiting.is_finished());
+        drop(second);
+        assert!(waiting.join().unwrap().unwrap());
     }
 
     #[test]

@@ -90,6 +90,19 @@ pub fn remove_opened_directory(dir: BorrowedFd<'_>) -> io::Result<()> {
     remove_directory(parent.as_fd(), name)
 }
 
+/// True if a name leads to the inode of a descriptor. A symbolic link is not followed.
+///
+/// # Errors
+/// Those of stat(2), but for the name being absent.
+pub fn leads_to(dir: BorrowedFd<'_>, name: &[u8], object: BorrowedFd<'_>) -> io::Result<bool> {
+    let held = rustix::fs::fstat(object)?;
+    match rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(named) => Ok((named.st_dev, named.st_ino) == (held.st_dev, held.st_ino)),
+        Err(rustix::io::Errno::NOENT) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// Moves a name in one step; `flags` as renameat2(2) has them.
 ///
 /// # Errors

@@ -5,13 +5,14 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::fs::{CWD, RenameFlags};
 
 use super::error::{NixStateError, Tried};
 use super::template::{self, is_at, lock_alone};
 use crate::sys;
+use crate::sys::lock::{Flock, flock_within};
 
 /// What the names of drafts begin with.
 pub(super) const PREFIX: &str = "draft-";
@@ -30,17 +31,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Those of open(2) and flock(2).
 pub(super) fn turn(dir: &Path) -> io::Result<Option<File>> {
     let lock = File::open(dir)?;
-    let until = Instant::now() + PATIENCE;
-    loop {
-        match rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => return Ok(Some(lock)),
-            Err(rustix::io::Errno::AGAIN) if Instant::now() < until => {
-                std::thread::sleep(Duration::from_millis(5));
-            }
-            Err(rustix::io::Errno::AGAIN) => return Ok(None),
-            Err(error) => return Err(error.into()),
-        }
-    }
+    Ok(flock_within(&lock, Flock::Alone, PATIENCE)?.then_some(lock))
 }
 
 /// A directory that becomes a template; removed when it is dropped before that.

@@ -3,13 +3,16 @@
 use std::fs::DirBuilder;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::fs::{CWD, FlockOperation, Mode, OFlags, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT};
 
 use super::error::{NixStateError, Tried};
 use crate::sys;
+use crate::sys::lock::{Flock, flock_within};
 use crate::vfs::Errno;
 
 /// A template that nobody removes while this is there.
@@ -74,12 +77,7 @@ pub(super) fn open(path: &Path) -> io::Result<Option<OwnedFd>> {
 /// # Errors
 /// Those of stat(2), but for nothing being there.
 pub(super) fn is_at(opened: BorrowedFd<'_>, path: &Path) -> io::Result<bool> {
-    let here = rustix::fs::fstat(opened)?;
-    match rustix::fs::statat(CWD, path, rustix::fs::AtFlags::SYMLINK_NOFOLLOW) {
-        Ok(there) => Ok((here.st_dev, here.st_ino) == (there.st_dev, there.st_ino)),
-        Err(rustix::io::Errno::NOENT) => Ok(false),
-        Err(error) => Err(error.into()),
-    }
+    sys::names::leads_to(CWD, path.as_os_str().as_bytes(), opened)
 }
 
 /// Makes the directory of all templates, which is nobody else's business.
@@ -95,11 +93,7 @@ pub(super) fn make_directory(dir: &Path) -> io::Result<()> {
 /// # Errors
 /// Those of flock(2).
 pub(super) fn lock_alone(opened: &OwnedFd) -> io::Result<bool> {
-    match rustix::fs::flock(opened, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(true),
-        Err(rustix::io::Errno::AGAIN) => Ok(false),
-        Err(error) => Err(error.into()),
-    }
+    flock_within(opened, Flock::Alone, Duration::ZERO)
 }
 
 /// Removes a directory of ours and all that is in it.
