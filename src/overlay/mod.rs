@@ -6,5 +6,8 @@
 //!
 //! This module knows overlayfs's marks and EROFS's format. It knows no FUSE, no union and no process of a view.
 
+pub mod closure_layer;
 pub mod erofs;
+pub mod image_cache;
 pub mod tree;
+pub mod write_tree;

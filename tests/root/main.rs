@@ -11,6 +11,7 @@
 
 mod access_lists;
 mod attacks;
+mod closure_layer;
 mod container_ids;
 mod containers;
 mod copy_up;
