@@ -11,6 +11,7 @@
 
 mod cdi;
 mod changes;
+mod closure_images;
 mod duplicates;
 mod export;
 mod failures;

@@ -15,13 +15,15 @@ use crate::closure::Cache;
 use crate::daemon::registry::{Registry, State};
 use crate::daemon::{leftovers, log, old_roots};
 use crate::lock::Memory;
+use crate::overlay::image_cache;
 use crate::store::scan::cache::{self as scans, ScanCache};
 use crate::view::{nix_state, upper_dir};
 
 /// Arguments of `nixview gc`.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Caches and states of Nix that no view shows can always go: what is missing is made again. What dead views left goes \
+    after_help = "Caches, and states of Nix and images of closures that no view shows, can always go: what is missing is made \
+    again. What dead views left goes \
     too: mounts, temporary uppers, roots of Nix's collector (in --store and in the stores of known views), also after a \
     reboot; and the logs of views that have ended. Uppers that stay, views and the store are not touched.\n\nExamples:\n  \
     nixview gc\n  \
@@ -53,6 +55,8 @@ struct Report {
     file_bytes: u64,
     nix_states: u64,
     nix_state_bytes: u64,
+    closure_images: u64,
+    closure_image_bytes: u64,
     logs: u64,
     log_bytes: u64,
     dead_views: u64,
@@ -127,6 +131,10 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let swept = swept.context("cannot clean Nix's state for views")?;
     report.nix_states = swept.templates + swept.drafts;
     report.nix_state_bytes = swept.bytes;
+    let swept = image_cache::sweep(state, args.older_than, args.dry_run);
+    let swept = swept.context("cannot clean the images of closures")?;
+    report.closure_images = swept.images + swept.leftovers;
+    report.closure_image_bytes = swept.bytes;
     let swept = log::sweep(state, args.older_than, args.dry_run).context("cannot clean the logs of views")?;
     (report.logs, report.log_bytes) = (swept.logs, swept.bytes);
     if args.json {
@@ -134,7 +142,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     } else {
         let done = if args.dry_run { "would remove" } else { "removed" };
         context.output.line(&format!(
-            "{done} {}, {}, {}, {}, {}, {}, {}, {} ({}), {} ({}) and {} ({})",
+            "{done} {}, {}, {}, {}, {}, {}, {}, {} ({}), {} ({}), {} ({}) and {} ({})",
             count(report.dead_views, "dead view", "dead views"),
             count(report.leases, "lease of roots", "leases of roots"),
             count(report.temporary_uppers, "temporary upper", "temporary uppers"),
@@ -144,6 +152,8 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
             count(report.scans, "scan", "scans"),
             count(report.nix_states, "state of Nix", "states of Nix"),
             size(report.nix_state_bytes),
+            count(report.closure_images, "image of a closure", "images of closures"),
+            size(report.closure_image_bytes),
             count(report.logs, "log", "logs"),
             size(report.log_bytes),
             count(report.files, "file", "files"),
