@@ -433,6 +433,119 @@ fn a_broken_image_is_refused_and_an_unfinished_one_made_again() {
     assert_eq!(scene.names("state/uppers/web"), ["lock", "meta.json", "tree", "view.json", "work"]);
 }
 
+#[test]
+#[ignore = "needs root, /dev/fuse and loop devices"]
+fn an_upper_without_a_free_inode_is_mounted_again() {
+    let scene = Scene::new();
+    scene.mount("env-a", "a", &["--name", "web", "--upper-size", "4M", "--upper-inodes", "100"]).ok();
+    let view = scene.path("a");
+    let files = (0..).find(|n| full(File::create(view.join(format!("more-{n}"))))).unwrap();
+    assert_eq!(files, 99);
+    scene.nixview(&["umount", "web"]).ok();
+    scene.mount("env-a", "a", &["--name", "web"]).ok();
+    assert_eq!(sizes(&view).inodes_free, 0);
+    fs::remove_file(view.join("more-0")).unwrap();
+    fs::write(view.join("another"), "x").unwrap();
+    scene.nixview(&["umount", "web"]).ok();
+    scene.assert_nothing_left();
+}
+
+/// Makes the upper `web` what the last release would have left: the view's root at `data`, also in the image. `hold` is
+/// done in its mount: there was no `tree`, so that the ballast or the view had more.
+fn make_old(scene: &Scene, inodes: Option<u64>, hold: &str) {
+    let path = scene.path("state/uppers/web/meta.json");
+    let mut meta: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    meta["version"] = 1.into();
+    meta.as_object_mut().unwrap().remove("own");
+    if let Some(inodes) = inodes {
+        meta["limit"]["inodes"] = inodes.into();
+    }
+    fs::write(&path, meta.to_string()).unwrap();
+    let script = format!(
+        "mkdir -p m && mount -o loop state/uppers/web/upper.img m && mv m/tree/nix m/data && rmdir m/tree && {{ {hold}; umount m; }}"
+    );
+    scene.shell(&script).ok();
+    assert_no_loop_device(scene);
+}
+
+/// What is in the image of the upper `web`.
+fn in_image(scene: &Scene, directory: &str) -> String {
+    let script =
+        format!("mount -o loop,ro,noload state/uppers/web/upper.img m && ls m/{directory}; umount m");
+    let names = scene.shell(&script).ok().out;
+    assert_no_loop_device(scene);
+    names
+}
+
+#[test]
+#[ignore = "needs root, /dev/fuse and loop devices"]
+fn an_image_of_the_last_release_is_moved_and_keeps_its_limit() {
+    const BLOCK: &str = "fallocate -o $(stat -c %s m/ballast/blocks) -l 4096 m/ballast/blocks";
+    const INODE: &str = "touch m/ballast/$(ls m/ballast | grep -vc blocks)";
+    for is_full in [false, true] {
+        let scene = Scene::new();
+        let limits = ["--upper-size", "4M", "--upper-inodes", "100"];
+        scene.mount("env-a", "a", &[&["--name", "web"], &limits[..]].concat()).ok();
+        let view = scene.path("a");
+        fs::write(view.join("kept"), "kept").unwrap();
+        if is_full {
+            (0..).find(|n| full(File::create(view.join(format!("more-{n}"))))).unwrap();
+            fill(&view.join("more-0"));
+        }
+        let before = sizes(&view);
+        scene.nixview(&["umount", "web"]).ok();
+        make_old(&scene, None, &format!("{BLOCK}; {INODE}"));
+        let diff = scene.nixview(&["diff", "web"]).ok().out;
+        assert!(diff.contains("A /nix/kept"), "{diff}");
+
+        scene.mount("env-a", "a", &["--name", "web"]).ok();
+        assert_eq!(fs::read(view.join("kept")).unwrap(), b"kept");
+        assert_eq!(sizes(&view), before, "the limit is the same");
+        assert_eq!(scene.nixview(&["diff", "web"]).ok().out, diff);
+        scene.nixview(&["umount", "web"]).ok();
+        assert_no_loop_device(&scene);
+        assert_eq!(in_image(&scene, "tree"), "nix\n");
+        scene.assert_nothing_left();
+    }
+}
+
+/// The inodes of an image are a multiple of 16: of 98 and those that were the image's own then, none was left.
+#[test]
+#[ignore = "needs root, /dev/fuse and loop devices"]
+fn an_image_of_the_last_release_without_a_free_inode_is_served_as_it_is() {
+    const ALL: &str = "n=0; while touch m/data/rest$n 2>/dev/null; do n=$((n+1)); done";
+    let scene = Scene::new();
+    let limits = ["--upper-size", "4M", "--upper-inodes", "97"];
+    scene.mount("env-a", "a", &[&["--name", "web"], &limits[..]].concat()).ok();
+    let view = scene.path("a");
+    fs::write(view.join("kept"), "kept").unwrap();
+    scene.nixview(&["umount", "web"]).ok();
+    make_old(&scene, Some(98), ALL);
+    let names = || fs::read_dir(&view).unwrap().count();
+    let (mut before, objects) = (None, 97);
+    for _ in 0..2 {
+        scene.mount("env-a", "a", &["--name", "web"]).ok();
+        assert_eq!(fs::read(view.join("kept")).unwrap(), b"kept");
+        assert_eq!((sizes(&view).inodes, sizes(&view).inodes_free), (98, 0));
+        assert!(names() >= objects && before.is_none_or(|before| before == names()));
+        before = Some(names());
+        assert!(full(File::create(view.join("another"))));
+        scene.nixview(&["umount", "web"]).ok();
+        assert_no_loop_device(&scene);
+        assert!(in_image(&scene, "").contains("data\n"), "{}", in_image(&scene, ""));
+    }
+    // It moves once there is room.
+    scene.mount("env-a", "a", &["--name", "web"]).ok();
+    fs::remove_file(view.join("rest0")).unwrap();
+    scene.nixview(&["umount", "web"]).ok();
+    scene.mount("env-a", "a", &["--name", "web"]).ok();
+    assert_eq!(Some(names() + 1), before);
+    scene.nixview(&["umount", "web"]).ok();
+    assert_no_loop_device(&scene);
+    assert_eq!(in_image(&scene, "tree"), "nix\n");
+    scene.assert_nothing_left();
+}
+
 /// Gives the scene a state directory on a file system of its own; the scene unmounts it at the latest.
 fn state_on(scene: &Scene, kind: &str, size: u64) -> Option<PathBuf> {
     use rustix::mount::{MountFlags, mount};

@@ -51,7 +51,7 @@ pub struct DirUpper {
 impl DirUpper {
     /// An upper whose top is the directory `data`, with a work directory of the same file system that is emptied now.
     ///
-    /// `format` is the one that the upper has; `None` probes for the best that works here, for a new one.
+    /// `format` is the one that the upper has, which a full disk does not disprove; `None` probes for the best that works here, for a new one.
     ///
     /// # Errors
     /// `ENOTDIR`, `EXDEV` if the two are not directories of one mount; `Unsupported`, with a message for people, if
@@ -67,7 +67,7 @@ impl DirUpper {
         let work = Arc::new(Work::open(work)?);
         let format = match format {
             None => probe::best(&work)?,
-            Some(format) if probe::works(&work, format)? => format,
+            Some(format) if still_works(&work, format)? => format,
             Some(format) => {
                 let why = format!(
                     "its format is {}, which its file system or this process's privilege does not allow here",
@@ -109,6 +109,12 @@ impl DirUpper {
     pub fn copy_counts(&self) -> CopyCounts {
         self.copies.read()
     }
+}
+
+/// True if an upper's format works; also where the disk is too full to try: it did when the upper was made.
+fn still_works(work: &Arc<Work>, format: Format) -> io::Result<bool> {
+    let works = unless(probe::works(work, format), &[Errno::ENOSPC, Errno::EDQUOT])?;
+    Ok(works.unwrap_or(true))
 }
 
 impl Lower for DirUpper {
