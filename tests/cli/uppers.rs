@@ -1,10 +1,12 @@
 //! `nixview upper` and `status` without a mounted view.
 
 use std::fs;
+use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 use crate::support::changed::Changed;
 use crate::support::scene::Scene;
+use crate::support::skip::skip;
 use serde_json::Value;
 
 fn json(text: &str) -> Value {
@@ -135,4 +137,91 @@ fn a_umask_of_all_bits_shuts_no_one_out_of_the_state_directory() {
     assert!(done.status.success(), "{done:?}");
     let mode = |name: &str| std::fs::metadata(scene.path(name)).unwrap().permissions().mode() & 0o777;
     assert_eq!((mode("made/state"), mode("stricter.tar")), (0o700, 0));
+}
+
+/// Makes an upper what the last release would have left: the view's root at `data`.
+fn make_old(changed: &Changed) {
+    let path = changed.upper.join("meta.json");
+    let mut meta = json(&fs::read_to_string(&path).unwrap());
+    meta["version"] = 1.into();
+    meta.as_object_mut().unwrap().remove("own");
+    fs::write(&path, meta.to_string()).unwrap();
+    fs::rename(changed.upper.join("tree/nix"), changed.upper.join("data")).unwrap();
+    fs::remove_dir(changed.upper.join("tree")).unwrap();
+}
+
+#[test]
+fn what_only_reads_an_upper_of_the_last_release_leaves_it_as_it_is() {
+    let mut changed = Changed::new("env-b", "web");
+    changed.create("store/big", &[1; 100_000]);
+    let commands: [&[&str]; 5] =
+        [&["diff", "web"], &["diff", "--json", "web"], &["upper", "list"], &["status"], &["gc", "--dry-run"]];
+    let answers = |changed: &Changed| commands.map(|words| changed.nixview(words).ok().out);
+    let new = answers(&changed);
+    make_old(&changed);
+    let look = || {
+        changed
+            .scene
+            .shell("cd state/uppers/web && find . ! -name lock -exec stat -c '%n %i %a %Z' {} + | sort")
+            .ok()
+            .out
+    };
+    let before = look();
+    assert_eq!(answers(&changed), new);
+    assert_eq!(look(), before);
+    // A directory that has the tree at neither place says so.
+    fs::rename(changed.upper.join("data"), changed.scene.path("aside")).unwrap();
+    changed.nixview(&["diff", "web"]).failed(1, &["cannot open the tree", "No such file"]);
+}
+
+/// Calls by which an upper changes: a kill before each of them must lose nothing.
+const CALLS: [&str; 9] =
+    ["mkdirat", "renameat2", "fchownat", "chmod", "fchmodat", "fsync", "unlinkat", "write", "ftruncate"];
+
+#[test]
+fn a_kill_before_any_call_of_the_move_of_an_old_upper_loses_nothing() {
+    if Command::new("strace").arg("-V").output().is_err() {
+        skip!("there is no strace");
+        return;
+    }
+    let mut changed = Changed::new("env-b", "web");
+    changed.create("store/kept", b"kept");
+    changed.create("store/victim", b"gone");
+    make_old(&changed);
+    let all = changed.nixview(&["diff", "web"]).ok().out;
+    let rest = "A /nix/store/kept\n";
+    assert!(all.contains(rest), "{all}");
+    changed.scene.shell("cp -a state/uppers/web old").ok();
+    let (mut kills, mut moved) = (0, 0);
+    for call in CALLS {
+        for nth in 1.. {
+            changed.scene.shell("rm -rf state/uppers/web; cp -a old state/uppers/web").ok();
+            let reset = changed.scene.direct();
+            let killed = Command::new("strace")
+                .args(["-f", "-qq", "-o", "/dev/null", "-e", &format!("trace={call}")])
+                .args(["-e", &format!("inject={call}:signal=KILL:when={nth}")])
+                .arg(reset.get_program())
+                .args(reset.get_args())
+                .args(["reset", "web", "/nix/store/victim"])
+                .current_dir(changed.scene.dir.path())
+                .output()
+                .unwrap();
+            let said = changed.nixview(&["diff", "web"]).ok().out;
+            if killed.status.success() {
+                assert_eq!(said, rest);
+                break;
+            }
+            kills += 1;
+            assert!(said == all || said == rest, "a kill before the {nth}. {call}: {said}");
+            moved += u32::from(!changed.upper.join("data").exists());
+            changed.nixview(&["reset", "web", "/nix/store/victim"]).ok();
+            assert_eq!(changed.nixview(&["diff", "web"]).ok().out, rest, "after the {nth}. {call}");
+            assert_eq!(fs::read(changed.upper.join("tree/nix/store/kept")).unwrap(), b"kept");
+            assert!(!changed.upper.join("data").exists());
+            assert_eq!(fs::read_dir(changed.upper.join("work")).unwrap().count(), 0);
+            let meta = json(&fs::read_to_string(changed.upper.join("meta.json")).unwrap());
+            assert_eq!((&meta["version"], &meta["oldRedirects"]), (&2.into(), &true.into()));
+        }
+    }
+    assert!(kills >= 12 && moved >= 4, "{kills} kills, {moved} of them after the move");
 }

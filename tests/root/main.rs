@@ -46,6 +46,8 @@ mod sys_mount;
 mod trace;
 mod union;
 mod unmount;
+mod upper_check;
+mod upper_crossing;
 mod witnesses;
 
 #[path = "../support"]
@@ -53,6 +55,7 @@ mod witnesses;
 mod support {
     pub(crate) mod caches;
     pub(crate) mod clients;
+    pub(crate) mod closure_lab;
     pub(crate) mod effort;
     pub(crate) mod endurance;
     pub(crate) mod fuse_tree;

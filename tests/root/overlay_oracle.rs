@@ -31,13 +31,13 @@ use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags, mount_chang
 
 /// What both can tell of an object, for comparing.
 #[derive(PartialEq, Eq, Debug)]
-struct Seen {
+pub(crate) struct Seen {
     kind: FileKind,
     permissions: u32,
     owner: (u32, u32),
-    mtime: (i64, i64),
+    pub(crate) mtime: (i64, i64),
     links: Option<u64>,
-    content: Vec<u8>,
+    pub(crate) content: Vec<u8>,
     xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
 }
 
@@ -55,7 +55,7 @@ fn user_xattrs(path: &Path) -> BTreeMap<Vec<u8>, Vec<u8>> {
         .collect()
 }
 
-fn walk(path: &Path, shown: String, all: &mut BTreeMap<String, Seen>) {
+pub(crate) fn walk(path: &Path, shown: String, all: &mut BTreeMap<String, Seen>) {
     let meta = fs::symlink_metadata(path).unwrap();
     let kind = FileKind::from_mode(meta.mode()).unwrap();
     assert_eq!(meta.file_type().is_fifo(), kind == FileKind::Fifo);
@@ -104,10 +104,14 @@ impl Drop for Overlay<'_> {
 }
 
 /// A tmpfs that goes when dropped; overlayfs may not lie on the overlayfs that a machine's root can be.
-struct Tmpfs(tempfile::TempDir);
+pub(crate) struct Tmpfs(tempfile::TempDir);
 
 impl Tmpfs {
-    fn mount() -> Result<Self, String> {
+    pub(crate) fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    pub(crate) fn mount() -> Result<Self, String> {
         let dir = tempfile::TempDir::with_prefix("nvo").unwrap();
         let none = MountFlags::empty();
         match rustix::mount::mount("nixview-test", dir.path(), "tmpfs", none, None) {
@@ -212,7 +216,7 @@ fn paths(at: &Path, wanted: impl Fn(&fs::FileType) -> bool) -> Vec<PathBuf> {
 }
 
 /// Does an operation by paths; those that need an open file, concern the view alone or overlayfs refuses do nothing.
-fn apply(root: &Path, op: &Op) -> io::Result<()> {
+pub(crate) fn apply(root: &Path, op: &Op) -> io::Result<()> {
     let pick = |index: &Index, all: Vec<PathBuf>| all.get(index.index(all.len().max(1))).cloned();
     let letter = |n: u8| ["a", "b", "c"][n as usize % 3];
     let dir = |index: &Index, n: u8| -> PathBuf {
