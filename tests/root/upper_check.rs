@@ -3,10 +3,11 @@
 use std::fs;
 use std::path::Path;
 
-use nixview::view::upper_dir::UpperError;
+use nixview::view::upper_dir::{LimitChoice, UpperError};
 
 use crate::support::closure_lab::{Lab, Overlay, shell};
 use crate::support::fuse_tree::private_namespace;
+use crate::support::wait;
 use crate::upper_crossing::{objections, place, shown};
 
 /// An upper with changes of each kind, which an overlay made.
@@ -253,4 +254,49 @@ fn an_upper_that_overlayfs_cannot_take_says_why() {
         };
         assert!(why.contains("not supported"), "{why}");
     }
+}
+
+/// An image is known by its last mount: what was done to it by hand is read before an overlay is mounted over it.
+#[test]
+#[ignore = "needs root, overlayfs and loop devices"]
+fn an_image_that_was_mounted_by_hand_is_checked() {
+    let Some(tmpfs) = place() else { return };
+    let lab = Lab::new_in(tmpfs.path());
+    let limit = LimitChoice { size: Some(4 << 20), inodes: None };
+    let hold = || lab.limited("upper", limit);
+    let own = || own_of(&lab.at("upper"));
+    let by_hand = |script: &str| {
+        shell(lab.dir.path(), &format!("mkdir -p m; mount -o loop upper/upper.img m; ({script}); umount m"));
+        wait::eventually("the loop device is gone", wait::PATIENCE, || {
+            shell(lab.dir.path(), "losetup -j upper/upper.img").is_empty()
+        });
+    };
+    drop(hold().unwrap());
+    for round in 0..3 {
+        let before = own();
+        assert!(before.is_object(), "an image that nobody else mounted is known");
+        let mut upper = hold().unwrap();
+        assert!(own().is_object() && own() != before, "each mount is another");
+        let given = upper.prepare_for_overlay().unwrap();
+        let mounted = lab.overlay(&given, Overlay::OPTIONS).unwrap();
+        assert_eq!(fs::read_dir(mounted.nix().join("store/m1")).unwrap().count(), 3 + round);
+        fs::write(mounted.nix().join(format!("store/m1/round{round}")), "kept").unwrap();
+        drop((mounted, given, upper));
+        // Who only looks changes nothing.
+        shell(
+            lab.dir.path(),
+            "mkdir -p m; mount -o loop,ro,noload upper/upper.img m; ls m/tree/nix; umount m",
+        );
+    }
+    by_hand("setfattr -n trusted.overlay.redirect -v /secret m/tree/nix/store/m1");
+    let mut upper = hold().unwrap();
+    assert!(own().is_null());
+    let why = upper.prepare_for_overlay().unwrap_err().to_string();
+    assert!(why.contains("tree/nix/store/m1: its redirect is '/secret'"), "{why}");
+    drop(upper);
+    by_hand("setfattr -x trusted.overlay.redirect m/tree/nix/store/m1");
+    let mut upper = hold().unwrap();
+    drop(upper.prepare_for_overlay().unwrap());
+    drop(upper);
+    assert!(own().is_object(), "it was checked and noted");
 }

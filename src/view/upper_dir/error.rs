@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::overlay::told;
 use crate::layer::dir::Objections;
+use crate::vfs::Errno;
 
 /// An upper that cannot be opened, made or removed. What to do depends on the command.
 #[derive(Debug, thiserror::Error)]
@@ -109,6 +110,14 @@ pub enum UpperError {
         /// How it failed.
         source: io::Error,
     },
+}
+
+impl UpperError {
+    /// True if there was no space.
+    pub(super) fn is_full(&self) -> bool {
+        let full = |error| matches!(Errno::of(error), Errno::ENOSPC | Errno::EDQUOT);
+        matches!(self, Self::Io { source, .. } if full(source))
+    }
 }
 
 fn holder(pid: Option<u32>) -> String {

@@ -9,6 +9,7 @@ use rustix::fs::{OFlags, RenameFlags};
 use serde::{Deserialize, Serialize};
 
 use super::error::{Tried, UpperError};
+use super::image::{Image, LastMount};
 use super::layout::Layout;
 use super::limit::Limit;
 use crate::json;
@@ -67,14 +68,17 @@ pub(super) struct TreeId {
     /// Its device, where the file system does not keep when it was made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     device: Option<(u32, u32)>,
+    /// Of one in an image: its last mount. Who mounts it by hand makes another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    mount: Option<LastMount>,
 }
 
 impl TreeId {
-    pub(super) fn of(dir: BorrowedFd<'_>) -> std::io::Result<Self> {
+    pub(super) fn of(dir: BorrowedFd<'_>, image: Option<&Image>) -> std::io::Result<Self> {
         let found = sys::stat::stat(dir)?;
         let born = sys::stat::birth(dir)?;
         let device = born.is_none().then_some((found.stx_dev_major, found.stx_dev_minor));
-        Ok(Self { inode: found.stx_ino, born, device })
+        Ok(Self { inode: found.stx_ino, born, device, mount: image.map(Image::mounted) })
     }
 }
 
@@ -114,13 +118,21 @@ impl Meta {
         Self { version, format, store_dir, view, temporary, limit, old_redirects, own }
     }
 
+    /// True if nothing is wrong when this stays in the place of `other`, but that an overlay is checked again.
+    pub(super) fn stands_for(&self, other: &Self) -> bool {
+        let kept = |meta: &Self| (meta.format, meta.store_dir.clone(), meta.temporary, meta.limit);
+        kept(self) == kept(other)
+    }
+
     /// The same, of an upper whose view has its root there; `found` is what was read of it.
-    pub(super) fn at(self, layout: Layout, found: Option<&Self>) -> Self {
+    pub(super) fn at(self, layout: Layout, image: Option<&Image>, found: Option<&Self>) -> Self {
         match layout {
             Layout::Data => Self { version: VERSION_OF_DATA, ..self },
             Layout::Tree => {
                 let old = |meta: &Self| meta.old_redirects || meta.version == VERSION_OF_DATA;
                 let own = found.and_then(|meta| meta.own.clone());
+                let own = own.filter(|own| own.mount == image.and_then(Image::mounted_before));
+                let own = own.map(|own| TreeId { mount: image.map(Image::mounted), ..own });
                 Self { old_redirects: found.is_some_and(old), own, ..self }
             }
         }

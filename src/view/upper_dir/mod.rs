@@ -225,10 +225,11 @@ impl UpperDir {
         })?;
         let layer = layer.with_base(root.layout.base()).with_ceiling(limit.map(image::ceiling));
         let meta = Meta::new(layer.format(), spec.store_dir, spec.view, temporary, limit);
-        let mut meta = meta.at(root.layout, found);
+        let mut meta = meta.at(root.layout, image.as_ref(), found);
         match root.before {
             Before::Missing => {
-                meta.own = Some(TreeId::of(root.dir.as_fd()).tried("look at 'tree/nix'", path)?);
+                meta.own =
+                    Some(TreeId::of(root.dir.as_fd(), image.as_ref()).tried("look at 'tree/nix'", path)?);
             }
             Before::Data => meta.old_redirects = true,
             Before::There => {}
@@ -237,8 +238,11 @@ impl UpperDir {
         if let Some(image) = image.as_ref().filter(|_| new && !temporary) {
             image.sync(path)?;
         }
-        if found != Some(&meta) {
-            meta.write(dir, path)?;
+        match if found == Some(&meta) { Ok(()) } else { meta.write(dir, path) } {
+            Err(error) if error.is_full() && found.is_some_and(|found| found.stands_for(&meta)) => {
+                tracing::warn!(%error, "the upper is used as it was");
+            }
+            answer => answer?,
         }
         if let Some(image) = image.as_mut().filter(|_| new) {
             image.keep(dir, path, !temporary)?;

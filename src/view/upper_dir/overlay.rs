@@ -83,7 +83,7 @@ impl UpperDir {
             self.meta.old_redirects = false;
             self.meta.write(self.dir.as_fd(), &self.path)?;
         }
-        let id = TreeId::of(self.layer.top()).tried("look at 'tree/nix'", &self.path)?;
+        let id = self.tree_id()?;
         if self.meta.own.as_ref() != Some(&id) {
             self.accept(dir::check(tree.as_fd(), &base).tried("check 'tree'", &self.path)?)?;
             self.meta.own = Some(id);
@@ -92,6 +92,11 @@ impl UpperDir {
         let work = self.new_work()?;
         let mount = self.image.as_ref().map(|image| image.top().try_clone_to_owned()).transpose();
         Ok(OverlayUpper { tree, work, mount: mount.tried("open 'upper.img'", &self.path)? })
+    }
+
+    /// Which directory is the view's root now.
+    pub(super) fn tree_id(&self) -> Result<TreeId, UpperError> {
+        TreeId::of(self.layer.top(), self.image.as_ref()).tried("look at 'tree/nix'", &self.path)
     }
 
     fn open_tree(&self) -> Result<OwnedFd, UpperError> {
@@ -107,15 +112,20 @@ impl UpperDir {
         Err(UpperError::Refused { path: self.path.clone(), objections })
     }
 
-    /// What overlayfs left in the old one, and attributes of it, are gone with it.
+    /// What overlayfs left in the old one, and attributes of it, are gone with it. One that has none is as new once it
+    /// is empty: to make a directory is most of what a mount takes on some disks.
     fn new_work(&self) -> Result<OwnedFd, UpperError> {
         let top = self.top();
         let renew = || {
             match sys::open::open_directory(top, WORK) {
                 Err(error) if Errno::of(&error) == Errno::ENOENT => {}
                 work => {
-                    dir::clear(work?.as_fd())?;
-                    sys::names::remove_directory(top, WORK)?;
+                    let work = work?;
+                    dir::clear(work.as_fd())?;
+                    let marked = |name: &Vec<u8>| !name.starts_with(b"security.");
+                    if sys::xattr::list(work.as_fd())?.iter().any(marked) {
+                        sys::names::remove_directory(top, WORK)?;
+                    }
                 }
             }
             let (work, _) = layout::directory(top, WORK, None)?;

@@ -7,7 +7,6 @@ use rustix::fs::RenameFlags;
 
 use super::error::Tried;
 use super::layout::{DATA, Layout, NIX, TREE, directory};
-use super::meta::TreeId;
 use super::{UpperDir, UpperError, WORK, image};
 use crate::layer::dir::{self, DirUpper, Format};
 use crate::sys;
@@ -47,7 +46,7 @@ impl UpperDir {
         let layer =
             DirUpper::open(&root, &work, Some(self.meta.format)).tried("open the new tree", &self.path)?;
         self.layer = layer.with_base(self.layout.base()).with_ceiling(self.meta.limit.map(image::ceiling));
-        self.own(&root)?;
+        self.own()?;
         Ok(filled)
     }
 
@@ -75,11 +74,11 @@ impl UpperDir {
     }
 
     /// Notes that all of a new tree was written by nixview.
-    fn own(&mut self, root: &OwnedFd) -> Result<(), UpperError> {
+    fn own(&mut self) -> Result<(), UpperError> {
         if self.layout == Layout::Data {
             return Ok(());
         }
-        self.meta.own = Some(TreeId::of(root.as_fd()).tried("look at 'tree/nix'", &self.path)?);
+        self.meta.own = Some(self.tree_id()?);
         self.meta.old_redirects = false;
         self.meta.write(self.dir.as_fd(), &self.path)
     }

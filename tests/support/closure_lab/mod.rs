@@ -66,8 +66,12 @@ impl Lab {
 
     /// Holds the upper of this name, which is made if there is none.
     pub(crate) fn upper(&self, name: &str) -> Result<UpperDir, UpperError> {
+        self.limited(name, LimitChoice::default())
+    }
+
+    /// The same, of one with a limit.
+    pub(crate) fn limited(&self, name: &str, limit: LimitChoice) -> Result<UpperDir, UpperError> {
         let store_dir = StoreDir::default();
-        let limit = LimitChoice::default();
         let spec = UpperSpec { store_dir: &store_dir, view: "web", owner: (0, 0), format: None, limit };
         UpperDir::open(&self.at(name), true, &spec)
     }

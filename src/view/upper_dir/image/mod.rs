@@ -29,6 +29,7 @@ use crate::sys::{self, mount};
 use crate::vfs::Errno;
 use ballast::{Ballast, blocks_of};
 use make::OWN_INODES;
+pub(super) use superblock::LastMount;
 use superblock::Superblock;
 
 /// The file, and where it is before it is whole.
@@ -61,6 +62,8 @@ enum Fit {
 pub(super) struct Image {
     mount: OwnedFd,
     new: bool,
+    before: Option<LastMount>,
+    mounted: LastMount,
 }
 
 impl Image {
@@ -79,7 +82,7 @@ impl Image {
         };
         make::file_system(&file, limit, journal).map_err(refuse)?;
         lock(&file, path)?;
-        let image = Self { new: true, ..Self::mount(&file, path, Access::ReadWrite)? };
+        let image = Self { new: true, before: None, ..Self::mount(&file, path, Access::ReadWrite)? };
         // It is counted from the start.
         sys::names::create_directory(image.top(), super::WORK, 0o700).tried("make 'work'", path)?;
         match image.fit(&file, path, limit)? {
@@ -92,11 +95,13 @@ impl Image {
 
     /// Opens the image of an upper, which gets this limit if that can be.
     pub(super) fn open(dir: BorrowedFd<'_>, path: &Path, limit: Limit) -> Result<Self, UpperError> {
+        let mut before = None;
         for _ in 0..GROWTHS {
             let (blocks, missing) = {
                 let file = Self::locked(dir, path)?;
                 let found = sound(&file, path)?;
-                let image = Self::mount(&file, path, Access::ReadWrite)?;
+                before = before.or(Some(found.mounted));
+                let image = Self { before, ..Self::mount(&file, path, Access::ReadWrite)? };
                 match image.fit(&file, path, limit)? {
                     Fit::Exact => return Ok(image),
                     Fit::Short { missing } => (found.blocks, missing),
@@ -148,7 +153,18 @@ impl Image {
                 broken(path, &error)
             }
         })?;
-        Ok(Self { mount, new: false })
+        let mounted = Superblock::read(file.as_fd()).tried("read 'upper.img'", path)?.mounted;
+        Ok(Self { mount, new: false, before: None, mounted })
+    }
+
+    /// The mount that it was opened with.
+    pub(super) fn mounted(&self) -> LastMount {
+        self.mounted
+    }
+
+    /// The last mount before it was opened; `None` for a new one.
+    pub(super) fn mounted_before(&self) -> Option<LastMount> {
+        self.before
     }
 
     /// The top of its file system, in which `tree` and `work` are.

@@ -3,6 +3,8 @@
 use std::io;
 use std::os::fd::BorrowedFd;
 
+use serde::{Deserialize, Serialize};
+
 use crate::sys;
 
 /// Where it is, in bytes, and how much of it is looked at.
@@ -34,6 +36,18 @@ pub(in super::super) struct Superblock {
     pub(super) own_blocks: u64,
     /// The kernel has found it to be broken.
     pub(super) broken: bool,
+    /// The last mount that could write.
+    pub(super) mounted: LastMount,
+}
+
+/// Which mount of a file system one was: how many there were since its last check, and when it was, in seconds.
+///
+/// Another one that can write, and a check, change it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(in super::super) struct LastMount {
+    count: u16,
+    time: u32,
 }
 
 impl Superblock {
@@ -68,6 +82,7 @@ impl Superblock {
             own_blocks: u64::from(long(0x5C)? & COMPAT_RESIZE_INODE != 0 && short(0xCE)? != 0),
             replayed: long(0x60)? & INCOMPAT_RECOVER == 0,
             broken: short(0x3A)? & STATE_ERRORS != 0,
+            mounted: LastMount { count: short(0x34)?, time: long(0x2C)? },
         })
     }
 
