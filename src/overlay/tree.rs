@@ -2,7 +2,8 @@
 
 use crate::vfs::{Name, Timespec};
 
-/// A tree whose top is a directory. The entries of every directory are sorted bytewise, and each name is there once.
+/// A tree whose top is a directory. The entries of every directory are sorted bytewise, and each
+/// name is there once.
 ///
 /// Every inode belongs to user 0 and group 0.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -30,7 +31,8 @@ pub enum Content {
     Symlink(Vec<u8>),
     /// A regular file with these bytes.
     File(Vec<u8>),
-    /// A regular file of this length without data. Its bytes are zeros; overlayfs reads those of another layer.
+    /// A regular file of this length without data. Its bytes are zeros; overlayfs reads those of
+    /// another layer.
     Hole(u64),
 }
 
@@ -50,7 +52,8 @@ pub enum Mark {
     Metacopy,
     /// A directory through which no lower layer shows, except where a redirect leads.
     Opaque,
-    /// The path, from the root of the layers, at which lower layers have the inode. It begins with `/`.
+    /// The path, from the root of the layers, at which lower layers have the inode. It begins with
+    /// `/`.
     Redirect(Vec<u8>),
 }
 
@@ -106,7 +109,8 @@ impl Node {
 }
 
 impl Tree {
-    /// The tree below a directory with these entries, which may come in any order, as those below them.
+    /// The tree below a directory with these entries, which may come in any order, as those below
+    /// them.
     ///
     /// # Errors
     /// If a name is there twice in one directory.

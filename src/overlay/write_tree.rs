@@ -19,11 +19,11 @@ pub struct WriteError {
     pub source: io::Error,
 }
 
-/// Writes a tree into an empty directory, which becomes its top, with all permissions, times and marks. Every inode
-/// belongs to the process that writes: user and group 0 of its user namespace.
+/// Writes a tree into an empty directory, which becomes its top, with all permissions, times and
+/// marks. Every inode belongs to the process that writes: user and group 0 of its user namespace.
 ///
-/// Marks need a file system with `trusted` attributes, a tmpfs for example, and root. On a tmpfs a member takes 12 µs and
-/// 1.8 kB of kernel memory.
+/// Marks need a file system with `trusted` attributes, a tmpfs for example, and root. On a tmpfs a
+/// member takes 12 µs and 1.8 kB of kernel memory.
 ///
 /// # Errors
 /// The first node that could not be written; the directory holds a part of the tree then.

@@ -1,4 +1,5 @@
-//! Images of closure layers: what erofs-utils say of them, builders that are killed, and `nixview gc`.
+//! Images of closure layers: what erofs-utils say of them, builders that are killed, and `nixview
+//! gc`.
 
 use std::convert::Infallible;
 use std::fs::{self, File};

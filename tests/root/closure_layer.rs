@@ -1,5 +1,5 @@
-//! The closure layer in the kernel: its image shows what an image of mkfs.erofs shows, and overlayfs follows it into the
-//! store and nowhere else.
+//! The closure layer in the kernel: its image shows what an image of mkfs.erofs shows, and
+//! overlayfs follows it into the store and nowhere else.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -146,7 +146,8 @@ fn check(image: &Path) {
     }
 }
 
-/// Of an image and of the tree in a tmpfs the kernel shows the same, and of an image that mkfs.erofs makes of that tree.
+/// Of an image and of the tree in a tmpfs the kernel shows the same, and of an image that
+/// mkfs.erofs makes of that tree.
 fn shows_the_same(members: usize, max_contents: u64) {
     let work = Work::new();
     let names = store(&work.at("store"), members);
@@ -223,8 +224,9 @@ fn an_image_is_mounted_from_its_file() {
     assert!(walk(&target) == walk(&tmpfs));
 }
 
-/// overlayfs shows the members with what the store has of them, and nothing of the store besides. A redirect that a member
-/// of the store has of its own leads nowhere: the last layer is not asked for any.
+/// overlayfs shows the members with what the store has of them, and nothing of the store besides. A
+/// redirect that a member of the store has of its own leads nowhere: the last layer is not asked
+/// for any.
 #[test]
 #[ignore = "needs root and loop devices"]
 fn overlayfs_shows_the_closure_and_nothing_besides() {
@@ -248,6 +250,10 @@ fn overlayfs_shows_the_closure_and_nothing_besides() {
         let image = work.mount(&at("i"), &["-t", "erofs", "-o", "loop,ro", image.to_str().unwrap()]);
         fs::create_dir_all(work.at(&at("state")).join("nix-state/nix")).unwrap();
         let (state, options) = (work.at(&at("state")), "redirect_dir=on,index=off,nfs_export=off");
+        // A name in the store like that of Nix's state does not show either, if that is opaque.
+        fs::create_dir_all(dir.join("nix-state/planted")).unwrap();
+        let opened = File::open(state.join("nix-state")).unwrap();
+        nixview::sys::xattr::set(opened.as_fd(), b"trusted.overlay.opaque", b"y", flags).unwrap();
         let layers = format!(
             "lowerdir={}:{}:{},{options},metacopy={metacopy}",
             image.display(),

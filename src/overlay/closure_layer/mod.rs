@@ -1,4 +1,5 @@
-//! The closure layer: the names of a closure's members as a tree whose marks lead overlayfs into the store.
+//! The closure layer: the names of a closure's members as a tree whose marks lead overlayfs into
+//! the store.
 //!
 //! ```text
 //! /            nix/            opaque: nothing of the layers below shows, except where a redirect leads
@@ -8,11 +9,14 @@
 //! nix/var/                     with Nix's state: empty, redirect /nix-state
 //! ```
 //!
-//! The layers below it are Nix's state, whose root has the name `nix-state`, and the store directory itself as the last
-//! one. overlayfs never asks the last layer for marks, so a mark that a member has of its own leads nowhere.
+//! The layers below it are Nix's state, whose root has the name `nix-state`, and the store
+//! directory itself as the last one. overlayfs never asks the last layer for marks, so a mark that
+//! a member has of its own leads nowhere. It follows a redirect into every layer below, so
+//! `nix-state` must be opaque in its layer: the store could have that name too.
 //!
-//! Files have their contents in the layer, because `metacopy=on` would let a forged upper name the data of other files.
-//! If the contents are more than a limit, no file has them, and the view needs `metacopy=on`.
+//! Files have their contents in the layer, because `metacopy=on` would let a forged upper name the
+//! data of other files. If the contents are more than a limit, no file has them, and the view needs
+//! `metacopy=on`.
 
 mod contents;
 mod error;
@@ -45,13 +49,15 @@ const TIME: Timespec = Timespec { seconds: 1, nanoseconds: 0 };
 pub struct ClosureLayer {
     /// The tree.
     pub tree: Tree,
-    /// The files whose data overlayfs reads from the store. If there are any, the view needs `metacopy=on`.
+    /// The files whose data overlayfs reads from the store. If there are any, the view needs
+    /// `metacopy=on`.
     pub stand_ins: Vec<StandIn>,
 }
 
 /// A file of the layer that has only the length of the member.
 ///
-/// A copy-up copies as many bytes as this file is long, so the length must be the member's at each mount.
+/// A copy-up copies as many bytes as this file is long, so the length must be the member's at each
+/// mount.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StandIn {
@@ -62,7 +68,8 @@ pub struct StandIn {
 }
 
 impl Survey {
-    /// The closure layer of these members, with Nix's state or without, and with at most `max_contents` bytes of contents.
+    /// The closure layer of these members, with Nix's state or without, and with at most
+    /// `max_contents` bytes of contents.
     ///
     /// # Errors
     /// If a file cannot be read, or is not what it was when the members were looked at.

@@ -34,8 +34,9 @@ pub(super) enum Kind {
 }
 
 impl Survey {
-    /// Looks at each of these names in the store directory, without following a symbolic link. One statx(2) a member, and
-    /// one readlinkat(2) a link. `store` is a read-only clone of the store's mount, so access times stay.
+    /// Looks at each of these names in the store directory, without following a symbolic link. One
+    /// statx(2) a member, and one readlinkat(2) a link. `store` is a read-only clone of the store's
+    /// mount, so access times stay.
     ///
     /// # Errors
     /// The first member, by name, that is missing, or that no view can show.
@@ -58,8 +59,9 @@ impl Survey {
         self.members.len() as u64
     }
 
-    /// SHA-256 over name, kind, permissions, time, length and target of each member: two surveys with one digest have one
-    /// closure layer, if files with the same length and time have the same contents.
+    /// SHA-256 over name, kind, permissions, time, length and target of each member: two surveys
+    /// with one digest have one closure layer, if files with the same length and time have the same
+    /// contents.
     #[must_use]
     pub fn digest(&self) -> [u8; 32] {
         self.digest

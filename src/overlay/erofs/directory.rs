@@ -13,14 +13,16 @@ pub(super) struct Dirent<'n> {
     pub(super) inode: usize,
 }
 
-/// The length of the data of a directory: all blocks are full but the last, which ends with its last name.
+/// The length of the data of a directory: all blocks are full but the last, which ends with its
+/// last name.
 pub(super) fn size(dirents: &[Dirent<'_>]) -> usize {
     blocks(dirents).fold(0_usize, |size, block| {
         size.next_multiple_of(BLOCK) + block.iter().map(|dirent| DIRENT + dirent.name.len()).sum::<usize>()
     })
 }
 
-/// Appends the data of a directory to what ends at the beginning of a block, or has room for it in its last one.
+/// Appends the data of a directory to what ends at the beginning of a block, or has room for it in
+/// its last one.
 pub(super) fn write(dirents: &[Dirent<'_>], inodes: &[Inode<'_>], image: &mut Vec<u8>) {
     for (index, block) in blocks(dirents).enumerate() {
         if index > 0 {

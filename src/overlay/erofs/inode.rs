@@ -1,4 +1,5 @@
-//! An inode with its attributes (`struct erofs_inode_extended`, `erofs_xattr_ibody_header`, `erofs_xattr_entry`).
+//! An inode with its attributes (`struct erofs_inode_extended`, `erofs_xattr_ibody_header`,
+//! `erofs_xattr_entry`).
 
 use super::layout::{Data, Inode, Layout};
 use super::{BLOCK, NO_BLOCK};
@@ -41,7 +42,8 @@ fn attributes(node: &Node) -> usize {
     if node.marks.is_empty() { 0 } else { ATTRIBUTES + node.marks.iter().map(one).sum::<usize>() }
 }
 
-/// Appends an inode, its attributes, and what of its data is beside it. All sizes were checked by [`head`].
+/// Appends an inode, its attributes, and what of its data is beside it. All sizes were checked by
+/// [`head`].
 pub(super) fn write<'t>(layout: &Layout<'t>, index: usize, inode: &Inode<'t>, image: &mut Vec<u8>) {
     let short = |size: usize| u16::try_from(size).unwrap_or(u16::MAX).to_le_bytes();
     let node = inode.node;

@@ -1,17 +1,18 @@
 //! A writer of EROFS images: uncompressed, and a function of the tree alone.
 //!
-//! The subset that a closure layer needs: extended inodes, extended attributes beside their inode, data beside the inode
-//! or in whole blocks, and chunk-based files without data. It follows the kernel's `Documentation/filesystems/erofs.rst`
-//! and `fs/erofs/erofs_fs.h`; images that have no file without data use no feature that Linux 5.4 lacks, the others need
-//! 5.15. Blocks have 4096 bytes, which kernels with larger pages read since 6.4.
+//! The subset that a closure layer needs: extended inodes, extended attributes beside their inode,
+//! data beside the inode or in whole blocks, and chunk-based files without data. It follows the
+//! kernel's `Documentation/filesystems/erofs.rst` and `fs/erofs/erofs_fs.h`; images that have no
+//! file without data use no feature that Linux 5.4 lacks, the others need 5.15. Blocks have 4096
+//! bytes, which kernels with larger pages read since 6.4.
 //!
 //! ```text
 //! 0       1024         1152
 //! | zeros | superblock | inodes, breadth first: 64 bytes, attributes, data | data in whole blocks |
 //! ```
 //!
-//! An inode lies in one block, with its attributes and the data beside it, so that no reader has to put parts together.
-//! There is no time of building and no UUID.
+//! An inode lies in one block, with its attributes and the data beside it, so that no reader has to
+//! put parts together. There is no time of building and no UUID.
 
 mod directory;
 mod inode;
@@ -41,7 +42,8 @@ pub struct TooLarge(&'static str);
 /// The image of a tree. Time and memory are linear in the number of entries and the bytes of files.
 ///
 /// # Errors
-/// If the attributes of an inode do not fit a block, a file has more than 2^43 bytes, or the image has 2^32 blocks.
+/// If the attributes of an inode do not fit a block, a file has more than 2^43 bytes, or the image
+/// has 2^32 blocks.
 pub fn image(tree: &Tree) -> Result<Vec<u8>, TooLarge> {
     let layout = Layout::of(tree)?;
     let mut image = Vec::with_capacity(layout.blocks as usize * BLOCK);

@@ -1,4 +1,5 @@
-//! A naive reader of images, for tests: it follows the kernel's documentation and shares no code with the writer.
+//! A naive reader of images, for tests: it follows the kernel's documentation and shares no code
+//! with the writer.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "test code")]
 
 use std::collections::BTreeMap;

@@ -30,7 +30,8 @@ pub(super) fn write(layout: &Layout<'_>, image: &mut [u8]) {
     // The time of building.
     fields.extend_from_slice(&[0; 12]);
     fields.extend_from_slice(&layout.blocks.to_le_bytes());
-    // Inodes are numbered from block 0 on, and no attributes are shared; UUID and name of the volume.
+    // Inodes are numbered from block 0 on, and no attributes are shared; UUID and name of the
+    // volume.
     fields.extend_from_slice(&[0; 4 + 4 + 16 + 16]);
     fields.extend_from_slice(&incompatible.to_le_bytes());
     let Some(block) = image.get_mut(START..BLOCK) else { return };
@@ -43,7 +44,8 @@ pub(super) fn write(layout: &Layout<'_>, image: &mut [u8]) {
     }
 }
 
-/// CRC-32C as the kernel computes it for the superblock: over the rest of the block, without the inversion at the end.
+/// CRC-32C as the kernel computes it for the superblock: over the rest of the block, without the
+/// inversion at the end.
 ///
 /// Bit by bit: it is 3072 bytes an image, which take 20 µs.
 fn crc32c(bytes: &[u8]) -> u32 {

@@ -89,7 +89,8 @@ fn a_small_image_byte_by_byte() {
     put(1152 + 76, &[36, 0, 0, 0, 0, 0, 0, 0, 37, 0, 2, 0]); // ".." at 37
     put(1152 + 88, &[40, 0, 0, 0, 0, 0, 0, 0, 39, 0, 2, 0]); // "a" at 39
     put(1152 + 100, b"...a");
-    // The directory, slot 40: 1 + (4 + 16 + 2, rounded up to 24) / 4 = 7 units of attributes, dr-xr-xr-x.
+    // The directory, slot 40: 1 + (4 + 16 + 2, rounded up to 24) / 4 = 7 units of attributes,
+    // dr-xr-xr-x.
     put(1280, &[5, 0, 7, 0, 0x6D, 0x41, 0, 0]);
     put(1280 + 8, &[27]);
     put(1280 + 16, &[0xFF, 0xFF, 0xFF, 0xFF, 2]);
@@ -140,7 +141,8 @@ fn directories_of_any_size_read_back_and_cost_what_their_names_do() {
             .collect();
         let tree = tree(entries);
         let image = assert_reads_back(&tree);
-        // An inode: 64, attributes 12 + 4 + 16 + 1 + LENGTH, two entries 27; an entry: 12 + LENGTH; and what alignment takes.
+        // An inode: 64, attributes 12 + 4 + 16 + 1 + LENGTH, two entries 27; an entry: 12 + LENGTH;
+        // and what alignment takes.
         assert!(image.len() <= 8192 + count * (160 + 2 * length) * 9 / 8, "{count}: {}", image.len());
     }
 }

@@ -46,8 +46,8 @@ impl Cached {
         }
     }
 
-    /// True if nothing in the store changed since all members were looked at, and files without data are as long as
-    /// their members.
+    /// True if nothing in the store changed since all members were looked at, and files without
+    /// data are as long as their members.
     pub(super) fn fits_store(&self, stamp: &DirectoryStamp, store: BorrowedFd<'_>) -> bool {
         let is_as_long = |file: &StandIn| {
             sys::stat::stat_name(store, file.name.as_bytes()).is_ok_and(|found| {
@@ -72,7 +72,8 @@ impl Cached {
         self.record.describes(&mut self.image)
     }
 
-    /// Notes that it was used now, and what was found. The image is right if that fails: the next look takes longer.
+    /// Notes that it was used now, and what was found. The image is right if that fails: the next
+    /// look takes longer.
     pub(super) fn note(&self, directory: &Directory, key: &Key, stamp: &DirectoryStamp) {
         let noted = FileStamp::take(self.image.as_fd()).and_then(|image| {
             let record = self.record.at(image, stamp);

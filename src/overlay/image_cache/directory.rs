@@ -14,7 +14,8 @@ use super::error::{ImageError, Tried};
 use crate::sys::lock::{Flock, flock_within};
 use crate::vfs::Errno;
 
-/// How long a lock is waited for. After that a process does the work itself: one that was stopped must not stop others.
+/// How long a lock is waited for. After that a process does the work itself: one that was stopped
+/// must not stop others.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// `STATE/closures`, open.
@@ -52,8 +53,8 @@ impl Directory {
         &self.path
     }
 
-    /// Waits until no other process builds an image, and keeps others from it as long as the answer lives; `None` if
-    /// that takes too long.
+    /// Waits until no other process builds an image, and keeps others from it as long as the answer
+    /// lives; `None` if that takes too long.
     pub(super) fn turn(&self) -> Result<Option<File>, ImageError> {
         let lock = open(&self.path).tried("open", &self.path)?;
         let ours = flock_within(&lock, Flock::Alone, PATIENCE).tried("lock", &self.path)?;

@@ -15,8 +15,8 @@ use crate::vfs::Errno;
 /// What the names of drafts begin with.
 pub(super) const PREFIX: &str = "draft-";
 
-/// A file without its name, removed when it is dropped before it has one. Its lock is held until then and longer, so that
-/// a sweep tells it from the draft of a dead process.
+/// A file without its name, removed when it is dropped before it has one. Its lock is held until
+/// then and longer, so that a sweep tells it from the draft of a dead process.
 #[derive(Debug)]
 pub(super) struct Draft {
     file: File,

@@ -1,19 +1,21 @@
 //! Images of closure layers, kept in `STATE/closures` and shared by all views.
 //!
-//! An image is a function of its closure and of what the store has of the members, and is built once. Beside it lies a
-//! [record](record) that says what it must be. [`open`] trusts both as long as two stamps fit, which takes a few system
-//! calls whatever the closure:
+//! An image is a function of its closure and of what the store has of the members, and is built
+//! once. Beside it lies a [record](record) that says what it must be. [`open`] trusts both as long
+//! as two stamps fit, which takes a few system calls whatever the closure:
 //!
-//! - The image has the device, inode, length and times that it had when it was last compared with its digest.
-//! - The store directory has the device, inode and change time that it had when all members were last looked at. No
-//!   entry can be added, removed or replaced without a new change time.
+//! - The image has the device, inode, length and times that it had when it was last compared with
+//!   its digest.
+//! - The store directory has the device, inode and change time that it had when all members were
+//!   last looked at. No entry can be added, removed or replaced without a new change time.
 //!
-//! If the image's stamp does not fit, its digest is computed. If the store's does not, every member is looked at. What
-//! is not as the record says is built again.
+//! If the image's stamp does not fit, its digest is computed. If the store's does not, every member
+//! is looked at. What is not as the record says is built again.
 //!
-//! **Locks** are flock(2)'s. A builder holds that of the directory `closures`, and that of its draft until the record is
-//! written. An [`OpenedImage`] holds its image's shared; [`sweep()`] takes it alone before it removes the image. Removing
-//! an image that is mounted does no harm: the kernel keeps the file.
+//! **Locks** are flock(2)'s. A builder holds that of the directory `closures`, and that of its
+//! draft until the record is written. An [`OpenedImage`] holds its image's shared; [`sweep()`]
+//! takes it alone before it removes the image. Removing an image that is mounted does no harm: the
+//! kernel keeps the file.
 
 mod cached;
 mod directory;
@@ -71,8 +73,8 @@ pub struct OpenedImage {
     pub built: bool,
 }
 
-/// Opens the image, and builds it if it is missing, damaged, or does not fit the store. `names` answers the names of
-/// the members; it is called only if they are needed.
+/// Opens the image, and builds it if it is missing, damaged, or does not fit the store. `names`
+/// answers the names of the members; it is called only if they are needed.
 ///
 /// # Errors
 /// That of `names`; a member that is missing or that no view can show; and what the system says.
@@ -121,7 +123,8 @@ fn build(
     let mut draft = Draft::make(directory, 0o400).tried("make a draft in", directory.path())?;
     draft.write(&image).tried("write an image in", directory.path())?;
     draft.publish(directory, &key.image()).tried("publish an image in", directory.path())?;
-    // A process that is killed here leaves an image without a record, which the next one builds again.
+    // A process that is killed here leaves an image without a record, which the next one builds
+    // again.
     let record = Record::new(&image, draft.file(), survey, stamp, layer.stand_ins)
         .tried("look at an image in", directory.path())?;
     record.write(directory, key).tried("write a record in", directory.path())

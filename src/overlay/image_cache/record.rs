@@ -21,8 +21,9 @@ const MAX_LENGTH: u64 = 64 << 20;
 
 /// How old the change time of the store directory must be when the members are looked at.
 ///
-/// File times have steps: of a timer's tick in Linux, of a second in some file systems and servers. A change in the step
-/// of the last one leaves the same time, so that a younger time does not prove that nothing changed since.
+/// File times have steps: of a timer's tick in Linux, of a second in some file systems and servers.
+/// A change in the step of the last one leaves the same time, so that a younger time does not prove
+/// that nothing changed since.
 const STEP: Duration = Duration::from_secs(2);
 
 /// The record of an image.
@@ -131,7 +132,8 @@ impl Record {
         Ok(record.filter(|record| record.version == FORMAT))
     }
 
-    /// Writes it, whole or not at all. It need not reach the disk: an image without a record is built again.
+    /// Writes it, whole or not at all. It need not reach the disk: an image without a record is
+    /// built again.
     pub(super) fn write(&self, directory: &Directory, key: &Key) -> io::Result<()> {
         let mut draft = Draft::make(directory, 0o600)?;
         let mut text = serde_json::to_vec_pretty(self)?;

@@ -27,8 +27,8 @@ pub struct Swept {
     pub bytes: u64,
 }
 
-/// Removes the images below the state directory that nothing holds and that were not used for `age`, and all drafts that
-/// no process writes; with `dry_run` only counts them.
+/// Removes the images below the state directory that nothing holds and that were not used for
+/// `age`, and all drafts that no process writes; with `dry_run` only counts them.
 ///
 /// # Errors
 /// The first thing that could not be looked at or removed.
@@ -69,7 +69,8 @@ fn has_image(names: &[String], record: &str) -> bool {
     Key::of_file(record).is_some_and(|key| names.binary_search(&key.image()).is_ok())
 }
 
-/// Removes a file, and an image's record before it, if nothing holds it and it was not used for `age`; answers the space.
+/// Removes a file, and an image's record before it, if nothing holds it and it was not used for
+/// `age`; answers the space.
 fn remove(directory: &Directory, name: &str, age: Duration, dry_run: bool) -> io::Result<Option<u64>> {
     let Some(file) = open_regular(directory, name)? else { return Ok(None) };
     if !flock_within(&file, Flock::Alone, Duration::ZERO)?

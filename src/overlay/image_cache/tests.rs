@@ -103,7 +103,8 @@ fn an_image_is_built_once_and_then_opened_without_a_look_at_its_members() {
     assert_eq!(mode(scene.state().join(DIRECTORY)), 0o700);
     assert_eq!((mode(scene.cached(".erofs")), mode(scene.cached(".json"))), (0o400, 0o600));
     assert!(scene.cached(".erofs").to_str().unwrap().contains("-v1.erofs"));
-    // The store's change time is too young to prove anything: its members are looked at, and nothing is built.
+    // The store's change time is too young to prove anything: its members are looked at, and
+    // nothing is built.
     assert_eq!(scene.open(), (first.clone(), false));
     let_the_store_settle();
     assert_eq!(scene.open(), (first.clone(), false));
