@@ -88,7 +88,7 @@ clean_up() {
   trap - EXIT
   local view
   for view in a b; do
-    if mountpoint -q "$work/$view"; then "$NIXVIEW" umount "$work/$view" || umount -l "$work/$view"; fi
+    if mountpoint -q "$work/$view"; then "$NIXVIEW" umount "$work/$view" || umount -l "$work/$view" || true; fi
   done
   rm -rf --one-file-system "$work"
 }
