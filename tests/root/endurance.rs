@@ -1,7 +1,7 @@
 //! A long load of many threads on one view, with remounts and a `kill -9` in between: every content is right, and the
 //! server ends with the descriptors and the memory that it had.
 //!
-//! For `NIXVIEW_ENDURANCE_SECONDS`, else 12 seconds, each; `scripts/endurance` runs ten minutes.
+//! For `NIXVIEW_ENDURANCE_SECONDS`, else 4 seconds in the gate and 60 at night, each; `scripts/endurance` runs ten minutes.
 
 use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
