@@ -15,7 +15,7 @@ pub fn confirm(yes: bool, question: &str) -> Result<(), CliError> {
     }
     if !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
         return Err(CliError::usage("this deletes for good, and there is no terminal to ask on")
-            .hint("--yes does it without asking, --dry-run says what it would do"));
+            .hint("--yes skips the question; --dry-run deletes nothing"));
     }
     write!(std::io::stderr(), "{} [y/N] ", printable(question)).context("cannot ask")?;
     let mut answer = String::new();

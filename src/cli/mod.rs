@@ -109,7 +109,7 @@ pub fn main() -> ExitCode {
 }
 
 fn run(cli: &Cli) -> Result<ExitCode, CliError> {
-    let inherited = Inherited::take().context("cannot take what the caller has set")?;
+    let inherited = Inherited::take().context("cannot set limits and signals of this process")?;
     let state = StateDirs::from_args(&cli.state)?;
     cli.command.run(&Context { state, output: Output::new(), inherited, verbose: cli.verbose })
 }

@@ -27,14 +27,14 @@ pub struct ViewArgs {
     /// User and group that everything of the store is shown as [default: 0:0; without root, your own]
     #[arg(long, value_name = "UID:GID")]
     pub owner: Option<Owner>,
-    /// Who reads files: the kernel by itself (passthrough), the server (cached), or what works (auto)
+    /// Reader of files: the kernel by itself (passthrough), the server (cached), or the kernel where it can (auto)
     #[arg(long, value_name = "HOW", default_value = "auto", value_enum)]
     pub io: IoArg,
     /// Keep and obey POSIX access control lists; users other than the owner then wait for the server at each look-up
     /// from the top of the view [default: lists are refused, and those in the upper count for nothing]
     #[arg(long)]
     pub acl: bool,
-    /// Let device nodes be made in the view; none can be opened there, but whoever reads the upper elsewhere may find
+    /// Let device nodes be made in the view; none can be opened there, but programs that read the upper elsewhere find
     /// them [default: only device 0:0, which leads nowhere]
     #[arg(long)]
     pub devices: bool,
@@ -219,7 +219,7 @@ pub fn realise(file: &Path, location: &Location, context: &Context) -> Result<()
             _ => None,
         };
         let hints = lock.fetching_hints(missing.as_ref().unwrap_or(&error), true);
-        let what = format!("cannot have what {} needs", file.display());
+        let what = format!("cannot fetch or build the store paths of {}", file.display());
         let told = match &error {
             LockError::Program { program, problem } => {
                 let mut lines = problem.lines();

@@ -210,10 +210,10 @@ fn unmount(registry: &Registry, record: &Record, lazy: bool) -> Result<bool, Fai
             let failure = Failure::of(&attempt(), &error);
             Err(match error.raw_os_error() {
                 Some(libc::EBUSY) => failure
-                    .hint(format!("'fuser -vm {target}' or 'lsof +f -- {target}' says who uses it"))
+                    .hint(format!("'fuser -vm {target}' or 'lsof +f -- {target}' lists the processes that use it"))
                     .hint("'nixview umount --lazy' unmounts it now and lets them finish"),
                 Some(libc::ESTALE | libc::ELOOP | libc::ENOENT | libc::ENOTDIR) => failure.hint(
-                    "the directories above it are renamed all the time; end what does that, and try again",
+                    "the directories above it are renamed all the time; end the program that renames them, and try again",
                 ),
                 _ => failure,
             })

@@ -53,7 +53,7 @@ pub struct Args {
     /// device [default: they are an error]
     #[arg(long)]
     pub force: bool,
-    /// Who owns /nix, as the container numbers its users and groups [default: 0:0]
+    /// Owner of /nix, as the container numbers its users and groups [default: 0:0]
     #[arg(long, value_name = "UID:GID")]
     pub owner: Option<Owner>,
     /// The store: a directory that ends in nix/store, or one that contains nix/store

@@ -41,7 +41,7 @@ pub struct Args {
     /// The most that the layer may hold, uncompressed, as in 500M or 100G
     #[arg(long, value_name = "SIZE", default_value = "16G", value_parser = size::parse)]
     pub max_size: u64,
-    /// Make device nodes; a view lets nobody open them [default: fail]
+    /// Make device nodes, which cannot be opened in a view [default: fail]
     #[arg(long)]
     pub devices: bool,
     /// Take set-id bits and file capabilities from files; a view honours neither [default: keep them, and tell]

@@ -50,13 +50,13 @@ pub enum Command {
     Mount(mount::Args),
     /// Unmount a view
     Umount(umount::Args),
-    /// Serve views to whoever may ask for them
+    /// Serve views to other users, to mount(8) and to containers
     Daemon(daemon::Args),
     /// Let container runtimes give each container a view, as a device
     Cdi(cdi::Args),
     /// Say which views are mounted
     Status(status::Args),
-    /// Show what the processes of a view report
+    /// Show the log of a view
     Logs(logs::Args),
     /// Run a command with a view of an environment at /nix
     Run(run::Args),
@@ -64,7 +64,7 @@ pub enum Command {
     Shell(shell::Args),
     /// List and remove the writable parts of views
     Upper(upper::Args),
-    /// Show what a view changes of its store
+    /// Show the changes of a view
     Diff(diff::Args),
     /// Take changes of a view back: all, or some paths
     Reset(reset::Args),

@@ -178,10 +178,10 @@ pub fn matrix(data: &Data) -> String {
     columns.extend(COLUMNS.map(|(name, ..)| (name, "")));
     let caption = if all > MOST_ROWS {
         format!(
-            "What each two environments have in common: the {MOST_ROWS} pairs that are most alike; all are in the JSON"
+            "Sharing between each two environments: the {MOST_ROWS} pairs that are most alike; all are in the JSON"
         )
     } else {
-        "What each two environments have in common".to_owned()
+        "Sharing between each two environments".to_owned()
     };
     let mut table = Table { caption, columns, ..Table::default() };
     for (at, other, _) in &pairs {
@@ -204,8 +204,14 @@ pub fn matrix(data: &Data) -> String {
         "{most}A field is the number of common paths divided by that of the paths of either (Jaccard index)."
     );
     let by_paths = Which::Matrix(By::Paths);
-    let html =
-        figure(data, by_paths, "What each two have in common, by store paths", &summary, &table, false);
+    let html = figure(
+        data,
+        by_paths,
+        "Sharing between each two environments, by store paths",
+        &summary,
+        &table,
+        false,
+    );
     html + &matrix_by_bytes(data, &pairs, &name)
 }
 
@@ -216,7 +222,7 @@ fn matrix_by_bytes<'n>(
     name: &dyn Fn(usize) -> &'n str,
 ) -> String {
     let mut table = Table {
-        caption: "What each two environments have in common, in bytes".to_owned(),
+        caption: "Sharing between each two environments, in bytes".to_owned(),
         columns: vec![
             ("First", ""),
             ("Second", ""),
@@ -252,7 +258,14 @@ fn matrix_by_bytes<'n>(
     let summary = format!(
         "{most}A field is the length of the NARs of common paths divided by that of the paths of either."
     );
-    figure(data, Which::Matrix(By::Bytes), "What each two have in common, by bytes", &summary, &table, false)
+    figure(
+        data,
+        Which::Matrix(By::Bytes),
+        "Sharing between each two environments, by bytes",
+        &summary,
+        &table,
+        false,
+    )
 }
 
 /// What the first 1, 2, … cost together.
@@ -260,7 +273,7 @@ pub fn curve(data: &Data) -> String {
     let names = data.environments();
     let Some(last) = data.count("/du/cumulative").checked_sub(1) else { return String::new() };
     let mut table = Table {
-        caption: "What the first environments cost together, by name".to_owned(),
+        caption: "Costs of the first environments together, by name".to_owned(),
         columns: vec![
             ("Last added", ""),
             ("Environments", ""),
@@ -342,7 +355,7 @@ fn pulls(data: &Data, last: usize) -> String {
     let names = data.list("/layers/environments");
     let name = |at: usize| names.get(at).map_or("", |env| text_of(env, "name"));
     let mut table = Table {
-        caption: "What is pulled, by strategy".to_owned(),
+        caption: "Pulls, by strategy".to_owned(),
         columns: vec![("Strategy", ""), ("First pulls", ""), ("Last pulls", "")],
         ..Table::default()
     };
@@ -357,7 +370,7 @@ fn pulls(data: &Data, last: usize) -> String {
         escape(name(0)),
         escape(name(last))
     );
-    figure(data, Which::Pulls, "What the first and the last environment pull", &summary, &table, false)
+    figure(data, Which::Pulls, "Pulls of the first and the last environment", &summary, &table, false)
 }
 
 /// What was used, against what was not.
