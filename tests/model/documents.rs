@@ -38,6 +38,18 @@ fn every_dependency_has_its_reason() {
     }
 }
 
+/// The crate of the fuzz targets has a lock of its own, which no other build reads.
+#[test]
+fn the_lock_of_the_fuzz_targets_has_every_dependency() {
+    let read = |path: &str| fs::read_to_string(root().join(path)).unwrap();
+    let (manifest, lock) = (read("Cargo.toml"), read("fuzz/Cargo.lock"));
+    let absent: Vec<String> = crates(&manifest, "dependencies")
+        .into_iter()
+        .filter(|name| !lock.contains(&format!("\nname = \"{name}\"\n")))
+        .collect();
+    assert_eq!(absent, Vec::<String>::new(), "cargo metadata --manifest-path fuzz/Cargo.toml adds them");
+}
+
 /// Tests of which the gate does a part only.
 #[test]
 fn each_long_test_is_in_the_table_of_testing() {
