@@ -445,6 +445,7 @@ fn an_upper_without_a_free_inode_is_mounted_again() {
     scene.mount("env-a", "a", &["--name", "web"]).ok();
     assert_eq!(sizes(&view).inodes_free, 0);
     fs::remove_file(view.join("more-0")).unwrap();
+    eventually("its inode is free", PATIENCE, || sizes(&view).inodes_free == 1);
     fs::write(view.join("another"), "x").unwrap();
     scene.nixview(&["umount", "web"]).ok();
     scene.assert_nothing_left();
