@@ -46,8 +46,11 @@ pub(crate) fn has_ended(child: &mut Child) -> bool {
 
 /// Ends strace(1), which lets go of what it traces.
 pub(crate) fn end(mut strace: Child) {
-    if !has_ended(&mut strace) {
-        kill_process(Pid::from_child(&strace), Signal::TERM).unwrap();
-    }
-    eventually("strace ends", PATIENCE, || has_ended(&mut strace));
+    // A signal that comes right before it waits for the next event is forgotten until that.
+    eventually("strace ends", PATIENCE, || {
+        has_ended(&mut strace) || {
+            kill_process(Pid::from_child(&strace), Signal::TERM).unwrap();
+            false
+        }
+    });
 }
