@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use nix::sched::CloneFlags;
-use rustix::fs::{CWD, Mode, mkdirat};
+use rustix::fs::{CWD, Mode, OFlags, mkdirat, openat};
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags, UnmountFlags, fsconfig_create, fsmount, fsopen,
     open_tree,
@@ -44,67 +44,133 @@ pub struct MountClone {
 /// # Errors
 /// `EBUSY` if this process has threads; as fork(2) and socketpair(2); `ECHILD` if the forked process was killed.
 pub fn lock_flags(mount: OwnedFd) -> io::Result<MountClone> {
+    match in_child(|_| clone_locked(mount.as_fd(), None))? {
+        Answer::Clone(clone) => Ok(clone),
+        Answer::Failed(not_locked) => Ok(MountClone { mount, not_locked: Some(not_locked) }),
+    }
+}
+
+/// As [`lock_flags`], of the directory `below` of the mount that `make` makes in the forked process, which has a mount namespace
+/// of its own then. The working directory of `make` is an empty tmpfs, also given to it, and the root where the root can be left.
+///
+/// The directory is opened without following a symbolic link.
+///
+/// # Errors
+/// As [`lock_flags`]; what `make` fails with, with its words; `ENOTDIR` if `below` is no directory.
+pub fn make_locked(
+    below: &str,
+    make: impl FnOnce(BorrowedFd<'_>) -> io::Result<OwnedFd>,
+) -> io::Result<MountClone> {
+    let made = in_child(|root| {
+        let mount = make(root)?;
+        clone_locked(mount.as_fd(), Some(below))
+    })?;
+    match made {
+        Answer::Clone(clone) => Ok(clone),
+        Answer::Failed(error) => Err(error),
+    }
+}
+
+/// What the forked process answers.
+enum Answer {
+    Clone(MountClone),
+    /// There is no clone, and the mount is as it was.
+    Failed(io::Error),
+}
+
+/// Makes a clone in a forked process, in a mount namespace of its own whose top is an empty tmpfs.
+fn in_child(make: impl FnOnce(BorrowedFd<'_>) -> io::Result<Made>) -> io::Result<Answer> {
     let (here, there) = socket::pair()?;
     let own = rustix::process::getpid();
     let child = match process::fork()? {
         Fork::Parent(child) => child,
         Fork::Child => {
             drop(here);
-            let made = process::die_with_parent(own, Signal::KILL).and_then(|()| clone_locked(mount.as_fd()));
+            let made = process::die_with_parent(own, Signal::KILL)
+                .and_then(|()| private_root())
+                .and_then(|root| make(root.as_fd()));
             process::end_now(tell(&there, made).is_err().into());
         }
     };
     drop(there);
-    let received = socket::receive(&here, 64);
+    let received = socket::receive(&here, LONGEST);
     let ended = process::wait(child)?;
     let (message, clone) = received?;
-    let number = std::str::from_utf8(&message).ok().and_then(|text| text.parse().ok());
-    match (number, clone) {
-        (Some(0), Some(clone)) => Ok(MountClone { mount: clone, not_locked: None }),
-        (Some(number), clone) => {
-            let not_locked = Some(io::Error::from_raw_os_error(number));
-            Ok(MountClone { mount: clone.unwrap_or(mount), not_locked })
-        }
+    let error = std::str::from_utf8(&message).ok().and_then(told);
+    match (error, clone) {
+        (Some(not_locked), Some(mount)) => Ok(Answer::Clone(MountClone { mount, not_locked })),
+        (Some(Some(error)), None) => Ok(Answer::Failed(error)),
         // The mount may have had a place and lost it: it cannot get another one.
-        (None, _) => {
+        (Some(None) | None, _) => {
             let code = ended.shell_code();
             Err(io::Error::other(format!("the process that clones the mount ended with code {code}")))
         }
     }
 }
 
+/// The longest message of the forked process, in bytes.
+const LONGEST: usize = 4096;
+
 /// A clone, and the error that kept its flags from being locked.
 type Made = (OwnedFd, Option<io::Error>);
 
-/// Sends an error number, 0 for none, and the clone if there is one: without it the mount is as it was.
+/// Sends an error as its number, 0 for none, and its words; and the clone if there is one: without it the mount is as it was.
 fn tell(socket: &OwnedFd, made: io::Result<Made>) -> io::Result<()> {
     let (clone, error) = match made {
         Ok((clone, error)) => (Some(clone), error),
         Err(error) => (None, Some(error)),
     };
-    let number = error.map_or(0, |error| error.raw_os_error().unwrap_or(libc::EIO));
-    socket::send(socket, number.to_string().as_bytes(), clone.as_ref())
+    // What the kernel says is ASCII, and much shorter.
+    let message = error.map_or_else(|| "0 ".to_owned(), |error| format!("{} {error:.2000}", errno(&error)));
+    socket::send(socket, message.as_bytes(), clone.as_ref())
 }
 
-/// Enters namespaces in which the mount is a copy, and clones that.
+/// The number of an error; `EIO` for one that has words instead.
+fn errno(error: &io::Error) -> i32 {
+    error.raw_os_error().unwrap_or(libc::EIO)
+}
+
+/// The error that a message tells of, if it tells of one; `None` if it is no message.
+fn told(message: &str) -> Option<Option<io::Error>> {
+    let (number, words) = message.split_once(' ')?;
+    let plain = match number.parse().ok()? {
+        0 => return Some(None),
+        number => io::Error::from_raw_os_error(number),
+    };
+    let same = plain.to_string() == words;
+    Some(Some(if same { plain } else { io::Error::new(plain.kind(), words.to_owned()) }))
+}
+
+/// Enters namespaces in which the mount is a copy, and clones that, or its directory `below`.
 ///
 /// # Errors
-/// What failed before the mount got a place.
-fn clone_locked(mount: BorrowedFd<'_>) -> io::Result<Made> {
-    let place = private_place()?;
+/// What failed before the mount got a place; with `below` any.
+fn clone_locked(mount: BorrowedFd<'_>, below: Option<&str>) -> io::Result<Made> {
+    mkdirat(CWD, PLACE, Mode::from_raw_mode(0o755))?;
+    let place = mount::open_target(Path::new(PLACE))?;
     mount::attach(mount, place.as_fd())?;
     // The working directory leads into the copies from here on (fs/namespace.c, `copy_mnt_ns`).
     let entered = nix::sched::unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS);
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-    match open_tree(CWD, PLACE, flags) {
+    let clone = || {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mut root = openat(CWD, PLACE, flags, Mode::empty())?;
+        if let Some(below) = below {
+            root = openat(&root, below, flags, Mode::empty())?;
+        }
+        let flags =
+            OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+        open_tree(&root, "", flags)
+    };
+    match clone() {
         Ok(clone) => Ok((clone, entered.err().map(io::Error::from))),
+        Err(error) if below.is_some() => Err(error.into()),
         // The place goes with this process, and the mount with it: there is nothing to go back to.
         Err(_) => process::end_now(1),
     }
 }
 
-/// An empty directory [`PLACE`] in the working directory, in a mount namespace of this process's own.
-fn private_place() -> io::Result<OwnedFd> {
+/// An empty tmpfs, the working directory of this process from here on, in a mount namespace of its own.
+fn private_root() -> io::Result<OwnedFd> {
     namespace::own_mounts()?;
     let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
     fsconfig_create(&context)?;
@@ -119,6 +185,5 @@ fn private_place() -> io::Result<OwnedFd> {
     if rustix::process::pivot_root(".", ".").is_ok() {
         rustix::mount::unmount(".", UnmountFlags::DETACH)?;
     }
-    mkdirat(&root, PLACE, Mode::from_raw_mode(0o755))?;
-    mount::open_target(Path::new(PLACE))
+    Ok(root)
 }

@@ -10,6 +10,7 @@ use rustix::fs::{Mode, OFlags};
 /// How often another process may take the free device that the kernel named before we do.
 const RETRIES: u32 = 64;
 
+const LO_FLAGS_READ_ONLY: u32 = 1;
 const LO_FLAGS_AUTOCLEAR: u32 = 4;
 const LO_FLAGS_DIRECT_IO: u32 = 16;
 
@@ -74,7 +75,19 @@ impl LoopDevice {
     /// `ENOENT` or `ENXIO` where the kernel has no loop devices or a device node is missing, `EACCES` or `EPERM` where
     /// they may not be opened; `EBUSY` if others take every device first.
     pub fn attach(file: BorrowedFd<'_>) -> io::Result<Self> {
-        let flags = OFlags::RDWR | OFlags::CLOEXEC;
+        Self::attach_as(file, OFlags::RDWR, 0)
+    }
+
+    /// As [`attach`](Self::attach), of a file that is open for reading alone: the device cannot be written.
+    ///
+    /// # Errors
+    /// As [`attach`](Self::attach).
+    pub fn attach_read_only(file: BorrowedFd<'_>) -> io::Result<Self> {
+        Self::attach_as(file, OFlags::RDONLY, LO_FLAGS_READ_ONLY)
+    }
+
+    fn attach_as(file: BorrowedFd<'_>, access: OFlags, more: u32) -> io::Result<Self> {
+        let flags = access | OFlags::CLOEXEC;
         let control = open_control()?;
         let fd = u32::try_from(file.as_raw_fd()).map_err(|_| rustix::io::Errno::BADF)?;
         let config = Config {
@@ -89,7 +102,7 @@ impl LoopDevice {
                 number: 0,
                 encrypt_type: 0,
                 encrypt_key_size: 0,
-                flags: LO_FLAGS_AUTOCLEAR | LO_FLAGS_DIRECT_IO,
+                flags: LO_FLAGS_AUTOCLEAR | LO_FLAGS_DIRECT_IO | more,
                 file_name: [0; 64],
                 crypt_name: [0; 64],
                 encrypt_key: [0; 32],

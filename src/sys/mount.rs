@@ -45,7 +45,7 @@ impl FuseOptions<'_> {
 }
 
 /// The longest value that fsconfig(2) takes, in bytes.
-const MAX_SOURCE: usize = 255;
+pub(super) const MAX_SOURCE: usize = 255;
 
 /// Opens the FUSE device: a connection that has no file system yet.
 ///
@@ -116,7 +116,7 @@ pub fn new_ext4(device: BorrowedFd<'_>, read_only: bool) -> io::Result<OwnedFd> 
 }
 
 /// The same error with the messages that the kernel left in a file system context (read(2) on it, one a call).
-fn explain(context: &OwnedFd, error: io::Error) -> io::Error {
+pub(super) fn explain(context: &OwnedFd, error: io::Error) -> io::Error {
     let mut said = String::new();
     let mut buffer = [0; 512];
     while let Ok(length) = rustix::io::read(context, &mut buffer) {
@@ -127,6 +127,65 @@ fn explain(context: &OwnedFd, error: io::Error) -> io::Error {
         said.push_str(message.escape_ascii().to_string().trim_end_matches("\\n"));
     }
     if said.is_empty() { error } else { io::Error::new(error.kind(), format!("{error}: {said}")) }
+}
+
+/// Mounts the EROFS image in a regular file, and answers the detached mount: read-only, without set-user-id bits, devices and
+/// programs.
+///
+/// # Errors
+/// `ENOTBLK` before Linux 6.12 and for a file on tmpfs or overlayfs: then a loop device is what works; `ENODEV` without EROFS in
+/// the kernel; `EINVAL`, `EUCLEAN` for what is no image.
+pub fn new_erofs(file: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let context = fsopen("erofs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    let told = |error: rustix::io::Errno| explain(&context, error.into());
+    fsconfig_set_string(&context, "source", super::open::proc_path(file)).map_err(told)?;
+    // A block device is opened for reading alone then.
+    fsconfig_set_flag(&context, "ro").map_err(told)?;
+    fsconfig_create(&context).map_err(told)?;
+    inert(&context)
+}
+
+/// A new tmpfs, detached, for a directory tree that no process changes later. Mode 0755.
+///
+/// # Errors
+/// `EPERM` without CAP_SYS_ADMIN; `ENOMEM`.
+pub fn new_tmpfs() -> io::Result<OwnedFd> {
+    let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    let told = |error: rustix::io::Errno| explain(&context, error.into());
+    fsconfig_set_string(&context, "mode", "0755").map_err(told)?;
+    fsconfig_create(&context).map_err(told)?;
+    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
+    Ok(fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?)
+}
+
+/// A FUSE file system on a fresh `device` that is never asked anything: it belongs to a user that no process has, so that the kernel
+/// answers all by itself (fs/fuse/dir.c, `fuse_allow_current_process`). It tells when it is gone: `device` then fails
+/// ([`super::fuse_device::is_gone`]).
+///
+/// # Errors
+/// As [`new_fuse`].
+pub fn new_anchor(device: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let context = fsopen("fuse", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    let told = |error: rustix::io::Errno| explain(&context, error.into());
+    let set =
+        |key: &str, value: &dyn Display| fsconfig_set_string(&context, key, value.to_string()).map_err(told);
+    fsconfig_set_string(&context, "source", SUBTYPE).map_err(told)?;
+    set("subtype", &"nixview-anchor")?;
+    set("fd", &device.as_raw_fd())?;
+    set("rootmode", &"40000")?;
+    for key in ["user_id", "group_id"] {
+        set(key, &(u32::MAX - 1))?;
+    }
+    fsconfig_create(&context).map_err(told)?;
+    inert(&context)
+}
+
+/// The mount of a file system that is only read, and of which nothing is executed.
+fn inert(context: &OwnedFd) -> io::Result<OwnedFd> {
+    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID
+        | MountAttrFlags::MOUNT_ATTR_NODEV
+        | MountAttrFlags::MOUNT_ATTR_RDONLY;
+    Ok(fsmount(context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?)
 }
 
 /// Opens a directory as a place to mount on, without looking into it. Symbolic links are not followed at its end.
@@ -200,6 +259,17 @@ pub fn change(mount: BorrowedFd<'_>, change: Change) -> io::Result<()> {
             None => {}
         }
     }
+    set_attributes(mount, &attributes, 0)
+}
+
+/// Shows the users and groups of a detached mount as a user namespace maps them.
+///
+/// # Errors
+/// As [`super::idmap::show_as`].
+pub(super) fn map_ids(mount: BorrowedFd<'_>, namespace: &OwnedFd) -> io::Result<()> {
+    let userns_fd = u64::try_from(namespace.as_raw_fd()).map_err(|_| rustix::io::Errno::BADF)?;
+    let attributes =
+        libc::mount_attr { attr_set: libc::MOUNT_ATTR_IDMAP, attr_clr: 0, propagation: 0, userns_fd };
     set_attributes(mount, &attributes, 0)
 }
 

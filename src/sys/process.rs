@@ -186,7 +186,10 @@ pub fn signal_mount_namespace(namespace: u64, signal: Signal) -> io::Result<()> 
 }
 
 /// All processes that can be seen.
-fn all() -> io::Result<Vec<Pid>> {
+///
+/// # Errors
+/// Those of reading /proc.
+pub(super) fn all() -> io::Result<Vec<Pid>> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc")? {
         let name = entry?.file_name();
@@ -361,6 +364,13 @@ pub fn started(pid: u32) -> io::Result<Option<u64>> {
 pub fn may_mount() -> io::Result<bool> {
     let held = rustix::thread::capabilities(None)?;
     Ok(held.effective.contains(rustix::thread::CapabilitySet::SYS_ADMIN))
+}
+
+/// True if this process is in the user namespace that the kernel begins with (`PROC_USER_INIT_INO`, linux/proc_ns.h).
+#[must_use]
+pub fn is_initial_user_namespace() -> bool {
+    const INITIAL: u64 = 0xEFFF_FFFD;
+    std::fs::metadata("/proc/self/ns/user").is_ok_and(|found| found.ino() == INITIAL)
 }
 
 /// As whom a process or thread reaches files, in ids of this process's user namespace.

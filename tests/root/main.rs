@@ -43,6 +43,7 @@ mod run;
 mod run_isolated;
 mod server_death;
 mod sys_mount;
+mod sys_overlay;
 mod trace;
 mod union;
 mod unmount;
@@ -58,6 +59,7 @@ mod support {
     pub(crate) mod closure_lab;
     pub(crate) mod effort;
     pub(crate) mod endurance;
+    pub(crate) mod forked;
     pub(crate) mod fuse_tree;
     pub(crate) mod history;
     pub(crate) mod hostile;
