@@ -48,6 +48,7 @@ fn create(arguments: &Arguments, state: &State, wanted: &Wanted) -> Result<(), F
     request.container = Some(container.clone());
     request.owner = Some(owner);
     request.state_dir = arguments.dirs.or_environment().state;
+    request.backend = wanted.backend;
     if let Some(store) = &wanted.store {
         request.store.clone_from(store);
     }

@@ -35,6 +35,7 @@ Options                  Annotation
   --readonly             dev.nixview.readonly  'true': no changes
   --owner UID:GID        dev.nixview.owner     who owns /nix, as the container numbers them [default: 0:0]
   --store DIR            dev.nixview.store     where the store is [default: /nix/store]
+  --backend NAME         dev.nixview.backend   what the view is made of: auto, overlay, fuse [default: auto]
   --state-dir DIR, --runtime-dir DIR           as for nixview [default: NIXVIEW_STATE_DIR, NIXVIEW_RUNTIME_DIR]
   --nixview PROGRAM      nixview, for when no daemon runs [default: beside this program, else in PATH]
   --help, --version

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use nixview::control::{Client, ControlError, Upper};
+use nixview::control::{Backend, Client, ControlError, Upper};
 use nixview_helpers::service::Dirs;
 
 use crate::failure::Failure;
@@ -42,13 +42,15 @@ pub(crate) struct Wanted {
     pub(crate) owner: (u32, u32),
     /// Where the store is, if it is said; absolute.
     pub(crate) store: Option<PathBuf>,
+    /// What the view is made of.
+    pub(crate) backend: Backend,
 }
 
 /// What annotations begin with.
 const PREFIX: &str = "dev.nixview.";
 
 /// The options that annotations have as well.
-const NAMES: [&str; 5] = ["closure", "upper", "readonly", "owner", "store"];
+const NAMES: [&str; 6] = ["closure", "upper", "readonly", "owner", "store", "backend"];
 
 impl Arguments {
     /// Reads the command line.
@@ -142,7 +144,13 @@ fn wanted(values: &BTreeMap<String, String>, prefix: &str) -> Result<Wanted, Fai
         None => (0, 0),
         Some(text) => ids(text).ok_or_else(|| wrong("owner", text, "two numbers, as in 1000:100"))?,
     };
-    Ok(Wanted { closure, upper, owner, store: path("store")? })
+    let backend = match values.get("backend") {
+        None => Backend::Auto,
+        Some(text) => {
+            Backend::of_name(text).ok_or_else(|| wrong("backend", text, "auto, fuse or overlay"))?
+        }
+    };
+    Ok(Wanted { closure, upper, owner, store: path("store")?, backend })
 }
 
 fn ids(text: &str) -> Option<(u32, u32)> {
@@ -178,13 +186,28 @@ mod tests {
     #[test]
     fn annotations_say_what_is_wanted() {
         let plain = arguments(&[]).wanted(&annotations(&[("closure", "/l")])).unwrap().unwrap();
-        let want = Wanted { closure: "/l".into(), upper: Upper::Temporary, owner: (0, 0), store: None };
+        let want = Wanted {
+            closure: "/l".into(),
+            upper: Upper::Temporary,
+            owner: (0, 0),
+            store: None,
+            backend: Backend::Auto,
+        };
         assert_eq!(plain, want);
-        let all =
-            [("closure", "/l"), ("upper", "/u"), ("owner", "7:8"), ("store", "/s"), ("readonly", "false")];
+        let all = [
+            ("closure", "/l"),
+            ("upper", "/u"),
+            ("owner", "7:8"),
+            ("store", "/s"),
+            ("readonly", "false"),
+            ("backend", "fuse"),
+        ];
         let full = arguments(&["--store", "/t"]).wanted(&annotations(&all)).unwrap().unwrap();
         let upper = Upper::Directory { path: "/u".into() };
-        assert_eq!(full, Wanted { upper, owner: (7, 8), store: Some("/t".into()), ..want });
+        assert_eq!(
+            full,
+            Wanted { upper, owner: (7, 8), store: Some("/t".into()), backend: Backend::Fuse, ..want }
+        );
     }
 
     #[test]

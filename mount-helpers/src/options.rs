@@ -4,7 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
-use nixview::control::{Io, MountRequest, Upper};
+use nixview::control::{Backend, Io, MountRequest, Upper};
 
 use crate::service::Dirs;
 
@@ -79,6 +79,7 @@ pub struct Options {
     upper_size: Option<u64>,
     upper_inodes: Option<u64>,
     owner: Option<(u32, u32)>,
+    backend: Option<Backend>,
     io: Option<Io>,
     acl: bool,
     devices: bool,
@@ -139,6 +140,10 @@ impl Options {
             "owner" if value.is_some() => {
                 self.owner = Some(owner(&text(value)?).ok_or(bad("it must be UID:GID: 1000:100"))?);
             }
+            "backend" => {
+                self.backend =
+                    Some(Backend::of_name(&text(value)?).ok_or(bad("it must be auto, fuse or overlay"))?);
+            }
             "io" => self.io = Some(io(&text(value)?).ok_or(bad("it must be auto, passthrough or cached"))?),
             "threads" => {
                 let number = text(value)?.parse().ok().filter(|n| (1..=64).contains(n));
@@ -193,6 +198,7 @@ impl Options {
         request.upper_size = self.upper_size;
         request.upper_inodes = self.upper_inodes;
         request.owner = self.owner;
+        request.backend = self.backend.unwrap_or_default();
         request.io = self.io.unwrap_or_default();
         request.acl = self.acl;
         request.devices = self.devices;
@@ -295,7 +301,7 @@ mod tests {
 
     #[test]
     fn everything_that_can_be_said_of_a_view_arrives() {
-        let all = "rw,upper=/u,owner=1000:100,name=web,store=/s,io=cached,acl,devices,noexec,upper-size=2G,upper-inodes=9,\
+        let all = "rw,upper=/u,owner=1000:100,name=web,store=/s,io=cached,acl,backend=fuse,devices,noexec,upper-size=2G,upper-inodes=9,\
                    threads=2,require-gc-roots,no-gc-warning,no-restart,no_allow_other,state-dir=/st,\
                    trace=/t.trace";
         let got = request(all).unwrap();
@@ -304,6 +310,7 @@ mod tests {
             name: Some("web".to_owned()),
             store: "/s".into(),
             owner: Some((1000, 100)),
+            backend: Backend::Fuse,
             io: Io::Cached,
             acl: true,
             devices: true,
@@ -348,6 +355,7 @@ mod tests {
             "upper",
             "upper-size=many",
             "io=fast",
+            "backend=aufs",
             "threads=0",
             "colour=red",
         ] {

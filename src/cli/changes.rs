@@ -160,7 +160,9 @@ pub fn upper_path(view: &Path, context: &Context) -> Result<PathBuf, CliError> {
     let mount = mount.filter(is_view);
     if let Some(registry) = Registry::existing(&context.state.runtime) {
         for (known, state) in registry.all().context("cannot read the registry of views")? {
-            let Ok(State::Served(record) | State::Dead(record)) = state else { continue };
+            let Ok(State::Served(record) | State::Unkept(record) | State::Dead(record)) = state else {
+                continue;
+            };
             // A detached view may have been mounted there before.
             let here = match &mount {
                 Some(mount) => is_mount_of(&record, mount),

@@ -15,7 +15,7 @@ use crate::lock::environment::{Entering, EnvironmentFile, MAX_ANSWER, Recipe, Re
 use crate::lock::{EnvLock, Environment, Memory};
 use crate::store::Location;
 use crate::view::ViewName;
-use crate::view::spec::{IoChoice, UpperChoice, ViewSpec};
+use crate::view::spec::{BackendChoice, IoChoice, UpperChoice, ViewSpec};
 use crate::view::upper_dir::LimitChoice;
 
 /// How the variables of a lock came about.
@@ -93,6 +93,8 @@ fn run(lock: &EnvLock, store: &Location, program: &Program, context: &Context) -
         upper: UpperChoice::Temporary { parent: dirs(context).temporary() },
         limit: LimitChoice::default(),
         owner: own_ids()?,
+        // A view for a moment: nothing is gained by an image of the closure.
+        backend: BackendChoice::Fuse,
         io: IoChoice::Auto,
         access_lists: false,
         devices: false,

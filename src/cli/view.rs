@@ -5,7 +5,7 @@ use std::path::{Component, Path, PathBuf};
 use std::str::FromStr;
 
 use super::{CliError, Context, ErrorContext, size};
-use crate::control::{Io, MountRequest, Place, Upper};
+use crate::control::{Backend, Io, MountRequest, Place, Upper};
 use crate::daemon::Failure;
 use crate::daemon::keeper::Dirs;
 use crate::daemon::record::Record;
@@ -27,7 +27,19 @@ pub struct ViewArgs {
     /// User and group that everything of the store is shown as [default: 0:0; without root, your own]
     #[arg(long, value_name = "UID:GID")]
     pub owner: Option<Owner>,
-    /// Reader of files: the kernel by itself (passthrough), the server (cached), or the kernel where it can (auto)
+    /// Maker of the view: the kernel's overlayfs (overlay; for root), a server (fuse), or the one that can do all that is asked for
+    /// (auto)
+    #[arg(
+        long,
+        value_name = "NAME",
+        default_value = "auto",
+        value_enum,
+        env = "NIXVIEW_BACKEND",
+        hide_env_values = true
+    )]
+    pub backend: BackendArg,
+    /// Reader of the files of a view with a server: the kernel by itself (passthrough), the server (cached), or the kernel where it
+    /// can (auto)
     #[arg(long, value_name = "HOW", default_value = "auto", value_enum)]
     pub io: IoArg,
     /// Keep and obey POSIX access control lists; users other than the owner then wait for the server at each look-up
@@ -104,6 +116,29 @@ impl UpperArgs {
     }
 }
 
+/// What a view is made of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+pub enum BackendArg {
+    /// Overlayfs where it can do all that is asked for, else a server.
+    Auto,
+    /// A FUSE server.
+    Fuse,
+    /// Overlayfs, or no view.
+    Overlay,
+}
+
+impl BackendArg {
+    /// As the daemon is asked.
+    #[must_use]
+    pub fn asked(self) -> Backend {
+        match self {
+            Self::Auto => Backend::Auto,
+            Self::Fuse => Backend::Fuse,
+            Self::Overlay => Backend::Overlay,
+        }
+    }
+}
+
 /// Who reads files.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
 pub enum IoArg {
@@ -165,6 +200,7 @@ impl ViewArgs {
             upper_size: limit.upper_size,
             upper_inodes: limit.upper_inodes,
             owner: self.owner.map(Owner::ids),
+            backend: self.backend.asked(),
             io: match self.io {
                 IoArg::Auto => Io::Auto,
                 IoArg::Passthrough => Io::Passthrough,

@@ -68,6 +68,9 @@ pub struct MountRequest {
     /// User and group that everything of the store is shown as; without them 0 and 0, for others than root their own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<(u32, u32)>,
+    /// What the view is made of.
+    #[serde(default, skip_serializing_if = "Backend::is_auto")]
+    pub backend: Backend,
     /// Who reads files.
     #[serde(default)]
     pub io: Io,
@@ -130,6 +133,7 @@ impl MountRequest {
             upper_size: None,
             upper_inodes: None,
             owner: None,
+            backend: Backend::Auto,
             io: Io::Auto,
             acl: false,
             devices: false,
@@ -180,6 +184,46 @@ pub enum Upper {
     Temporary,
     /// Nowhere: every change is refused.
     ReadOnly,
+}
+
+/// What a view is made of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Backend {
+    /// The kernel's overlayfs where it can do all that is asked for, else a FUSE server.
+    #[default]
+    Auto,
+    /// A FUSE server.
+    Fuse,
+    /// The kernel's overlayfs, or there is no view.
+    Overlay,
+}
+
+impl Backend {
+    /// The one of this name: `auto`, `fuse`, `overlay`.
+    #[must_use]
+    pub fn of_name(name: &str) -> Option<Self> {
+        match name {
+            "auto" => Some(Self::Auto),
+            "fuse" => Some(Self::Fuse),
+            "overlay" => Some(Self::Overlay),
+            _ => None,
+        }
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Fuse => "fuse",
+            Self::Overlay => "overlay",
+        }
+    }
+
+    fn is_auto(&self) -> bool {
+        *self == Self::Auto
+    }
 }
 
 /// Who reads files.

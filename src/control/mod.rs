@@ -23,7 +23,7 @@ pub use client::{Client, ControlError, Mounted};
 pub use container::Container;
 pub use frame::{LIMIT, receive, send};
 pub use message::{
-    Answer, Io, MountRequest, Operation, Place, Reply, Request, Stopped, Upper, VERSION, ViewRef,
+    Answer, Backend, Io, MountRequest, Operation, Place, Reply, Request, Stopped, Upper, VERSION, ViewRef,
 };
 
 /// The socket's name in the runtime directory.

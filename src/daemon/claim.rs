@@ -28,7 +28,7 @@ pub(super) fn take(registry: &Registry, name: &ViewName) -> Result<Claim, Failur
             // The sweep could not clean it up, or it died just now: clean it up, or say why not.
             Ok((claim, Some(left))) => leftovers::clean(claim, &left)?,
             Err(RegistryError::Taken { .. }) if !waited && ends(registry, name)? => waited = true,
-            Err(error @ RegistryError::Taken { .. }) => {
+            Err(error @ (RegistryError::Taken { .. } | RegistryError::Unkept { .. })) => {
                 return Err(Failure::new(error.to_string()).hint(format!(
                     "choose another name with --name, or end it with 'nixview umount {name}'"
                 )));
@@ -43,7 +43,7 @@ fn ends(registry: &Registry, name: &ViewName) -> Result<bool, Failure> {
     let attempt = || format!("cannot take the name '{name}'");
     let record = match registry.state(name).attempt(attempt)? {
         Some(State::Served(record)) if record.usable => record,
-        Some(State::Served(_) | State::Starting) => return Ok(false),
+        Some(State::Served(_) | State::Unkept(_) | State::Starting) => return Ok(false),
         Some(State::Dead(_)) | None => return Ok(true),
     };
     match &record.place {

@@ -72,8 +72,8 @@ pub fn clean_if_dead(registry: &Registry, name: &ViewName) -> Result<bool, Failu
     match registry.claim(name) {
         Ok((claim, Some(record))) => clean(claim, &record)?,
         Ok((claim, None)) => withdraw(claim)?,
-        // Somebody else is at it.
-        Err(RegistryError::Taken { .. }) => return Ok(false),
+        // Another process is at it, or the view was found to be there.
+        Err(RegistryError::Taken { .. } | RegistryError::Unkept { .. }) => return Ok(false),
         Err(error) => return Err(Failure::of(&attempt(), &error)),
     }
     Ok(true)

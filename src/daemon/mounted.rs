@@ -18,7 +18,7 @@ use crate::sys::mount::{SUBTYPE, Unmount};
 use crate::sys::mount_id::MountId;
 use crate::sys::mount_point::{self, MountPoint};
 use crate::sys::mountinfo::{self, MountInfo};
-use crate::sys::{fusermount, open, process};
+use crate::sys::{fusermount, open, overlay, process};
 
 /// How long a mount is looked for whose path changes while it is walked.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -223,10 +223,11 @@ impl MountTables {
 /// True if a mount is a view of nixview.
 #[must_use]
 pub fn is_view(mount: &MountInfo) -> bool {
-    mount.file_system.strip_prefix(b"fuse.").is_some_and(|subtype| subtype == SUBTYPE.as_bytes())
+    let served = mount.file_system.strip_prefix(b"fuse.").is_some_and(|kind| kind == SUBTYPE.as_bytes());
+    served || overlay::is_ours(mount)
 }
 
-/// The FUSE connection of a mounted view.
+/// The number of a mounted view's file system: of a view with a server, that of its connection.
 #[must_use]
 pub(super) fn connection(mount: &MountInfo) -> u64 {
     FuseConnection::of_device(mount.device).number()

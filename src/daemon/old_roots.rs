@@ -18,7 +18,7 @@ pub const DEFAULT_STORE: &str = "/nix/store";
 /// If the registry cannot be read.
 pub fn stores(registry: &Registry) -> Result<BTreeSet<PathBuf>, RegistryError> {
     let records = registry.all()?.into_iter().filter_map(|(_, state)| match state {
-        Ok(State::Served(record) | State::Dead(record)) => Some(record.store),
+        Ok(State::Served(record) | State::Unkept(record) | State::Dead(record)) => Some(record.store),
         Ok(State::Starting) | Err(_) => None,
     });
     Ok(records.collect())

@@ -7,12 +7,12 @@ use std::path::Path;
 
 use super::error::{Attempt, Failure};
 use super::keeper::{Destination, Dirs, ServeOptions};
-use crate::control::{Io, MountRequest, Place, Upper};
+use crate::control::{Backend, Io, MountRequest, Place, Upper};
 use crate::lock::EnvLock;
 use crate::store::Location;
 use crate::sys::process;
 use crate::view::ViewName;
-use crate::view::spec::{IoChoice, UpperChoice, ViewSpec};
+use crate::view::spec::{BackendChoice, IoChoice, UpperChoice, ViewSpec};
 use crate::view::upper_dir::LimitChoice;
 
 /// How many requests of a view are worked on at once, if nothing is said.
@@ -93,6 +93,11 @@ impl Order {
             Io::Passthrough => IoChoice::Passthrough,
             Io::Cached => IoChoice::Cached,
         };
+        let backend = match request.backend {
+            Backend::Auto => BackendChoice::Auto,
+            Backend::Fuse => BackendChoice::Fuse,
+            Backend::Overlay => BackendChoice::Overlay,
+        };
         let destination = match &request.place {
             Place::Directory { path } => Destination::Directory {
                 path: absolute(path, "target")?.to_owned(),
@@ -125,6 +130,7 @@ impl Order {
             upper,
             limit,
             owner,
+            backend,
             io,
             access_lists: request.acl,
             devices: request.devices,

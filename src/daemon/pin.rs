@@ -1,5 +1,6 @@
 //! The closure of a view, and the garbage collector kept from it.
 
+use std::io;
 use std::path::Path;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use crate::lock;
 use crate::store::gc_root::{CollectorPause, GcRootError};
 use crate::store::lease::{self, Lease};
 use crate::store::temp_roots::{TempRootError, TempRoots};
+use crate::sys::overlay_use::OverlayUse;
 use crate::view::spec::ViewSpec;
 
 /// How long a garbage collection that is running is waited for.
@@ -32,6 +34,17 @@ impl Pinned {
         match self {
             Self::Lease(lease) => Some(GcRootsRecord { dir: lease.dir().to_owned(), count: lease.count() }),
             Self::ByDaemon { .. } => None,
+        }
+    }
+
+    /// Notes that they are for an overlay, which may outlive this process. Those of nix-daemon do not.
+    ///
+    /// # Errors
+    /// As [`Lease::note_overlay`].
+    pub(super) fn note_overlay(&self, overlay: &OverlayUse) -> io::Result<()> {
+        match self {
+            Self::Lease(lease) => lease.note_overlay(overlay),
+            Self::ByDaemon { .. } => Ok(()),
         }
     }
 

@@ -8,8 +8,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::control::Container;
 use crate::json;
+use crate::sys::overlay_use::OverlayUse;
 use crate::view::ViewName;
 use crate::view::upper_dir::Limit;
+
+/// The backends, as records name them.
+pub const BACKEND_FUSE: &str = "fuse";
+/// The kernel's overlayfs.
+pub const BACKEND_OVERLAY: &str = "overlay";
 
 /// The version of the record's form.
 pub const VERSION: u32 = 1;
@@ -60,7 +66,19 @@ pub struct Record {
     pub extra_roots: Vec<ExtraRootRecord>,
     /// The store, where it lies on this machine.
     pub store: PathBuf,
-    /// How files are read: `passthrough` or `cached`.
+    /// What it is made of: `fuse` or `overlay`.
+    #[serde(default = "fuse")]
+    pub backend: String,
+    /// Why it is that, where it could be something else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backend_reason: Option<String>,
+    /// The overlay, as [`OverlayUse`] tells of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overlay: Option<String>,
+    /// Number of the FUSE connection that ends with an overlay.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub anchor: Option<u64>,
+    /// How files are read: `passthrough` or `cached` by a server, else `kernel`.
     pub io: String,
     /// Where changes go.
     #[serde(deserialize_with = "json::object")]
@@ -79,6 +97,11 @@ pub struct Record {
     pub container: Option<Container>,
 }
 
+/// What views are made of whose records do not say it.
+fn fuse() -> String {
+    BACKEND_FUSE.to_owned()
+}
+
 /// A server that died, and was started again.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -93,6 +116,16 @@ pub struct RestartRecord {
 const RESTARTS: usize = 5;
 
 impl Record {
+    /// True if it is of an overlay that is mounted still, which it can be without its keeper.
+    ///
+    /// # Errors
+    /// Those of reading /proc.
+    pub fn is_overlay_mounted(&self) -> io::Result<bool> {
+        // Of one that was not told of yet nothing must stay.
+        let overlay = self.overlay.as_deref().filter(|_| self.usable).and_then(OverlayUse::parse);
+        overlay.map_or(Ok(false), |overlay| overlay.is_mounted())
+    }
+
     /// Counts a restart of the server, which ended for `reason`.
     pub fn note_restart(&mut self, time: u64, reason: String) {
         self.restarts = self.restarts.saturating_add(1);
@@ -264,6 +297,10 @@ pub(super) mod tests {
             closure: ClosureRecord { digest: "sha256-x".into(), count: 3 },
             extra_roots: vec![ExtraRootRecord { name: "fonts".into(), path: "/nix/store/f-fonts".into() }],
             store: "/nix/store".into(),
+            backend: "fuse".into(),
+            backend_reason: None,
+            overlay: None,
+            anchor: None,
             io: "passthrough".into(),
             upper: UpperRecord::Temporary { path: "/var/lib/nixview/tmp/web".into(), limit: None },
             uid: 0,

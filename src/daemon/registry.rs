@@ -36,6 +36,12 @@ pub enum RegistryError {
         /// Its server, once it has said so.
         pid: Option<i32>,
     },
+    /// The keeper of this name is dead, and its overlay is mounted still.
+    #[error("the view '{name}' is mounted still, though its keeper was killed")]
+    Unkept {
+        /// The name.
+        name: ViewName,
+    },
     /// A file of the registry could not be read or written.
     #[error("{path}: {source}")]
     File {
@@ -77,6 +83,8 @@ pub enum State {
     Starting,
     /// A server lives and serves this.
     Served(Box<Record>),
+    /// The keeper is dead, and the kernel goes on without it: an overlay that is mounted still.
+    Unkept(Box<Record>),
     /// The server is dead, and has left this behind.
     Dead(Box<Record>),
 }
@@ -162,7 +170,8 @@ impl Registry {
     /// Takes a name. What a dead server left under it is answered too: clean that up before anything else.
     ///
     /// # Errors
-    /// [`RegistryError::Taken`] if a server of this name lives, else as the files answer.
+    /// [`RegistryError::Taken`] if a server of this name lives, [`RegistryError::Unkept`] if an overlay of it is mounted without a
+    /// keeper, else as the files answer.
     pub fn claim(&self, name: &ViewName) -> Result<(Claim, Option<Record>), RegistryError> {
         let path = self.file(name, "lock");
         let fail = |source| RegistryError::File { path: path.clone(), source };
@@ -194,6 +203,11 @@ impl Registry {
         lock.set_len(0).map_err(fail)?;
         let claim = Claim { registry: self.clone(), name: name.clone(), lock, record: None };
         let left = self.record(name)?;
+        if let Some(left) = &left
+            && left.is_overlay_mounted().map_err(fail)?
+        {
+            return Err(RegistryError::Unkept { name: name.clone() });
+        }
         Ok((claim, left))
     }
 
@@ -226,7 +240,15 @@ impl Registry {
         Ok(match (held, self.record(name)?) {
             (true, Some(record)) => Some(State::Served(Box::new(record))),
             (true, None) => Some(State::Starting),
-            (false, Some(record)) => Some(State::Dead(Box::new(record))),
+            (false, Some(record)) => {
+                let mounted = record.is_overlay_mounted();
+                let path = PathBuf::from("/proc");
+                let record = Box::new(record);
+                match mounted.map_err(|source| RegistryError::File { path, source })? {
+                    true => Some(State::Unkept(record)),
+                    false => Some(State::Dead(record)),
+                }
+            }
             (false, None) => None,
         })
     }

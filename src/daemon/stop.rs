@@ -68,7 +68,7 @@ pub fn stop_if_there(
 ) -> Result<Option<Stopped>, Failure> {
     let Some(state) = settled(registry, name)? else { return Ok(None) };
     let made_for = match &state {
-        State::Served(record) | State::Dead(record) => record.container.as_ref(),
+        State::Served(record) | State::Unkept(record) | State::Dead(record) => record.container.as_ref(),
         State::Starting => None,
     };
     if container.is_some() && container != made_for {
@@ -83,6 +83,7 @@ fn end(registry: &Registry, name: ViewName, state: State, lazy: bool) -> Result<
         State::Starting => {
             return Err(Failure::new(format!("the view '{name}' is only being started; try again")));
         }
+        State::Unkept(record) => return end_unkept(registry, name, &record, lazy),
         State::Dead(_) => {
             leftovers::clean_if_dead(registry, &name)?;
             return Ok(Stopped::WasDead(name));
@@ -126,6 +127,16 @@ fn end(registry: &Registry, name: ViewName, state: State, lazy: bool) -> Result<
             _ => Ok(Stopped::StillUsed(name)),
         },
     }
+}
+
+/// Ends an overlay whose keeper was killed.
+fn end_unkept(registry: &Registry, name: ViewName, record: &Record, lazy: bool) -> Result<Stopped, Failure> {
+    unmount(registry, record, lazy)?;
+    if leftovers::clean_if_dead(registry, &name)? {
+        return Ok(Stopped::WasDead(name));
+    }
+    // Containers have it.
+    Ok(Stopped::StillUsed(name))
 }
 
 /// Sends SIGTERM to the server of a view, if it still is that process.
@@ -176,6 +187,8 @@ pub(super) fn wait_for_end(
         match registry.state(name).attempt(|| "cannot read the registry of views".to_owned())? {
             Some(State::Served(now)) if now.pid == pid => {}
             Some(State::Dead(_)) => return Ok(End::Dead),
+            // Killed meanwhile.
+            Some(State::Unkept(_)) => return Ok(End::Serving),
             _ => return Ok(End::Gone),
         }
         if let (Some(server), false) = (&server, std::mem::replace(&mut waited, true)) {
@@ -257,7 +270,7 @@ fn find_at(registry: &Registry, path: &Path) -> Result<(ViewName, State), Failur
     let mut was_there = None;
     for (name, state) in registry.all().attempt(|| "cannot read the registry of views".to_owned())? {
         let Ok(state) = state else { continue };
-        let (State::Served(record) | State::Dead(record)) = &state else { continue };
+        let (State::Served(record) | State::Unkept(record) | State::Dead(record)) = &state else { continue };
         if mount.as_ref().is_some_and(|mount| is_mount_of(record, mount)) {
             return Ok((name, state));
         }

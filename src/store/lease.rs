@@ -1,7 +1,8 @@
 //! Roots of Nix's garbage collector that count as long as somebody holds them.
 //!
 //! ```text
-//! GCROOTS/nixview/NAME-RANDOM/lease       locked (OFD) by the holder as long as it lives, however it ends
+//! GCROOTS/nixview/NAME-RANDOM/lease       locked (OFD) by the holder as long as it lives, however it ends; says of an overlay,
+//!                                         if it is for one, which the kernel may keep longer
 //! GCROOTS/nixview/NAME-RANDOM/HASH-name   a root: a symbolic link to /nix/store/HASH-name
 //! ```
 //!
@@ -23,7 +24,7 @@ use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -32,6 +33,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, statat};
 use super::gc_root::GcRootError;
 use super::{StoreDir, StorePath};
 use crate::sys::dirent::for_each_name;
+use crate::sys::overlay_use::{self, OverlayUse};
 use crate::sys::{lock, names, open};
 
 /// The directory of ours below `gcroots`; it stays.
@@ -51,7 +53,7 @@ pub struct Lease {
     parent: OwnedFd,
     dir: OwnedFd,
     /// Locked.
-    _file: File,
+    file: File,
     count: usize,
 }
 
@@ -117,7 +119,15 @@ impl Lease {
         if !lock::try_lock(&file)? || file.metadata()?.nlink() == 0 {
             return Ok(None);
         }
-        Ok(Some(Self { path: path.join(name), parent, dir, _file: file, count: 0 }))
+        Ok(Some(Self { path: path.join(name), parent, dir, file, count: 0 }))
+    }
+
+    /// Notes that they are for an overlay: they count as long as that is mounted, also when this process is killed.
+    ///
+    /// # Errors
+    /// Those of writing the file.
+    pub fn note_overlay(&self, overlay: &OverlayUse) -> io::Result<()> {
+        self.file.write_all_at(format!("{}\n", overlay.line_in(&self.file)?).as_bytes(), 0)
     }
 
     /// The directory that holds them.
@@ -286,6 +296,9 @@ fn end_if_dead(parent: BorrowedFd<'_>, name: &[u8]) -> io::Result<Fate> {
     if file.metadata()?.nlink() == 0 {
         remove_if_empty(parent, name)?;
         return Ok(Fate::Gone);
+    }
+    if overlay_use::is_used(&file)? {
+        return Ok(Fate::Held);
     }
     if let Some(name) = clear(dir.as_fd())? {
         return Ok(Fate::Foreign(name));

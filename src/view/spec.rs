@@ -24,6 +24,8 @@ pub struct ViewSpec {
     pub limit: LimitChoice,
     /// User and group that everything of the store is shown as.
     pub owner: (u32, u32),
+    /// What it is made of.
+    pub backend: BackendChoice,
     /// Who reads and writes the files behind it.
     pub io: IoChoice,
     /// Access control lists are kept and obeyed, where the upper's file system has them.
@@ -46,6 +48,18 @@ pub enum UpperChoice {
     },
     /// Nowhere: every change is refused with `EROFS`.
     ReadOnly,
+}
+
+/// What a view is made of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum BackendChoice {
+    /// The kernel's overlayfs where it can do all that is asked for, else a FUSE server.
+    #[default]
+    Auto,
+    /// A FUSE server.
+    Fuse,
+    /// The kernel's overlayfs, or no view.
+    Overlay,
 }
 
 /// Who reads and writes the files behind a view.

@@ -35,6 +35,7 @@ mod metadata;
 mod mount;
 mod nix_state;
 mod over_store;
+mod overlay_backend;
 mod overlay_oracle;
 mod owner;
 mod power;

@@ -13,7 +13,7 @@ fn states(scene: &Scene) -> Vec<String> {
 }
 
 fn is_whole(scene: &Scene, name: &str) -> bool {
-    let db = scene.path("state/nix-state").join(name).join("nix/db");
+    let db = scene.path("state/nix-state").join(name).join("nix-state/nix/db");
     let connection = rusqlite::Connection::open_with_flags(
         nixview::store::database::uri(&db.join("db.sqlite"), "immutable=1"),
         rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY | rusqlite::OpenFlags::SQLITE_OPEN_URI,
@@ -119,7 +119,7 @@ fn a_maker_that_is_killed_leaves_a_draft_at_most() {
     }
     assert!(drafts > 0 && whole > 0, "{drafts} drafts, {whole} whole: the test kills at the wrong moments");
     // Others are not hindered by a draft that is left.
-    fs::create_dir_all(scene.path("state/nix-state/draft-1-0/nix/db")).unwrap();
+    fs::create_dir_all(scene.path("state/nix-state/draft-1-0/nix-state/nix/db")).unwrap();
     scene.run("env-a", &[], "ls /nix/var/nix/db/db.sqlite").ok();
     assert_eq!(states(&scene).len(), 2);
     scene.nixview(&["gc"]).ok();

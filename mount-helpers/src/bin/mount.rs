@@ -10,7 +10,7 @@ use nixview_helpers::mount::{MountCall, Problem, UmountCall};
 
 const MOUNT_USAGE: &str = "usage: mount -t nixview LOCK DIR [-o OPTIONS]
 options: ro, rw, upper=DIR, tmp, upper-size=SIZE, upper-inodes=N, owner=UID:GID, name=NAME, store=DIR,
-         io=auto|passthrough|cached, acl, noacl, devices, noexec, threads=N, trace=FILE, require-gc-roots, no-gc-warning,
+         backend=auto|overlay|fuse, io=auto|passthrough|cached, acl, noacl, devices, noexec, threads=N, trace=FILE, require-gc-roots, no-gc-warning,
          no-restart, no_allow_other, state-dir=DIR, runtime-dir=DIR, remount";
 
 const UMOUNT_USAGE: &str = "usage: umount DIR [-l] [-f]";

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use crate::cli::cdi::{self, Device, KIND};
 use crate::cli::output_file::{Destination, Kind};
 use crate::cli::state::StateDirs;
-use crate::cli::view::{Owner, UpperArgs, absolute};
+use crate::cli::view::{BackendArg, Owner, UpperArgs, absolute};
 use crate::cli::{CliError, Context, ErrorContext};
 use crate::control::Upper;
 use crate::lock::EnvLock;
@@ -56,6 +56,9 @@ pub struct Args {
     /// Owner of /nix, as the container numbers its users and groups [default: 0:0]
     #[arg(long, value_name = "UID:GID")]
     pub owner: Option<Owner>,
+    /// What the views are made of: the kernel's overlayfs (overlay), a server (fuse), or what can do all that is asked for (auto)
+    #[arg(long, value_name = "WHAT", default_value = "auto", value_enum)]
+    pub backend: BackendArg,
     /// The store: a directory that ends in nix/store, or one that contains nix/store
     #[arg(long, value_name = "DIR", default_value = "/nix/store")]
     pub store: PathBuf,
@@ -189,6 +192,9 @@ fn arguments(args: &Args, context: &Context, lock: &Path) -> Result<Vec<String>,
     }
     if let Some((uid, gid)) = args.owner.map(Owner::ids) {
         all.extend(["--owner".to_owned(), format!("{uid}:{gid}")]);
+    }
+    if args.backend != BackendArg::Auto {
+        all.extend(["--backend".to_owned(), args.backend.asked().name().to_owned()]);
     }
     // Runtimes start hooks as root, with another environment than this one.
     let StateDirs { state, runtime, .. } = &context.state;

@@ -169,6 +169,7 @@ fn word(view: &Placed) -> &'static str {
         Ok(State::Served(_)) if view.detached => "detached",
         Ok(State::Served(record)) if record.usable => "mounted",
         Ok(State::Starting | State::Served(_)) => "starting",
+        Ok(State::Unkept(_)) => "unkept",
         Ok(State::Dead(_)) => "dead",
         Err(_) => "unknown",
     }
@@ -176,7 +177,7 @@ fn word(view: &Placed) -> &'static str {
 
 fn record(view: &Placed) -> Option<&Record> {
     match &view.state {
-        Ok(State::Served(record) | State::Dead(record)) => Some(record),
+        Ok(State::Served(record) | State::Unkept(record) | State::Dead(record)) => Some(record),
         _ => None,
     }
 }

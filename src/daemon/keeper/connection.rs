@@ -220,16 +220,21 @@ impl Connecting<'_> {
         let later = options.no_exec && on_directory;
         let options = FuseOptions { no_exec: options.no_exec && !later, ..options };
         let MountClone { mount, not_locked } = lock_flags(mount::new_fuse(device.as_fd(), options)?)?;
-        if let Some(error) = not_locked {
-            tracing::warn!(
-                %error,
-                "the flags of the mount are not locked: root in a user namespace of its own can clear nosuid and nodev"
-            );
-        }
+        self::not_locked(not_locked);
         if later {
             mount::change(mount.as_fd(), Change { read_only: None, no_exec: Some(true) })?;
         }
         Ok(mount)
+    }
+}
+
+/// Logs why the flags of a mount are not locked, if they are not.
+pub(super) fn not_locked(error: Option<io::Error>) {
+    if let Some(error) = error {
+        tracing::warn!(
+            %error,
+            "the flags of the mount are not locked: root in a user namespace of its own can clear nosuid and nodev"
+        );
     }
 }
 

@@ -23,13 +23,21 @@ pub(super) fn environment(spec: &ViewSpec, upper: &UpperDir) -> Result<Option<La
     })
 }
 
-/// The warning of it; `lower` is that of this environment.
-pub(super) fn warning(
+/// What is to be known of it.
+pub(super) struct Earlier {
+    /// The warning.
+    pub(super) warning: String,
+    /// The upper changes store paths that this environment does not have: they stay hidden.
+    pub(super) hides: bool,
+}
+
+/// Compares it with this environment, whose lower is `lower`.
+pub(super) fn compare(
     spec: &ViewSpec,
     upper: &UpperDir,
     last: &LastView,
     lower: &ViewLower,
-) -> Result<String, Failure> {
+) -> Result<Earlier, Failure> {
     let trees = Trees { lower, upper: upper.layer(), owner: Some(spec.owner) };
     let parts = Parts::of(trees).attempt(|| "cannot compare the upper with the environment".to_owned())?;
     let before = &last.lock;
@@ -52,5 +60,5 @@ pub(super) fn warning(
     if parts.replacing > 0 {
         text.push_str(&format!("; paths of its own in place of those of this one: {}", parts.replacing));
     }
-    Ok(text)
+    Ok(Earlier { warning: text, hides: !parts.hidden.is_empty() })
 }

@@ -15,10 +15,12 @@ mod earlier;
 mod ledger;
 mod link;
 mod memory;
+mod overlay;
 mod past;
 mod server;
 mod setup;
 mod watch;
+mod watch_overlay;
 
 use std::io;
 use std::num::NonZeroUsize;
@@ -40,6 +42,7 @@ use super::target::Target;
 use super::trace::Traced;
 use crate::control::Container;
 use crate::sys::mount::Unmount;
+use crate::sys::overlay_use::OverlayUse;
 use crate::sys::signals::Signals;
 use crate::sys::{limits, memory as own_memory};
 use crate::view::spec::ViewSpec;
@@ -185,6 +188,7 @@ pub fn serve(
         target: None,
         mount: None,
         mounted: None,
+        overlay: None,
         shown: false,
     };
     let answer = Serving { spec, dirs, registry: &registry, destination, options, signals, warnings }
@@ -207,6 +211,8 @@ struct Held {
     mount: Option<OwnedFd>,
     /// Where it is mounted.
     mounted: Option<Mounted>,
+    /// The overlay that it is, if it is one.
+    overlay: Option<OverlayUse>,
     /// Somebody may have seen the view, and written to it.
     shown: bool,
 }
@@ -227,6 +233,19 @@ impl Held {
         let mut answer = Ok(());
         if let (Some(mounted), Some(claim)) = (mounted, &self.claim) {
             answer = take_away(&mounted, claim.registry());
+        }
+        self.mount = None;
+        if let Some(overlay) = self.overlay.take() {
+            let used = overlay.is_mounted().attempt(|| "cannot read mount tables".to_owned());
+            if !matches!(used, Ok(false)) {
+                // It was not waited for, for some error: a sweep takes all away when it is gone.
+                upper.into_iter().for_each(UpperDir::leave);
+                return answer.and(used.map(drop));
+            }
+            if let Some(upper) = upper.as_ref().filter(|upper| !upper.meta().temporary) {
+                let noted = upper.note_overlay(None).map_err(io::Error::other);
+                answer = answer.and(noted.attempt(|| "cannot use the upper".to_owned()));
+            }
         }
         let mut note = |what: String, done: io::Result<()>| {
             if let (Err(error), true) = (&done, answer.is_ok()) {

@@ -1,28 +1,32 @@
 //! Setting a view up: everything that it needs, in an order in which nothing is lost.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::time::SystemTime;
 
-use super::connection::Connecting;
+use super::connection::{Connecting, Connection};
+use super::overlay::{Overlay, Refusal};
 use super::watch::{Deaths, Watch};
 use super::{Caller, Destination, Dirs, Held, ServeOptions};
 use super::{earlier, server};
+use crate::closure::Closure;
 use crate::daemon::error::{Attempt, Failure};
 use crate::daemon::hidden;
 use crate::daemon::log::REPORTED;
 use crate::daemon::mounted::Mounted;
 use crate::daemon::pin::{self, Pinned};
-use crate::daemon::record::{self, ClosureRecord, ExtraRootRecord, Place, Record, UpperRecord};
+use crate::daemon::record::{
+    self, BACKEND_FUSE, BACKEND_OVERLAY, ClosureRecord, ExtraRootRecord, Place, Record, UpperRecord,
+};
 use crate::daemon::registry::{Registry, Turn};
 use crate::daemon::target::{Target, refuse_view};
 use crate::daemon::trace::Traced;
 use crate::lock::{Digest, EnvLock};
 use crate::sys::signals::Signals;
 use crate::sys::{memory, mount, socket};
-use crate::view::build;
+use crate::view::build::{self, ViewLower};
 use crate::view::open_read_only;
-use crate::view::spec::{UpperChoice, ViewSpec};
+use crate::view::spec::{BackendChoice, UpperChoice, ViewSpec};
 use crate::view::upper_dir::{self, LastView, UpperDir, UpperError};
 
 /// A view that is being set up and kept.
@@ -34,6 +38,18 @@ pub(super) struct Serving<'a> {
     pub(super) options: ServeOptions,
     pub(super) signals: Signals,
     pub(super) warnings: Vec<String>,
+}
+
+/// What a view is made of, with all that keeps it.
+enum Kept {
+    Served(Box<Served>),
+    Overlay(Overlay),
+}
+
+/// A view with a server.
+struct Served {
+    connection: Connection,
+    lower: ViewLower,
 }
 
 impl Serving<'_> {
@@ -52,26 +68,46 @@ impl Serving<'_> {
         let mut record = self.record(held);
         held.publish(&record)?;
 
-        let traced = Traced::new(self.spec.trace.as_deref());
-        held.traced = Some(traced.attempt(|| match &self.spec.trace {
-            Some(path) => format!("cannot write the trace {}", path.display()),
-            None => "cannot have memory for the view".to_owned(),
-        })?);
         let store = open_read_only(&self.spec.store.real)
             .attempt(|| format!("cannot open the store {} read-only", self.spec.store.real.display()))?;
-        let lower = build::lower(&self.spec.lock, &closure, &self.spec.store, &store, &self.dirs.state)
-            .attempt(|| "cannot put the view together".to_owned())?;
+        let needs_server = self.server_is_needed()?;
+        let lower = if needs_server.is_some() || earlier.is_some() {
+            Some(self.lower(&closure, &store)?)
+        } else {
+            None
+        };
+        let mut hides = None;
+        if let (Some(earlier), Some(upper), Some(lower)) = (&earlier, &held.upper, &lower) {
+            let earlier = earlier::compare(self.spec, upper, earlier, lower)?;
+            hides = earlier.hides.then(|| "its upper changes store paths that it does not show".to_owned());
+            self.warnings.push(earlier.warning);
+        }
+        let refused = match needs_server.or(hides) {
+            Some(why) => Err(Refusal(why)),
+            None => self.overlay(held, &closure, &store),
+        };
+        let kept = match refused {
+            Ok(overlay) => {
+                record.backend = BACKEND_OVERLAY.to_owned();
+                record.io = "kernel".to_owned();
+                record.anchor = overlay.anchor;
+                record.overlay = Some(overlay.mounted.line());
+                Kept::Overlay(overlay)
+            }
+            Err(Refusal(why)) if self.spec.backend == BackendChoice::Overlay => {
+                return Err(Failure::new(format!("a view by overlayfs cannot be had: {why}"))
+                    .hint("'--backend auto' takes a server where overlayfs refuses"));
+            }
+            Err(Refusal(why)) => {
+                tracing::info!(why, "the view has a server");
+                record.backend_reason = Some(why);
+                self.open_upper_again(held, &mut record)?;
+                let lower = lower.map_or_else(|| self.lower(&closure, &store), Ok)?;
+                Kept::Served(Box::new(self.serve(held, caller, &mut record, lower, &store)?))
+            }
+        };
         drop(closure);
-        if let (Some(earlier), Some(upper)) = (&earlier, &held.upper) {
-            self.warnings.push(earlier::warning(self.spec, upper, earlier, &lower)?);
-        }
-        let connection = Connecting { serving: &self, lower: &lower, store: &store }.connect(held, caller)?;
-        record.io = connection.io.name().to_owned();
-        record.server = connection.process.number();
-        if let (Some(traced), Some(path)) = (&mut held.traced, &self.spec.trace) {
-            let begun = traced.begin(&record, &self.spec.lock);
-            begun.attempt(|| format!("cannot write the trace {}", path.display()))?;
-        }
+        drop(store);
         held.shown = held.mount.is_none();
         let mount = held.mount.take();
         if let (Some(mount), Some(Target { path, directory })) = (&mount, held.target.take()) {
@@ -96,9 +132,11 @@ impl Serving<'_> {
         held.shown = true;
         // First this: what the caller is told is there must not be taken back when this process is killed. A server that has died
         // already is seen by the wait that follows.
-        drop(socket::send(&connection.process.socket, server::KNOWN, None));
+        if let Kept::Served(served) = &kept {
+            drop(socket::send(&served.connection.process.socket, server::KNOWN, None));
+        }
         tracing::info!(
-            place = %record.place, io = %record.io, upper = %record.upper, server = record.server,
+            place = %record.place, backend = %record.backend, io = %record.io, upper = %record.upper, server = record.server,
             "the view can be used"
         );
         self.warnings.iter().for_each(|warning| tracing::warn!(target: REPORTED, "{warning}"));
@@ -108,8 +146,55 @@ impl Serving<'_> {
         // Whoever has the mount keeps it alive.
         drop(private);
         memory::give_back();
-        let deaths = Deaths::default();
-        Watch { serving: &self, connection, lower: &lower, record, deaths }.until_the_end(held, caller)
+        match kept {
+            Kept::Overlay(overlay) => self.keep_overlay(&overlay, held, caller),
+            Kept::Served(served) => {
+                let Served { connection, lower } = *served;
+                let deaths = Deaths::default();
+                Watch { serving: &self, connection, lower: &lower, record, deaths }
+                    .until_the_end(held, caller)
+            }
+        }
+    }
+
+    fn lower(&self, closure: &Closure, store: &OwnedFd) -> Result<ViewLower, Failure> {
+        build::lower(&self.spec.lock, closure, &self.spec.store, store, &self.dirs.state)
+            .attempt(|| "cannot put the view together".to_owned())
+    }
+
+    /// Starts a server.
+    fn serve(
+        &self,
+        held: &mut Held,
+        caller: &mut dyn Caller,
+        record: &mut Record,
+        lower: ViewLower,
+        store: &OwnedFd,
+    ) -> Result<Served, Failure> {
+        let cannot = || match &self.spec.trace {
+            Some(path) => format!("cannot write the trace {}", path.display()),
+            None => "cannot have memory for the view".to_owned(),
+        };
+        held.traced = Some(Traced::new(self.spec.trace.as_deref()).attempt(cannot)?);
+        let connection = Connecting { serving: self, lower: &lower, store }.connect(held, caller)?;
+        record.io = connection.io.name().to_owned();
+        record.server = connection.process.number();
+        if let (Some(traced), Some(_)) = (&mut held.traced, &self.spec.trace) {
+            traced.begin(record, &self.spec.lock).attempt(cannot)?;
+        }
+        Ok(Served { connection, lower })
+    }
+
+    /// What was made ready for an overlay cannot be written by a server: opens the upper once more, if it was.
+    fn open_upper_again(&mut self, held: &mut Held, record: &mut Record) -> Result<(), Failure> {
+        if !held.upper.as_ref().is_some_and(UpperDir::is_for_overlay) {
+            return Ok(());
+        }
+        held.upper = None;
+        held.upper = self.upper()?;
+        self.note_view(held)?;
+        record.upper = upper_record(held.upper.as_ref());
+        held.publish(record)
     }
 
     /// The directory to mount on, opened before anything is done.
@@ -170,15 +255,6 @@ impl Serving<'_> {
     }
 
     fn record(&self, held: &Held) -> Record {
-        let upper = held.upper.as_ref().map_or(UpperRecord::ReadOnly, |upper| {
-            let path = upper.path().to_owned();
-            let limit = upper.meta().limit;
-            if upper.meta().temporary {
-                UpperRecord::Temporary { path, limit }
-            } else {
-                UpperRecord::Directory { path, limit }
-            }
-        });
         let place = match self.destination {
             Destination::Directory { path, .. } => Place::Mounted { target: path.clone(), connection: 0 },
             Destination::Private { command } => Place::Private { command: command.clone() },
@@ -211,8 +287,12 @@ impl Serving<'_> {
             },
             extra_roots: extra_roots.collect(),
             store: self.spec.store.real.clone(),
+            backend: BACKEND_FUSE.to_owned(),
+            backend_reason: None,
+            overlay: None,
+            anchor: None,
             io: String::new(),
-            upper,
+            upper: upper_record(held.upper.as_ref()),
             uid: self.spec.owner.0,
             gid: self.spec.owner.1,
             gc_roots: held.pinned.as_ref().and_then(Pinned::record),
@@ -223,6 +303,18 @@ impl Serving<'_> {
             },
         }
     }
+}
+
+fn upper_record(upper: Option<&UpperDir>) -> UpperRecord {
+    upper.map_or(UpperRecord::ReadOnly, |upper| {
+        let path = upper.path().to_owned();
+        let limit = upper.meta().limit;
+        if upper.meta().temporary {
+            UpperRecord::Temporary { path, limit }
+        } else {
+            UpperRecord::Directory { path, limit }
+        }
+    })
 }
 
 /// The closure that the upper's own Nix database was begun with, if it has one.

@@ -69,7 +69,7 @@ fn use_of(registry: &Registry, name: &ViewName, container: &Container) -> Result
     let record = match registry.state(name).attempt(attempt)? {
         None | Some(State::Dead(_)) => return Ok(Use::Free),
         Some(State::Starting) => return Ok(Use::Taken),
-        Some(State::Served(record)) => record,
+        Some(State::Served(record) | State::Unkept(record)) => record,
     };
     Ok(match &record.container {
         Some(other) if other == container => Use::Own,

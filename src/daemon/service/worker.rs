@@ -203,7 +203,7 @@ impl Worker<'_> {
         let all = registry.all().attempt(|| "cannot read the registry of views".to_owned())?;
         let ours = is_ours(self.peer);
         let record = |state| match state {
-            State::Served(record) | State::Dead(record) => Some(*record),
+            State::Served(record) | State::Unkept(record) | State::Dead(record) => Some(*record),
             State::Starting => None,
         };
         let known = all.into_iter().filter_map(|(name, state)| Some((name, record(state.ok()?))));

@@ -10,13 +10,14 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use super::shared::{NONE, Shared, Slot, WHOLE};
 use super::traced::{head, now};
 use crate::daemon::error::{Attempt, Failure};
-use crate::daemon::record::Record;
+use crate::daemon::record::{BACKEND_OVERLAY, Record};
 use crate::daemon::registry::{Registry, State};
 use crate::daemon::stop::{Which, find};
 use crate::lock::EnvLock;
 use crate::sys::lock;
 use crate::sys::signals::wait_readable;
 use crate::trace::{End, Head};
+use crate::view::ViewName;
 
 /// How long a server may take to begin or end recording: one that died is started again meanwhile.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -62,11 +63,15 @@ impl Tracer {
             State::Served(_) | State::Starting => {
                 return Err(Failure::new(format!("the view '{name}' is only being started; try again")));
             }
+            State::Unkept(_) => return Err(no_server(&name)),
             State::Dead(_) => {
                 return Err(Failure::new(format!("the view '{name}' is dead"))
                     .hint("'nixview status' takes away what is left of it"));
             }
         };
+        if record.backend == BACKEND_OVERLAY {
+            return Err(no_server(&name));
+        }
         // If it is found to be served by this number after this was opened, the number was not another's.
         let keeper = opened(record.pid).attempt(what)?;
         let shared = Shared::of_process(record.pid).map_err(|error| match error.kind() {
@@ -215,4 +220,9 @@ impl Drop for Tracer {
 fn opened(pid: i32) -> io::Result<OwnedFd> {
     let pid = Pid::from_raw(pid).ok_or(io::ErrorKind::NotFound)?;
     Ok(pidfd_open(pid, PidfdFlags::empty())?)
+}
+/// Says that a view cannot be traced, and what can be done.
+fn no_server(name: &ViewName) -> Failure {
+    Failure::new(format!("the view '{name}' is made by overlayfs alone: no server sees what of it is used"))
+        .hint("mount it with '--backend fuse', or with --trace from the beginning")
 }

@@ -1,7 +1,7 @@
 //! Images of closure layers, kept in `STATE/closures` and shared by all views.
 //!
 //! An image is a function of its closure and of what the store has of the members, and is built
-//! once. Beside it lies a [record](record) that says what it must be. [`open`] trusts both as long
+//! once. Beside it lies a [record] that says what it must be. [`open`] trusts both as long
 //! as two stamps fit, which takes a few system calls whatever the closure:
 //!
 //! - The image has the device, inode, length and times that it had when it was last compared with

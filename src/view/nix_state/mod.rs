@@ -41,13 +41,16 @@ use error::Tried;
 use template::Template;
 
 /// Changes whenever another template is made out of the same records.
-const FORMAT: u8 = 2;
+const FORMAT: u8 = 3;
 
 /// How often a template is made that is removed before it is used.
 const ATTEMPTS: usize = 8;
 
 /// Below the state directory: the templates.
 pub const DIRECTORY: &str = "nix-state";
+
+/// In a template: the directory that is `var` in a view. An overlay's closure layer leads to this name, which no store path can have.
+pub const TOP: &str = "nix-state";
 
 /// What the template of a view is made of.
 #[derive(Debug)]
@@ -107,8 +110,19 @@ impl NixState {
     /// What hinders it; nothing but a draft is left then.
     pub fn open(&self) -> Result<Made<DirLower>, NixStateError> {
         let template = self.template()?;
-        let opened = open_read_only(&template.path()).tried("open", &self.dir)?;
+        let opened = open_read_only(&template.path().join(TOP)).tried("open", &self.dir)?;
         let layer = DirLower::new(&opened).tried("open", &self.dir)?;
+        Ok(Made { layer, held: Some(template.into_lock()) })
+    }
+
+    /// Finds the template, or makes it, as a layer of an overlay: a directory on a read-only clone of its mount, in which [`TOP`] is
+    /// what the view shows.
+    ///
+    /// # Errors
+    /// What hinders it; nothing but a draft is left then.
+    pub fn open_for_overlay(&self) -> Result<Made<OwnedFd>, NixStateError> {
+        let template = self.template()?;
+        let layer = open_read_only(&template.path()).tried("open", &self.dir)?;
         Ok(Made { layer, held: Some(template.into_lock()) })
     }
 
@@ -144,7 +158,7 @@ impl NixState {
             Some(roots) => roots.iter().collect(),
             None => paths.iter().collect(),
         };
-        tree::write(draft.path(), &self.store.dir, records, &roots)?;
+        tree::write(&draft.path().join(TOP), &self.store.dir, records, &roots)?;
         draft.publish(key)
     }
 

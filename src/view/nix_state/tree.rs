@@ -38,7 +38,7 @@ const OLD: Timestamps = Timestamps {
     last_modification: Timespec { tv_sec: 1, tv_nsec: 0 },
 };
 
-/// Fills `top`, an empty directory, and syncs all of it.
+/// Makes the directory `top`, fills it, and syncs all of it.
 ///
 /// # Errors
 /// What SQLite or the system says.
@@ -49,6 +49,7 @@ pub(super) fn write(
     roots: &[&StorePath],
 ) -> Result<(), NixStateError> {
     let nix = top.join("nix");
+    directory(top)?;
     directory(&nix)?;
     for name in DIRECTORIES {
         directory(&nix.join(name))?;
@@ -72,7 +73,18 @@ pub(super) fn write(
     for name in DIRECTORIES.iter().rev() {
         finish_directory(&nix.join(name))?;
     }
-    finish_directory(&nix)
+    finish_directory(&nix)?;
+    mark_opaque(top).tried("mark", top)?;
+    finish_directory(top)
+}
+
+/// Keeps the layers below from showing in it. Without root the template is for FUSE servers alone, which know no layer below.
+fn mark_opaque(top: &Path) -> io::Result<()> {
+    let opened = File::open(top)?;
+    match sys::xattr::set(opened.as_fd(), b"trusted.overlay.opaque", b"y", rustix::fs::XattrFlags::empty()) {
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EPERM | libc::EOPNOTSUPP)) => Ok(()),
+        answer => answer,
+    }
 }
 
 fn directory(path: &Path) -> Result<(), NixStateError> {

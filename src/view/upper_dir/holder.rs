@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 use rustix::fs::OFlags;
 
 use crate::sys;
+use crate::sys::overlay_use::{self, OverlayUse};
 
 /// The file's name.
 pub(super) const FILE: &[u8] = b"lock";
@@ -33,6 +34,10 @@ pub(super) fn hold(dir: BorrowedFd<'_>) -> io::Result<Attempt> {
     if file.metadata()?.nlink() == 0 {
         return Ok(Attempt::Gone);
     }
+    // Its keeper was killed, and the kernel goes on without it.
+    if overlay_use::is_used(&file)? {
+        return Ok(Attempt::Busy(None));
+    }
     Ok(Attempt::Held(file))
 }
 
@@ -42,7 +47,11 @@ pub(super) fn ask(dir: BorrowedFd<'_>) -> io::Result<Option<Option<Holder>>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         answer => File::from(answer?),
     };
-    if sys::lock::is_locked(&file)? { holder(file).map(Some) } else { Ok(None) }
+    if sys::lock::is_locked(&file)? || overlay_use::is_used(&file)? {
+        holder(file).map(Some)
+    } else {
+        Ok(None)
+    }
 }
 
 /// Who holds an upper.
@@ -54,12 +63,15 @@ pub(super) struct Holder {
     pub(super) image: Option<u32>,
 }
 
-/// Writes who holds the upper into the file: its process id, and after a space the descriptor.
-pub(super) fn write(mut lock: &File, holder: Holder) -> io::Result<()> {
+/// Writes who holds the upper into the file: its process id, and after a space the descriptor. A second line tells of an overlay that
+/// is mounted over it.
+pub(super) fn write(mut lock: &File, holder: Holder, overlay: Option<&OverlayUse>) -> io::Result<()> {
     let image = holder.image.map(|fd| format!(" {fd}")).unwrap_or_default();
+    let overlay = overlay.map(|overlay| overlay.line_in(lock)).transpose()?;
+    let overlay = overlay.map(|line| line + "\n").unwrap_or_default();
     lock.set_len(0)?;
     lock.rewind()?;
-    lock.write_all(format!("{}{image}\n", holder.pid).as_bytes())
+    lock.write_all(format!("{}{image}\n{overlay}", holder.pid).as_bytes())
 }
 
 /// Makes the file's time of modification now: the upper was used until now.
@@ -81,7 +93,7 @@ fn holder(file: File) -> io::Result<Option<Holder>> {
     let mut text = Vec::new();
     file.take(32).read_to_end(&mut text)?;
     Ok(std::str::from_utf8(&text).ok().and_then(|text| {
-        let mut words = text.split_ascii_whitespace();
+        let mut words = text.lines().next()?.split_ascii_whitespace();
         let pid = words.next()?.parse().ok()?;
         Some(Holder { pid, image: words.next().and_then(|fd| fd.parse().ok()) })
     }))

@@ -44,6 +44,7 @@ use crate::layer::Lower;
 use crate::layer::dir::{self, DirUpper, Format};
 use crate::store::path::StoreDir;
 use crate::sys;
+use crate::sys::overlay_use::OverlayUse;
 use crate::vfs::{Errno, Name};
 use error::Tried;
 use holder::{Attempt, Holder};
@@ -85,6 +86,8 @@ pub struct UpperDir {
     layout: Layout,
     origin: Origin,
     removed: bool,
+    /// It was made ready for an overlay.
+    for_overlay: bool,
 }
 
 /// What was there before an upper was opened.
@@ -183,6 +186,7 @@ impl UpperDir {
             layout,
             origin,
             removed: false,
+            for_overlay: false,
         };
         upper.record_holder()?;
         Ok(upper)
@@ -280,7 +284,18 @@ impl UpperDir {
     pub fn record_holder(&mut self) -> Result<(), UpperError> {
         self.holder = std::process::id();
         let image = self.image.as_ref().map(|image| sys::open::number(image.top()));
-        holder::write(&self.lock, Holder { pid: self.holder, image }).tried("write 'lock'", &self.path)
+        holder::write(&self.lock, Holder { pid: self.holder, image }, None).tried("write 'lock'", &self.path)
+    }
+
+    /// Notes in the file `lock` that an overlay is mounted over it: it is in use as long as that is there, also when this process is
+    /// killed. `None`: not any more.
+    ///
+    /// # Errors
+    /// [`UpperError::Io`].
+    pub fn note_overlay(&self, overlay: Option<&OverlayUse>) -> Result<(), UpperError> {
+        let image = self.image.as_ref().map(|image| sys::open::number(image.top()));
+        holder::write(&self.lock, Holder { pid: self.holder, image }, overlay)
+            .tried("write 'lock'", &self.path)
     }
 
     /// Notes in the file `view.json` what it lies over, for who asks later what it changes.
@@ -331,6 +346,11 @@ impl UpperDir {
     pub fn give_back(mut self) -> Result<(), UpperError> {
         self.removed = true;
         undo(self.dir.as_fd(), self.origin).tried("take back what was made of", &self.path)
+    }
+
+    /// Lets go of it as it is, also of a temporary one.
+    pub fn leave(mut self) {
+        self.removed = true;
     }
 
     /// Removes it and all that is in it.

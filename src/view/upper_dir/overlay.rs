@@ -20,6 +20,8 @@ pub struct OverlayUpper {
     pub tree: OwnedFd,
     /// Its work directory: new, and empty.
     pub work: OwnedFd,
+    /// The directory that both are in.
+    pub directory: OwnedFd,
     /// The detached mount that both are on, for an upper with a limit; without one they are on the host's.
     pub mount: Option<OwnedFd>,
 }
@@ -71,6 +73,7 @@ impl UpperDir {
     /// As [`may_be_overlay`](Self::may_be_overlay); [`UpperError::Refused`]; [`UpperError::Io`].
     pub fn prepare_for_overlay(&mut self) -> Result<OverlayUpper, UpperError> {
         self.may_be_overlay()?;
+        self.for_overlay = true;
         let Some(base) = layout::base() else { return Err(UpperError::Missing { path: self.path.clone() }) };
         let tree = self.open_tree()?;
         self.accept(dir::check_top(tree.as_fd(), &base).tried("check 'tree'", &self.path)?)?;
@@ -91,7 +94,15 @@ impl UpperDir {
         }
         let work = self.new_work()?;
         let mount = self.image.as_ref().map(|image| image.top().try_clone_to_owned()).transpose();
-        Ok(OverlayUpper { tree, work, mount: mount.tried("open 'upper.img'", &self.path)? })
+        let directory = self.top().try_clone_to_owned().tried("open the directory", &self.path)?;
+        Ok(OverlayUpper { tree, work, directory, mount: mount.tried("open 'upper.img'", &self.path)? })
+    }
+
+    /// True once it was made ready for an overlay, whether that was a success or not: it must be opened again to be written by its
+    /// layer.
+    #[must_use]
+    pub fn is_for_overlay(&self) -> bool {
+        self.for_overlay
     }
 
     /// Which directory is the view's root now.
