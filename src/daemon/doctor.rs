@@ -9,6 +9,7 @@ use rustix::fs::{Access, access};
 use serde::Serialize;
 
 use super::keeper::{Dirs, probe_passthrough};
+use super::overlay_probe;
 use crate::store::temp_roots::TempRoots;
 use crate::store::{Database, Location};
 use crate::sys::mount::{self, FuseOptions};
@@ -72,6 +73,7 @@ pub fn examine(store: &Path, dirs: &Dirs) -> Vec<Check> {
     let privileged = process::may_mount().unwrap_or(false);
     let mut checks = vec![kernel(), device(), privilege(privileged)];
     checks.push(if privileged { passthrough(store) } else { without_privilege("passthrough") });
+    checks.push(overlay_probe::overlay(privileged));
     checks.extend([user_namespace(privileged), fusermount_program(privileged), connections()]);
     checks.push(limits(privileged));
     checks.extend(self::store(store));

@@ -11,6 +11,7 @@ pub mod log;
 pub mod mounted;
 pub mod old_roots;
 pub mod order;
+mod overlay_probe;
 mod pin;
 pub mod record;
 pub mod registry;

@@ -80,7 +80,8 @@ fn no_way_of_writing_reaches_the_store() {
         assert_eq!(tree(&state), recorded, "another view's state of Nix is changed ({io})");
         assert_eq!(fs::read(state.join("nix/db/db.sqlite")).unwrap(), database, "({io})");
         let templates = fs::read_dir(scene.path("state/nix-state")).unwrap().map(|e| e.unwrap().path());
-        let mut same = templates.filter(|path| fs::read(path.join("nix-state/nix/db/db.sqlite")).unwrap() == database);
+        let mut same =
+            templates.filter(|path| fs::read(path.join("nix-state/nix/db/db.sqlite")).unwrap() == database);
         assert!(same.next().is_some(), "the shared state is changed ({io})");
         scene.nixview(&["umount", "neighbour"]).ok();
         scene.assert_nothing_left();

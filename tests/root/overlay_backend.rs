@@ -266,3 +266,14 @@ fn a_limit_holds_and_the_image_serves_both_backends() {
     }
     scene.assert_nothing_left();
 }
+
+/// What is tried here is what the mounts of these tests did.
+#[test]
+#[ignore = "needs root"]
+fn doctor_says_that_views_can_be_made_without_a_server() {
+    let scene = Scene::new();
+    let ran = scene.nixview(&["doctor", "--json", "--store", scene.store.root().to_str().unwrap()]);
+    let checks: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
+    let check = checks.as_array().unwrap().iter().find(|check| check["name"] == "overlay").unwrap();
+    assert_eq!(check["health"], "good", "{check}");
+}
