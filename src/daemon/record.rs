@@ -116,14 +116,14 @@ pub struct RestartRecord {
 const RESTARTS: usize = 5;
 
 impl Record {
-    /// True if it is of an overlay that is mounted still, which it can be without its keeper.
+    /// True if it is of an overlay that is used still, which it can be without its keeper.
     ///
     /// # Errors
     /// Those of reading /proc.
     pub fn is_overlay_mounted(&self) -> io::Result<bool> {
         // Of one that was not told of yet nothing must stay.
         let overlay = self.overlay.as_deref().filter(|_| self.usable).and_then(OverlayUse::parse);
-        overlay.map_or(Ok(false), |overlay| overlay.is_mounted())
+        overlay.map_or(Ok(false), |overlay| overlay.is_used())
     }
 
     /// Counts a restart of the server, which ended for `reason`.

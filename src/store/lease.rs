@@ -186,7 +186,7 @@ pub fn dead(gcroots: &Path) -> Result<Swept, GcRootError> {
             Err(fate) => return Ok(fate),
         };
         match if_there(open_lease(dir.as_fd()))? {
-            Some(file) if lock::is_locked(&file)? => Ok(Fate::Held),
+            Some(file) if lock::is_locked(&file)? || overlay_use::is_used(&file)? => Ok(Fate::Held),
             Some(_) => Ok(Fate::Dead),
             None => Ok(Fate::Gone),
         }

@@ -3,10 +3,17 @@
 
 use std::fs::OpenOptions;
 use std::io::{self, Write};
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
-use rustix::fs::{AtFlags, StatxFlags, statx};
+use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags, fstat, fstatfs, statat, statx};
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
+
+/// Where fusectl is mounted, if it is.
+const CONTROL: &str = "/sys/fs/fuse/connections";
+
+/// The type of fusectl in statfs(2) (fs/fuse/control.c, `FUSE_CTL_SUPER_MAGIC`).
+const CONTROL_TYPE: rustix::fs::FsWord = 0x6573_5543;
 
 /// The number of a connection: the device number of the file systems that are mounted on it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -67,7 +74,70 @@ impl FuseConnection {
         OpenOptions::new().write(true).open(self.file("abort"))?.write_all(b"1")
     }
 
-    fn file(self, name: &str) -> PathBuf {
-        PathBuf::from(format!("/sys/fs/fuse/connections/{}/{name}", self.0))
+    /// What tells this connection from a later one of the same number.
+    ///
+    /// # Errors
+    /// `ENOENT` if the connection is gone; those of mounting fusectl, where it is not mounted: `EPERM` without CAP_SYS_ADMIN.
+    pub fn sign(self) -> io::Result<Sign> {
+        let control = control()?;
+        let sign = statat(&control.top, self.0.to_string(), AtFlags::SYMLINK_NOFOLLOW)?.st_ino;
+        Ok(Sign(control.mounted.map(|since| (sign, since))))
     }
+
+    fn file(self, name: &str) -> PathBuf {
+        PathBuf::from(format!("{CONTROL}/{}/{name}", self.0))
+    }
+}
+
+/// What tells a connection from a later one of the same number: the inode number of its directory, which stays as long as fusectl is
+/// mounted, and the time from when on that is. Nothing where fusectl is mounted nowhere.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Sign(Option<(u64, i128)>);
+
+impl Sign {
+    /// True if both are of one connection; `None`: they do not tell.
+    #[must_use]
+    pub fn is_of_one(self, other: Self) -> Option<bool> {
+        match (self.0, other.0) {
+            (Some((one, since)), Some((other, then))) if since == then => Some(one == other),
+            _ => None,
+        }
+    }
+
+    /// The sign as text without spaces.
+    #[must_use]
+    pub fn text(self) -> String {
+        self.0.map_or_else(String::new, |(sign, since)| format!("{sign}:{since}"))
+    }
+
+    /// Reads what [`text`](Self::text) has written.
+    #[must_use]
+    pub fn parse(text: &str) -> Self {
+        let parts = text.split_once(':');
+        Self(parts.and_then(|(sign, since)| Some((sign.parse().ok()?, since.parse().ok()?))))
+    }
+}
+
+/// The directory of all connections.
+struct Control {
+    top: OwnedFd,
+    /// Since when it is mounted, in nanoseconds; `None` if it was mounted for this look alone.
+    mounted: Option<i128>,
+}
+
+/// Opens fusectl, mounted where it belongs or for this look alone.
+fn control() -> io::Result<Control> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    if let Ok(top) = rustix::fs::open(CONTROL, flags, Mode::empty())
+        && fstatfs(&top)?.f_type == CONTROL_TYPE
+    {
+        let found = fstat(&top)?;
+        // Nothing changes this time later (fs/libfs.c, `simple_fill_super`).
+        let since = i128::from(found.st_ctime) * 1_000_000_000 + i128::from(found.st_ctime_nsec);
+        return Ok(Control { top, mounted: Some(since) });
+    }
+    let context = fsopen("fusectl", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_create(&context)?;
+    let top = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::MOUNT_ATTR_RDONLY)?;
+    Ok(Control { top, mounted: None })
 }

@@ -37,6 +37,7 @@ mod nix_state;
 mod over_store;
 mod overlay_backend;
 mod overlay_oracle;
+mod overlay_use;
 mod owner;
 mod power;
 mod quota;

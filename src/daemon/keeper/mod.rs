@@ -189,6 +189,7 @@ pub fn serve(
         mount: None,
         mounted: None,
         overlay: None,
+        overlay_is_gone: false,
         shown: false,
     };
     let answer = Serving { spec, dirs, registry: &registry, destination, options, signals, warnings }
@@ -213,6 +214,8 @@ struct Held {
     mounted: Option<Mounted>,
     /// The overlay that it is, if it is one.
     overlay: Option<OverlayUse>,
+    /// The kernel said that the overlay is gone.
+    overlay_is_gone: bool,
     /// Somebody may have seen the view, and written to it.
     shown: bool,
 }
@@ -236,7 +239,11 @@ impl Held {
         }
         self.mount = None;
         if let Some(overlay) = self.overlay.take() {
-            let used = overlay.is_mounted().attempt(|| "cannot read mount tables".to_owned());
+            // Once it is gone, its numbers may be another one's.
+            let used = match self.overlay_is_gone {
+                true => Ok(false),
+                false => overlay.is_used().attempt(|| "cannot read mount tables".to_owned()),
+            };
             if !matches!(used, Ok(false)) {
                 // It was not waited for, for some error: a sweep takes all away when it is gone.
                 upper.into_iter().for_each(UpperDir::leave);

@@ -194,13 +194,13 @@ impl Serving<'_> {
         let (end, number) = match (anchor, anchored) {
             (true, Ok((device, anchor))) => {
                 let number = FuseConnection::of_mount(anchor.as_fd());
-                let number = number.map_err(Refusal::of("cannot look at the anchor"))?.number();
+                let number = number.map_err(Refusal::of("cannot look at the anchor"))?;
                 (End::Anchor(device), Some(number))
             }
             _ => (End::Watch(watch(&mount).map_err(Refusal::of("cannot watch the overlay"))?), None),
         };
         let mounted =
-            OverlayUse::of_mount(mount.as_fd()).map_err(Refusal::of("cannot look at the overlay"))?;
+            OverlayUse::of_mount(mount.as_fd(), number).map_err(Refusal::of("cannot look at the overlay"))?;
         // Before the view can be used: what belongs to it must outlive this process.
         if let Some(upper) = &held.upper {
             upper.note_overlay(Some(&mounted)).map_err(Refusal::because)?;
@@ -211,7 +211,8 @@ impl Serving<'_> {
         memory::give_back();
         held.mount = Some(mount);
         held.overlay = Some(mounted.clone());
-        Ok(Overlay { end, mounted, anchor: number, _image: image, _nix_state: state_lock.flatten() })
+        let anchor = number.map(FuseConnection::number);
+        Ok(Overlay { end, mounted, anchor, _image: image, _nix_state: state_lock.flatten() })
     }
 
     fn overlay_options(&self, metacopy: bool) -> OverlayOptions<'_> {

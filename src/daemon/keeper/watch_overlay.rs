@@ -32,6 +32,7 @@ impl Serving<'_> {
             if ready.first() == Some(&true) {
                 tracing::info!("the view is unmounted everywhere");
                 held.mounted = None;
+                held.overlay_is_gone = true;
                 return Ok(());
             }
             let mut told = ready.get(1) == Some(&true) && self.signals.next().attempt(attempt)?.is_some();

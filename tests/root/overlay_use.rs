@@ -1,0 +1,131 @@
+//! What still uses an overlay whose keeper was killed: that keeps its roots and its upper, and nothing else does.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
+use std::os::fd::{AsFd, OwnedFd};
+use std::process::{Command, Stdio};
+
+use nix::sched::{CloneFlags, setns};
+
+use crate::support::scene::{self, Scene};
+
+fn mount(scene: &Scene, name: &str, target: &str) {
+    scene.mount("env-a", target, &["--name", name, "--backend", "overlay", "--tmp"]).ok();
+}
+
+/// Root's look at connections works with fusectl mounted, as systemd does it, and without.
+fn with_and_without_fusectl(test: impl Fn(&Scene)) {
+    for mounted in [false, true] {
+        let scene = Scene::new();
+        scene.shell("umount /sys/fs/fuse/connections 2>/dev/null");
+        if mounted {
+            scene.shell("mount -t fusectl none /sys/fs/fuse/connections").ok();
+        }
+        test(&scene);
+        scene.shell("umount /sys/fs/fuse/connections 2>/dev/null");
+    }
+}
+
+fn gc(scene: &Scene, more: &[&str]) -> scene::Ran {
+    let store = scene.store.root().to_str().unwrap();
+    scene.nixview(&[&["gc", "--store", store], more].concat()).ok()
+}
+
+fn is_whole(scene: &Scene) {
+    scene.nixview(&["status"]).ok();
+    gc(scene, &[]);
+    // Each of these sweeps, also uppers that no record names.
+    mount(scene, "other", "b");
+    scene.nixview(&["umount", "other"]).ok();
+    assert_eq!((scene.leases().len(), scene.names("state/temporary").len()), (1, 1));
+}
+
+fn is_swept(scene: &Scene) {
+    gc(scene, &[]);
+    scene.assert_nothing_left();
+}
+
+#[test]
+#[ignore = "needs root and /dev/fuse"]
+fn an_open_file_keeps_a_view_without_keeper_and_mount() {
+    with_and_without_fusectl(|scene| {
+        mount(scene, "web", "a");
+        let open = File::create(scene.path("a/store/new")).unwrap();
+        scene::kill(scene.keeper("web"));
+        scene.shell("umount -l a").ok();
+        is_whole(scene);
+        let lease = fs::read_to_string(scene.leases()[0].join("lease")).unwrap();
+        assert!(lease.contains("anchor="), "{lease}");
+        let dry = gc(scene, &["--dry-run", "--json"]);
+        assert!(!dry.out.contains("web"), "{dry:?}");
+        drop(open);
+        is_swept(scene);
+    });
+}
+
+/// Of a namespace without a process no mount table tells.
+#[test]
+#[ignore = "needs root and /dev/fuse"]
+fn a_mount_namespace_without_a_process_keeps_a_view() {
+    with_and_without_fusectl(|scene| {
+        mount(scene, "web", "a");
+        let mut child = Command::new("unshare")
+            .args(["--mount", "--propagation", "private", "sh", "-c", "echo ready; exec sleep 100"])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let namespace = File::open(format!("/proc/{}/ns/mnt", child.id())).unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        scene::kill(scene.keeper("web"));
+        scene.shell("umount a").ok();
+        is_whole(scene);
+        let path = scene.path("a/store");
+        let namespace = OwnedFd::from(namespace);
+        let seen = std::thread::spawn(move || {
+            nix::sched::unshare(CloneFlags::CLONE_FS).unwrap();
+            setns(namespace.as_fd(), CloneFlags::CLONE_NEWNS).unwrap();
+            fs::read_dir(path).unwrap().count()
+        });
+        assert_eq!(seen.join().unwrap(), scene.store.closure("env-a").len());
+        // The thread's end was the namespace's, too.
+        crate::support::wait::eventually("the namespace ends", crate::support::wait::PATIENCE, || {
+            gc(scene, &[]);
+            scene.leases().is_empty()
+        });
+        is_swept(scene);
+    });
+}
+
+/// The kernel gives the numbers of a view that is gone to the next one.
+#[test]
+#[ignore = "needs root and /dev/fuse"]
+fn a_later_view_with_the_same_numbers_keeps_nothing_of_an_earlier_one() {
+    let scene = Scene::new();
+    scene.shell("umount /sys/fs/fuse/connections 2>/dev/null");
+    scene.shell("mount -t fusectl none /sys/fs/fuse/connections").ok();
+    mount(&scene, "web", "a");
+    let numbers = |name: &str| {
+        let lease = fs::read_dir(scene.leases_dir()).unwrap().flatten();
+        let mut lease = lease.filter(|dir| dir.file_name().to_str().unwrap().starts_with(name));
+        let text = fs::read_to_string(lease.next().unwrap().path().join("lease")).unwrap();
+        (text.split(' ').nth(1).unwrap().to_owned(), text.split(' ').nth(3).unwrap().to_owned())
+    };
+    let first = numbers("web");
+    scene::kill(scene.keeper("web"));
+    scene.shell("umount a").ok();
+    mount(&scene, "other", "b");
+    let second = numbers("other");
+    let anchor = |text: &str| text.split(':').next().unwrap().to_owned();
+    if (&first.0, anchor(&first.1)) != (&second.0, anchor(&second.1)) {
+        println!("skipped: the kernel gave other numbers: {first:?}, {second:?}");
+    }
+    gc(&scene, &[]);
+    assert_eq!((scene.leases().len(), scene.names("state/temporary").len()), (1, 1), "{first:?} {second:?}");
+    assert_eq!(scene.status("other")["state"], "mounted");
+    scene.nixview(&["umount", "other"]).ok();
+    is_swept(&scene);
+    scene.shell("umount /sys/fs/fuse/connections");
+}
