@@ -31,12 +31,24 @@ pub(crate) fn all(mut asked: Measure) -> Result<usize> {
     records.note("containers together", &asked.containers.to_string())?;
     let timed = timed(&world, &asked);
     let names: Vec<&str> = timed.iter().map(|environment| environment.name.as_str()).collect();
+    if asked.starts {
+        for environment in &timed {
+            let project = world.project(environment)?;
+            for approach in [Approach::Nixview, Approach::Binds] {
+                approach.build(&world, &home_of(&world, approach), &project)?;
+            }
+        }
+        passed("starts");
+        starts(&world, &timed, &asked, &Way::VIEWS, &mut records)?;
+        passed("done");
+        return Ok(records.failures());
+    }
     passed(&format!("disk and layers of {} environments", world.environments.len()));
     disk(&world, &mut records)?;
     passed(&format!("builds of {}", names.join(", ")));
     builds(&world, &timed, asked.builds, &mut records)?;
     passed("starts");
-    starts(&world, &timed, &asked, &mut records)?;
+    starts(&world, &timed, &asked, &Way::ALL, &mut records)?;
     passed("containers together");
     containers(&world, &timed, &asked, &mut records)?;
     passed("done");
@@ -164,11 +176,17 @@ fn builds(world: &World, timed: &[&Environment], rounds: u32, records: &mut Reco
 }
 
 /// Starts each after caches were dropped, and again with what that has brought into them.
-fn starts(world: &World, timed: &[&Environment], asked: &Measure, records: &mut Records) -> Result<()> {
+fn starts(
+    world: &World,
+    timed: &[&Environment],
+    asked: &Measure,
+    ways: &[Way],
+    records: &mut Records,
+) -> Result<()> {
     let mut number = 0;
     for round in 1..=asked.cold {
         for (at, environment) in timed.iter().enumerate() {
-            for way in by_turns(&Way::ALL, usize::try_from(round)? + at) {
+            for way in by_turns(ways, usize::try_from(round)? + at) {
                 let of = (way.key(), environment.name.as_str());
                 drop_caches()?;
                 for warm in 0..=asked.warm {

@@ -31,10 +31,29 @@ pub(crate) enum Way {
     Copy,
     NixviewBwrap,
     BindsBwrap,
+    /// A view that overlayfs makes.
+    OverlayRunc,
+    OverlayBwrap,
+    /// An overlay over the store as it is, which shows all of it.
+    WholeRunc,
+    WholeBwrap,
 }
 
 impl Way {
-    pub(crate) const ALL: [Self; 10] = [
+    /// Those that start the same container with views and with what views are compared with.
+    pub(crate) const VIEWS: [Self; 9] = [
+        Self::Alone,
+        Self::NixviewRunc,
+        Self::OverlayRunc,
+        Self::Binds,
+        Self::WholeRunc,
+        Self::NixviewBwrap,
+        Self::OverlayBwrap,
+        Self::BindsBwrap,
+        Self::WholeBwrap,
+    ];
+
+    pub(crate) const ALL: [Self; 14] = [
         Self::Alone,
         Self::NixviewShell,
         Self::NixShell,
@@ -45,6 +64,10 @@ impl Way {
         Self::Copy,
         Self::NixviewBwrap,
         Self::BindsBwrap,
+        Self::OverlayRunc,
+        Self::OverlayBwrap,
+        Self::WholeRunc,
+        Self::WholeBwrap,
     ];
 
     pub(crate) fn key(self) -> &'static str {
@@ -59,13 +82,21 @@ impl Way {
             Self::Copy => "copied closure, runc",
             Self::NixviewBwrap => "nixview, bubblewrap",
             Self::BindsBwrap => "bind mounts, bubblewrap",
+            Self::OverlayRunc => "nixview by overlayfs, runc",
+            Self::OverlayBwrap => "nixview by overlayfs, bubblewrap",
+            Self::WholeRunc => "overlay of the whole store, runc",
+            Self::WholeBwrap => "overlay of the whole store, bubblewrap",
         }
     }
 
     fn approach(self) -> Option<Approach> {
         match self {
-            Self::Alone => None,
-            Self::NixviewShell | Self::NixviewRunc | Self::NixviewBwrap => Some(Approach::Nixview),
+            Self::Alone | Self::WholeRunc | Self::WholeBwrap => None,
+            Self::NixviewShell
+            | Self::NixviewRunc
+            | Self::NixviewBwrap
+            | Self::OverlayRunc
+            | Self::OverlayBwrap => Some(Approach::Nixview),
             Self::NixShell => Some(Approach::NixShell),
             Self::Image => Some(Approach::Image),
             Self::Layers => Some(Approach::Layers),
@@ -137,6 +168,7 @@ impl<'a> Start<'a> {
     fn prepare(&self) -> Result<()> {
         match self.way {
             Way::Image | Way::Layers => overlay(&self.dir, &unpacked(&self.home, &self.environment.name)?),
+            Way::WholeRunc | Way::WholeBwrap => overlay(&self.dir, &[PathBuf::from("/")]),
             _ => Ok(()),
         }
     }
@@ -154,10 +186,19 @@ impl<'a> Start<'a> {
                 command.args(["shell", "--pure", "--run", job, "--closure"]).arg(lock);
                 command
             }
-            Way::NixviewBwrap => {
+            Way::NixviewBwrap | Way::OverlayBwrap => {
                 let mut command = world.nixview(&self.home);
-                command.args(["run", "--no-env", "--closure"]).arg(lock).args(["--", "/usr/bin/bwrap"]);
+                command
+                    .args(["run", "--backend", self.backend(), "--no-env", "--closure"])
+                    .arg(lock)
+                    .args(["--", "/usr/bin/bwrap"]);
                 self.bubblewrap(&mut command, &["--bind", "/nix", "/nix"], job);
+                command
+            }
+            Way::WholeBwrap => {
+                let mut command = command("/usr/bin/bwrap", [""; 0]);
+                let nix = self.dir.join("nix").display().to_string();
+                self.bubblewrap(&mut command, &["--bind", &nix, "/nix"], job);
                 command
             }
             Way::BindsBwrap => {
@@ -177,6 +218,13 @@ impl<'a> Start<'a> {
         };
         command.current_dir(self.dir.join("here"));
         Ok(command)
+    }
+
+    fn backend(&self) -> &'static str {
+        match self.way {
+            Way::OverlayRunc | Way::OverlayBwrap => "overlay",
+            _ => "fuse",
+        }
     }
 
     fn variables(&self) -> [(&'static str, String); 3] {
@@ -217,7 +265,7 @@ impl<'a> Start<'a> {
         let writable = ["rbind", "nosuid", "nodev"];
         let name = &self.environment.name;
         let mut mounts = match self.way {
-            Way::Image | Way::Layers => bind(&self.dir.join("nix"), &writable),
+            Way::Image | Way::Layers | Way::WholeRunc => bind(&self.dir.join("nix"), &writable),
             Way::Copy => bind(&root_of(&self.home, name).join("nix"), &writable),
             Way::Binds => {
                 let list = fs::read_to_string(list_of(&self.home, name))?;
@@ -229,7 +277,7 @@ impl<'a> Start<'a> {
         };
         let all = config.pointer_mut("/mounts").and_then(Value::as_array_mut).ok_or("no mounts")?;
         all.append(mounts.as_array_mut().ok_or("no mounts")?);
-        if self.way == Way::NixviewRunc {
+        if matches!(self.way, Way::NixviewRunc | Way::OverlayRunc) {
             let hook = self.world.nixview.with_file_name("nixview-oci-hook");
             let args = json!([
                 "nixview-oci-hook",
@@ -241,6 +289,8 @@ impl<'a> Start<'a> {
                 self.world.nixview,
                 "--store",
                 "/nix/store",
+                "--backend",
+                self.backend(),
                 "--closure",
                 lock_of(&self.home, name)
             ]);
