@@ -19,6 +19,7 @@ pub mod cdi;
 pub mod changes;
 pub mod commands;
 pub mod complete;
+pub mod config;
 pub mod confirm;
 pub mod costed;
 pub mod du_answer;

@@ -277,3 +277,38 @@ fn doctor_says_that_views_can_be_made_without_a_server() {
     let check = checks.as_array().unwrap().iter().find(|check| check["name"] == "overlay").unwrap();
     assert_eq!(check["health"], "good", "{check}");
 }
+
+#[test]
+#[ignore = "needs root and /dev/fuse"]
+fn a_host_that_prefers_overlays_has_servers_for_what_only_they_can() {
+    let scene = Scene::new();
+    let config = scene.path("nixview.toml");
+    fs::write(&config, "backend = \"overlay\"\n").unwrap();
+    let (trace, upper) = (scene.path("t"), scene.path("u"));
+    // A redirect that the rule for uppers of others refuses.
+    fs::create_dir_all(upper.join("tree/nix/store/forged")).unwrap();
+    scene
+        .shell("setfattr -n trusted.overlay.redirect -v /secret u/tree/nix/store/forged && chmod 700 u")
+        .ok();
+    let [trace, upper] = [trace, upper].map(|path| path.to_str().unwrap().to_owned());
+    for (more, backend, reason) in [
+        (vec!["--tmp"], "overlay", None),
+        (vec!["--tmp", "--backend", "fuse"], "fuse", Some("asked for")),
+        (vec!["--tmp", "--trace", &trace], "fuse", Some("trace")),
+        (vec!["--upper", &upper], "fuse", Some("could show more than its closure")),
+    ] {
+        let mut command = scene.command();
+        command.env("NIXVIEW_CONFIG", &config).args(["mount", "--name", "web", "--closure"]);
+        command.arg(scene.path("env-a.lock")).arg("--store").arg(scene.store.root()).args(&more);
+        scene::ran(command.arg(scene.path("a")).output().unwrap()).ok();
+        let status = scene.status("web");
+        assert_eq!(status["backend"], backend, "{status}");
+        let told = status["backendReason"].as_str();
+        assert!(reason.is_none_or(|reason| told.is_some_and(|told| told.contains(reason))), "{status}");
+        // What fell back works as any view.
+        fs::write(scene.path("a/store/new"), "mine").unwrap();
+        assert!(scene.path("a/store").join(scene.store.path("config")).symlink_metadata().is_ok());
+        scene.nixview(&["umount", "web"]).ok();
+    }
+    scene.assert_nothing_left();
+}

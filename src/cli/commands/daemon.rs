@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use crate::cli::config::Config;
 use crate::cli::view::{absolute, dirs, failed};
 use crate::cli::{CliError, Context, ErrorContext};
 use crate::daemon::service::{self, Allowed, Service};
@@ -40,7 +41,11 @@ pub struct Args {
 /// # Errors
 /// If it cannot listen.
 pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
-    let allowed = Allowed { store: absolute(&args.store)?, views_per_user: args.views_per_user };
+    let allowed = Allowed {
+        store: absolute(&args.store)?,
+        views_per_user: args.views_per_user,
+        prefer_overlay: Config::read()?.prefers_overlay(),
+    };
     if args.once {
         service::serve_one(io::stdin().as_fd(), &dirs(context), &allowed).map_err(failed)?;
         return Ok(ExitCode::SUCCESS);

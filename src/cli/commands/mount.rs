@@ -4,6 +4,7 @@ use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use crate::cli::config::Config;
 use crate::cli::view::{LimitArgs, UpperArgs, ViewArgs, absolute, described, dirs, failed, warn};
 use crate::cli::{CliError, Context, ErrorContext, ask};
 use crate::control::{Place, Upper};
@@ -109,6 +110,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
         return Ok(ExitCode::SUCCESS);
     }
     let mut order = Order::new(&request, lock, MAX_SIZE, None, &dirs(context)).map_err(failed)?;
+    order.options.prefer_overlay = Config::read()?.prefers_overlay();
     order.options.fusermount |= args.fusermount;
     if args.foreground {
         let usable = &mut |record: &_, warnings: &[String]| {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::trace::Summary;
+use crate::cli::config::Config;
 use crate::cli::environment::{Files, enter_program};
 use crate::cli::view::{LimitArgs, UpperArgs, ViewArgs, absolute, dirs, failed, warn};
 use crate::cli::{CliError, Context, ErrorContext};
@@ -135,8 +136,9 @@ pub(super) fn execute(
     let mut request = how.view.request(Some(&name), place, upper, &how.limit)?;
     request.verbose = context.verbose;
     how.view.realise(context)?;
-    let Order { mut spec, options, .. } =
+    let Order { mut spec, mut options, .. } =
         Order::new(&request, how.view.lock()?, MAX_SIZE, None, &dirs(context)).map_err(failed)?;
+    options.prefer_overlay = Config::read()?.prefers_overlay();
     if how.no_env {
         spec.lock.environment = None;
     }

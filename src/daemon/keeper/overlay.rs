@@ -109,8 +109,8 @@ impl Serving<'_> {
                 Err(Failure::new(format!("a view by overlayfs cannot be had: {needs}"))
                     .hint("leave out '--backend overlay', or the option that needs a server"))
             }
-            (BackendChoice::Auto, None) => {
-                Ok(Some("overlayfs is taken only where it is asked for".to_owned()))
+            (BackendChoice::Auto, None) if !self.options.prefer_overlay => {
+                Ok(Some("overlayfs was not asked for, here or in the host's configuration".to_owned()))
             }
             (_, needs) => Ok(needs.map(str::to_owned)),
         }

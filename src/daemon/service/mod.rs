@@ -67,6 +67,8 @@ pub struct Allowed {
     pub store: PathBuf,
     /// How many views each of them may have at once.
     pub views_per_user: usize,
+    /// Overlayfs makes views for which no maker is asked for, if it can.
+    pub prefer_overlay: bool,
 }
 
 /// A daemon that listens.
@@ -373,7 +375,7 @@ mod tests {
     fn there_is_one_daemon_for_a_runtime_directory() {
         let dir = tempfile::tempdir().unwrap();
         let dirs = Dirs { state: dir.path().join("state"), runtime: dir.path().join("run") };
-        let allowed = Allowed { store: "/nix/store".into(), views_per_user: 1 };
+        let allowed = Allowed { store: "/nix/store".into(), views_per_user: 1, prefer_overlay: false };
         let first = Service::listen(dirs.clone(), allowed.clone(), None).unwrap();
         let error = Service::listen(dirs.clone(), allowed.clone(), None).unwrap_err();
         assert!(error.what.contains(&std::process::id().to_string()), "{error}");

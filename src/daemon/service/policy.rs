@@ -165,7 +165,7 @@ mod tests {
         let mut request = MountRequest::new("/l".into(), place, Upper::Named);
         request.name = Some("web".to_owned());
         request.store = dir.path().to_owned();
-        let allowed = Allowed { store: dir.path().to_owned(), views_per_user: 1 };
+        let allowed = Allowed { store: dir.path().to_owned(), views_per_user: 1, prefer_overlay: false };
         (dir, dirs, allowed, request)
     }
 

@@ -135,6 +135,7 @@ impl Worker<'_> {
         // It may grow while it is read.
         let most = if ours { MAX_SIZE } else { USERS_LOCK };
         let mut order = Order::new(&request, lock, most, target, self.dirs)?;
+        order.options.prefer_overlay = self.allowed.prefer_overlay;
         order.options.requested_by = (!ours).then_some(self.peer.uid);
         let Launched { record, warnings, mount, .. } = match &request.container {
             Some(container) => containers::mount(&self.registry()?, &mut order, container, self.dirs)?,
