@@ -15,6 +15,7 @@ use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_flag,
     fsconfig_set_string, fsmount, fsopen, open_tree,
 };
+use rustix::pipe::PipeFlags;
 
 use super::locked_mount::{MountClone, make_locked};
 use super::mount::{MAX_SOURCE, SUBTYPE, attach, explain, open_target};
@@ -53,12 +54,35 @@ pub struct OverlayOptions<'s> {
     pub no_exec: bool,
 }
 
-/// Mounts an overlay, and answers a detached mount of its directory `shown`, with locked flags. Nothing else of it is reachable.
+/// An overlay that was mounted.
+#[derive(Debug)]
+pub struct OverlayMount {
+    /// A detached mount of the directory that is shown, with locked flags. Nothing else of the overlay is reachable.
+    pub shown: MountClone,
+    /// The anchor is a layer of it.
+    pub anchored: bool,
+}
+
+/// Mounts an overlay, and answers its directory `shown`. Where the kernel refuses the anchor as a layer (before Linux 6.16 it takes one
+/// with `metacopy` alone), it is made without.
+///
+/// The layers cannot be used again, also after an error: their mounts have had a place.
 ///
 /// # Errors
 /// As [`make_locked`]; what the kernel says of the layers, in its words: `EINVAL` also for an option that it does not know.
-pub fn mount(layers: &Layers<'_>, options: &OverlayOptions<'_>, shown: &str) -> io::Result<MountClone> {
-    make_locked(shown, |_| make(layers, options))
+pub fn mount(layers: &Layers<'_>, options: &OverlayOptions<'_>, shown: &str) -> io::Result<OverlayMount> {
+    // The process that mounts says with a byte that there is no anchor.
+    let (told, tells) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
+    let shown = make_locked(shown, |_| {
+        let (mount, anchored) = make(layers, options)?;
+        if !anchored {
+            rustix::io::write(&tells, b"-")?;
+        }
+        Ok(mount)
+    })?;
+    let anchored =
+        layers.anchor.is_some() && rustix::io::read(&told, &mut [0; 1]) == Err(rustix::io::Errno::AGAIN);
+    Ok(OverlayMount { shown, anchored })
 }
 
 /// True if a line of a mount table is an overlay of ours.
@@ -80,8 +104,8 @@ pub fn clone_directory(directory: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     Ok(open_tree(directory, "", flags)?)
 }
 
-/// Mounts the overlay in the working directory, where its layers get a place.
-fn make(layers: &Layers<'_>, options: &OverlayOptions<'_>) -> io::Result<OwnedFd> {
+/// Mounts the overlay in the working directory, where its layers get a place; answers whether the anchor is one.
+fn make(layers: &Layers<'_>, options: &OverlayOptions<'_>) -> io::Result<(OwnedFd, bool)> {
     let mut lower = String::new();
     for (number, layer) in layers.lower.iter().enumerate() {
         let name = if number == 0 { FIRST.to_owned() } else { format!("{FIRST}{number}") };
@@ -91,19 +115,29 @@ fn make(layers: &Layers<'_>, options: &OverlayOptions<'_>) -> io::Result<OwnedFd
         }
         lower.push_str(&name);
     }
+    if let Some(upper) = layers.upper {
+        place(upper, "upper")?;
+    }
     if let Some(anchor) = layers.anchor {
         place(anchor, "anchor")?;
-        lower.push_str("::anchor");
+        match make_of(&format!("{lower}::anchor"), layers.upper.is_some(), options) {
+            Ok(made) => return Ok((made, true)),
+            Err(error) => tracing::debug!(%error, "an overlay without an anchor is tried"),
+        }
     }
+    Ok((make_of(&lower, layers.upper.is_some(), options)?, false))
+}
+
+/// Mounts the overlay of layers that have their places.
+fn make_of(lower: &str, has_upper: bool, options: &OverlayOptions<'_>) -> io::Result<OwnedFd> {
     let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
     let told = |error: rustix::io::Errno| explain(&context, error.into());
     let source = options.source.map(|path| path.as_os_str().as_bytes());
     let source = source.filter(|source| (1..=MAX_SOURCE).contains(&source.len()));
     fsconfig_set_string(&context, "source", source.unwrap_or(SUBTYPE.as_bytes())).map_err(told)?;
     let set = |key: &str, value: &str| fsconfig_set_string(&context, key, value).map_err(told);
-    set("lowerdir", &lower)?;
-    if let Some(upper) = layers.upper {
-        place(upper, "upper")?;
+    set("lowerdir", lower)?;
+    if has_upper {
         set("upperdir", &format!("upper/{UPPER}"))?;
         set("workdir", &format!("upper/{WORK}"))?;
     }
@@ -130,7 +164,7 @@ fn make(layers: &Layers<'_>, options: &OverlayOptions<'_>) -> io::Result<OwnedFd
     fsconfig_create(&context).map_err(told)?;
     let mut attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
     attributes.set(MountAttrFlags::MOUNT_ATTR_NOEXEC, options.no_exec);
-    attributes.set(MountAttrFlags::MOUNT_ATTR_RDONLY, layers.upper.is_none());
+    attributes.set(MountAttrFlags::MOUNT_ATTR_RDONLY, !has_upper);
     Ok(fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?)
 }
 

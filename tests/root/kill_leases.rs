@@ -13,7 +13,7 @@ use crate::support::scene::{self, Scene};
 use crate::support::wait::{PATIENCE, eventually};
 
 /// What makes, locks, writes, moves, mounts or removes something.
-const CHANGES: [&str; 27] = [
+pub(super) const CHANGES: [&str; 27] = [
     "mkdir",
     "mkdirat",
     "openat",
@@ -44,7 +44,7 @@ const CHANGES: [&str; 27] = [
 ];
 
 /// A command under strace(1), which kills it before its `n`-th `call`.
-fn killed_at(call: &str, n: usize, command: &Command) -> Command {
+pub(super) fn killed_at(call: &str, n: usize, command: &Command) -> Command {
     let mut strace = Command::new("strace");
     strace.args(["-f", "-q", "-o", "/dev/null", "-e", &format!("trace={call}")]);
     strace.args(["-e", &format!("inject={call}:signal=KILL:when={n}")]);
@@ -53,7 +53,7 @@ fn killed_at(call: &str, n: usize, command: &Command) -> Command {
     strace
 }
 
-fn end(mut child: Child) -> bool {
+pub(super) fn end(mut child: Child) -> bool {
     eventually("the command ends", PATIENCE, || child.try_wait().unwrap().is_some());
     child.wait().unwrap().success()
 }
@@ -66,7 +66,7 @@ fn serving(scene: &Scene) -> Command {
 }
 
 /// Kills what is left of a view: a server whose keeper was killed goes on without it.
-fn kill_rest(scene: &Scene) {
+pub(super) fn kill_rest(scene: &Scene) {
     eventually("the killed processes end", PATIENCE, || {
         let left = scene.processes();
         // Also those that have ended meanwhile.
@@ -97,7 +97,7 @@ fn start(scene: &Scene, command: &mut Command) -> Option<Child> {
     None
 }
 
-fn sweep(scene: &Scene) -> Command {
+pub(super) fn sweep(scene: &Scene) -> Command {
     let mut command = scene.direct();
     command.arg("gc").arg("--store").arg(scene.store.root());
     command
@@ -112,7 +112,7 @@ fn assert_swept(scene: &Scene, what: &str) {
     });
 }
 
-fn lose_registry(scene: &Scene) {
+pub(super) fn lose_registry(scene: &Scene) {
     fs::remove_dir_all(scene.path("run")).ok();
     for mount in scene.mounts() {
         nixview::sys::mount::unmount(&mount, nixview::sys::mount::Unmount::Lazy).unwrap();

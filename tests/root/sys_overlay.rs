@@ -58,9 +58,10 @@ impl Lab {
         let lower = layers.map(AsFd::as_fd);
         let layers = Layers { upper: upper.map(AsFd::as_fd), lower: &lower, anchor: anchor.map(AsFd::as_fd) };
         let made = overlay::mount(&layers, &OverlayOptions::default(), "nix").unwrap();
-        assert!(made.not_locked.is_none());
+        assert!(made.shown.not_locked.is_none());
+        assert_eq!(made.anchored, anchor.is_some());
         let target = mount::open_target(&self.dir.path().join("m")).unwrap();
-        mount::attach(made.mount.as_fd(), target.as_fd()).unwrap();
+        mount::attach(made.shown.mount.as_fd(), target.as_fd()).unwrap();
     }
 
     fn unmount(&self) {

@@ -21,7 +21,7 @@ use crate::sys::fuse_connection::FuseConnection;
 use crate::sys::locked_mount::MountClone;
 use crate::sys::loop_device::LoopDevice;
 use crate::sys::mount::{self, Change};
-use crate::sys::overlay::{self, Layers, OverlayOptions};
+use crate::sys::overlay::{self, Layers, OverlayMount, OverlayOptions};
 use crate::sys::overlay_use::OverlayUse;
 use crate::sys::{self, fuse_device, idmap, memory, open, process};
 use crate::vfs::Name;
@@ -170,29 +170,18 @@ impl Serving<'_> {
         let lower: Vec<_> = lower.iter().map(AsFd::as_fd).collect();
         let mut layers = Layers { upper: upper.as_ref().map(AsFd::as_fd), lower: &lower, anchor: None };
 
-        let anchored = anchor();
-        let (made, end) = match &anchored {
-            Ok((device, anchor)) => {
-                layers.anchor = Some(anchor.as_fd());
-                (overlay::mount(&layers, &options, SHOWN), Some(device))
-            }
-            Err(error) => (Err(io::Error::new(error.kind(), error.to_string())), None),
-        };
-        let (made, anchor) = match (made, end) {
-            (Ok(made), Some(_)) => (made, true),
-            (Err(error), _) => {
-                tracing::debug!(%error, "an overlay without an anchor is tried");
-                layers.anchor = None;
-                let made = overlay::mount(&layers, &options, SHOWN);
-                (made.map_err(Refusal::of("the kernel refuses the overlay"))?, false)
-            }
-            (Ok(made), None) => (made, false),
-        };
-        let MountClone { mount, not_locked: error } = made;
+        let anchor = anchor();
+        match &anchor {
+            Ok((_, anchor)) => layers.anchor = Some(anchor.as_fd()),
+            Err(error) => tracing::debug!(%error, "there is no anchor"),
+        }
+        let made = overlay::mount(&layers, &options, SHOWN);
+        let OverlayMount { shown, anchored } = made.map_err(Refusal::of("the kernel refuses the overlay"))?;
+        let MountClone { mount, not_locked: error } = shown;
         not_locked(error);
         self.check(&mount, upper.is_some())?;
-        let (end, number) = match (anchor, anchored) {
-            (true, Ok((device, anchor))) => {
+        let (end, number) = match anchor {
+            Ok((device, anchor)) if anchored => {
                 let number = FuseConnection::of_mount(anchor.as_fd());
                 let number = number.map_err(Refusal::of("cannot look at the anchor"))?;
                 (End::Anchor(device), Some(number))
