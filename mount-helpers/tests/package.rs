@@ -20,6 +20,12 @@ use tempfile::TempDir;
 const TREE: &[&str] = &[
     "closures.sqlite",
     "closures.sqlite-wal",
+    "closures/k-v1.erofs",
+    "closures/k-v1.json",
+    "closures/mounted-v1.erofs",
+    "temporary/tmp-3-0/lock",
+    "temporary/tmp-3-0/tree/nix/kept",
+    "temporary/tmp-4-0/lock",
     "scans.sqlite.corrupt",
     "temporary/tmp-1-0/lock",
     "temporary/tmp-1-0/tree/nix/kept",
@@ -84,16 +90,34 @@ fn purging_keeps_what_a_mounted_view_holds_and_says_so() {
     rustix::fs::flock(&shown, rustix::fs::FlockOperation::LockShared).unwrap();
     let log = File::open(purge.state().join("logs/live.log")).unwrap();
     rustix::fs::flock(&log, rustix::fs::FlockOperation::LockShared).unwrap();
+    let image = File::open(purge.state().join("closures/mounted-v1.erofs")).unwrap();
+    rustix::fs::flock(&image, rustix::fs::FlockOperation::LockShared).unwrap();
+    // Of overlays without a keeper: one is of this run of the system.
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+    let unkept = purge.state().join("temporary/tmp-3-0/lock");
+    fs::write(&unkept, format!("4242\noverlay 51 {} 77\n", boot.trim_end())).unwrap();
+    let old = "4242\noverlay 51 00000000-0000-0000-0000-000000000000 77\n";
+    fs::write(purge.state().join("temporary/tmp-4-0/lock"), old).unwrap();
     let said = purge.run("purge");
     let stays = [
+        "closures/mounted-v1.erofs",
         "logs/live.log",
         "nix-state/shown/nix/db/db.sqlite",
-        "temporary/tmp-1-0/tree/nix/kept",
         "temporary/tmp-1-0/lock",
+        "temporary/tmp-1-0/tree/nix/kept",
+        "temporary/tmp-3-0/lock",
+        "temporary/tmp-3-0/tree/nix/kept",
     ];
-    let changes = ["uppers/web/tree/nix/file", "users/1000/web/data/file"];
+    let changes = ["uppers/web/tree/nix/file", "users/1000/web/tree/nix/file"];
     assert_eq!(purge.left(), [&stays[..], &changes[..]].concat(), "{said}");
-    for kept in ["temporary/tmp-1-0", "nix-state/shown", "logs/live.log"] {
+    let held = [
+        "temporary/tmp-1-0",
+        "temporary/tmp-3-0",
+        "nix-state/shown",
+        "closures/mounted-v1.erofs",
+        "logs/live.log",
+    ];
+    for kept in held {
         let line = format!("nixview: {} is kept: a mounted view uses it", purge.state().join(kept).display());
         assert!(said.contains(&line), "{said}");
     }
@@ -101,10 +125,11 @@ fn purging_keeps_what_a_mounted_view_holds_and_says_so() {
         let line = format!("{} is kept: it has changes of views", purge.state().join(kept).display());
         assert!(said.contains(&line), "{said}");
     }
-    assert_eq!(said.lines().count(), 6, "{said}");
+    assert_eq!(said.lines().count(), 8, "{said}");
 
     // The views have ended.
-    drop((upper, shown, log));
+    drop((upper, shown, log, image));
+    fs::write(&unkept, "4242\n").unwrap();
     purge.run("purge");
     assert_eq!(purge.left(), changes);
 }
