@@ -38,6 +38,7 @@ mod nix_state;
 mod over_store;
 mod overlay_attacks;
 mod overlay_backend;
+mod overlay_life;
 mod overlay_oracle;
 mod overlay_use;
 mod overlay_ways;
