@@ -129,3 +129,38 @@ fn a_later_view_with_the_same_numbers_keeps_nothing_of_an_earlier_one() {
     is_swept(&scene);
     scene.shell("umount /sys/fs/fuse/connections");
 }
+
+/// A collection of all caches leaves what a container shows without a keeper: its image and Nix's state.
+#[test]
+#[ignore = "needs root and /dev/fuse"]
+fn caches_of_a_view_without_keeper_stay_as_long_as_it_is_used() {
+    with_and_without_fusectl(|scene| {
+        mount(scene, "web", "a");
+        let database = scene.path("a/var/nix/db/db.sqlite");
+        let before = fs::read(&database).unwrap();
+        let templates = || {
+            let names = scene.names("state/nix-state").into_iter();
+            names.filter(|name| scene.path("state/nix-state").join(name).is_dir()).count()
+        };
+        scene::kill(scene.keeper("web"));
+        for more in [&["--older-than", "0"][..], &["--older-than", "0", "--dry-run"]] {
+            gc(scene, more);
+            scene.shell("echo 2 >/proc/sys/vm/drop_caches").ok();
+            assert_eq!(templates(), 1);
+            assert_eq!(fs::read(&database).unwrap(), before);
+            assert_eq!(
+                fs::read_dir(scene.path("a/store")).unwrap().count(),
+                scene.store.closure("env-a").len()
+            );
+        }
+        scene.shell("umount a").ok();
+        gc(scene, &["--older-than", "0"]);
+        assert_eq!(scene.names("state/nix-state").iter().filter(|name| name.starts_with("use-")).count(), 0);
+        assert_eq!(templates(), 0);
+        is_swept(scene);
+        // One that ends as it should leaves no note.
+        mount(scene, "web", "a");
+        scene.nixview(&["umount", "web"]).ok();
+        assert_eq!(scene.names("state/nix-state").iter().filter(|name| name.starts_with("use-")).count(), 0);
+    });
+}

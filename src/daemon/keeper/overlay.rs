@@ -26,7 +26,7 @@ use crate::sys::overlay_use::OverlayUse;
 use crate::sys::{self, fuse_device, idmap, memory, open, process};
 use crate::vfs::Name;
 use crate::view::members::Members;
-use crate::view::nix_state::NixState;
+use crate::view::nix_state::{HeldTemplate, NixState};
 use crate::view::spec::{BackendChoice, IoChoice, UpperChoice};
 
 /// The directory of the overlay that is the view.
@@ -49,7 +49,7 @@ pub(super) struct Overlay {
     /// No sweep removes the image meanwhile.
     _image: OpenedImage,
     /// Nor the template of Nix's state.
-    _nix_state: Option<OwnedFd>,
+    _nix_state: Option<HeldTemplate>,
 }
 
 /// What becomes readable when the last use of an overlay is gone.
@@ -197,11 +197,13 @@ impl Serving<'_> {
         if let Some(pinned) = &held.pinned {
             pinned.note_overlay(&mounted).map_err(Refusal::of("cannot write the lease"))?;
         }
+        let nix_state = state_lock.flatten().map(|lock| HeldTemplate::note(&self.dirs.state, lock, &mounted));
+        let nix_state = nix_state.transpose().map_err(Refusal::of("cannot note that Nix's state is used"))?;
         memory::give_back();
         held.mount = Some(mount);
         held.overlay = Some(mounted.clone());
         let anchor = number.map(FuseConnection::number);
-        Ok(Overlay { end, mounted, anchor, _image: image, _nix_state: state_lock.flatten() })
+        Ok(Overlay { end, mounted, anchor, _image: image, _nix_state: nix_state })
     }
 
     fn overlay_options(&self, metacopy: bool) -> OverlayOptions<'_> {

@@ -43,7 +43,7 @@ pub(super) struct Serving<'a> {
 /// What a view is made of, with all that keeps it.
 enum Kept {
     Served(Box<Served>),
-    Overlay(Overlay),
+    Overlay(Box<Overlay>),
 }
 
 /// A view with a server.
@@ -92,7 +92,7 @@ impl Serving<'_> {
                 record.io = "kernel".to_owned();
                 record.anchor = overlay.anchor;
                 record.overlay = Some(overlay.mounted.line());
-                Kept::Overlay(overlay)
+                Kept::Overlay(Box::new(overlay))
             }
             Err(Refusal(why)) if self.spec.backend == BackendChoice::Overlay => {
                 return Err(Failure::new(format!("a view by overlayfs cannot be had: {why}"))

@@ -9,9 +9,11 @@
 //! - A template is drafted beside its place (`draft-…`, locked by its maker) and gets its name, whole and synced, by one rename. Of two
 //!   makers one wins.
 //! - Who shows a template holds a shared lock of its directory (flock(2)); [`sweep()`] removes what nobody holds.
+//!   An overlay outlives who made it: a file says of it (`held`).
 
 mod draft;
 mod error;
+mod held;
 mod sweep;
 mod template;
 mod tree;
@@ -35,6 +37,7 @@ use crate::sys::memory;
 use crate::vfs::Errno;
 
 pub use error::NixStateError;
+pub use held::HeldTemplate;
 pub use sweep::{Swept, sweep};
 
 use error::Tried;

@@ -1,5 +1,6 @@
 //! Templates that nobody needs any more.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
@@ -8,6 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use super::draft::PREFIX;
 use super::error::{NixStateError, Tried};
+use super::held;
 use super::template::{self, is_at, lock_alone};
 
 /// What was, or would be, removed.
@@ -32,6 +34,7 @@ pub fn sweep(dir: &Path, age: Duration, dry_run: bool) -> Result<Swept, NixState
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(swept),
         answer => answer.tried("list", dir)?,
     };
+    let held = held::held(dir, dry_run).tried("look for overlays in", dir)?;
     for entry in entries {
         let entry = entry.tried("list", dir)?;
         if !entry.file_type().tried("list", dir)?.is_dir() {
@@ -40,7 +43,7 @@ pub fn sweep(dir: &Path, age: Duration, dry_run: bool) -> Result<Swept, NixState
         let path = entry.path();
         let is_draft = entry.file_name().as_encoded_bytes().starts_with(PREFIX.as_bytes());
         let least = if is_draft { Duration::ZERO } else { age };
-        let Some(bytes) = one(&path, least, dry_run).tried("remove", &path)? else { continue };
+        let Some(bytes) = one(&path, least, &held, dry_run).tried("remove", &path)? else { continue };
         swept.bytes += bytes;
         if is_draft {
             swept.drafts += 1;
@@ -52,9 +55,12 @@ pub fn sweep(dir: &Path, age: Duration, dry_run: bool) -> Result<Swept, NixState
 }
 
 /// Removes one if it may go; answers its space.
-fn one(path: &Path, age: Duration, dry_run: bool) -> io::Result<Option<u64>> {
+fn one(path: &Path, age: Duration, held: &BTreeSet<u64>, dry_run: bool) -> io::Result<Option<u64>> {
     let Some(opened) = template::open(path)? else { return Ok(None) };
     if !lock_alone(&opened)? || !is_at(opened.as_fd(), path)? {
+        return Ok(None);
+    }
+    if held.contains(&rustix::fs::fstat(&opened)?.st_ino) {
         return Ok(None);
     }
     let used = std::fs::metadata(path)?.modified()?;
