@@ -284,3 +284,43 @@ fn a_full_disk_leaves_no_view_or_a_whole_one() {
     }
     assert!((1..12).contains(&mounted), "{mounted}");
 }
+
+/// The view hides the store that it is made of, and Nix's state with the roots that keep it.
+#[test]
+#[ignore = "needs root and /dev/fuse"]
+fn a_view_over_its_store_goes_on_and_leaves_nothing() {
+    let scene = Scene::new();
+    let before = scene.store_digest();
+    let store = scene.store.root().to_str().unwrap();
+    let use_it = || {
+        let closure = scene.store.closure("env-a").len();
+        assert_eq!(fs::read_dir(scene.path("s/nix/store")).unwrap().count(), closure);
+        let hello = scene.path("s/nix/store").join(scene.store.path("left")).join("bin/hello");
+        assert!(!fs::read(&hello).unwrap().is_empty());
+        fs::write(&hello, "changed").unwrap();
+        assert_eq!(fs::read_to_string(scene.path("s/nix/var/nix/db/schema")).unwrap(), "10");
+    };
+    for killed in [false, true] {
+        for bound in [false, true] {
+            let target = if bound { "a" } else { "s/nix" };
+            scene.mount("env-a", target, &["--name", "web", "--tmp", "--backend", "overlay"]).ok();
+            if bound {
+                scene.shell("mount --bind a s/nix").ok();
+            }
+            use_it();
+            if killed {
+                scene::kill(scene.keeper("web"));
+            }
+            scene.nixview(&["gc", "--store", store]).ok();
+            use_it();
+            let umount = if bound { "umount s/nix && umount a" } else { "umount s/nix" };
+            scene.shell(umount).ok();
+            if killed {
+                assert_eq!(scene.leases().len(), 1, "its roots stayed below it");
+                scene.nixview(&["gc", "--store", store]).ok();
+            }
+            all_gone(&scene);
+        }
+    }
+    assert_eq!(scene.store_digest(), before);
+}
