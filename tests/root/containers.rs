@@ -8,6 +8,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use rustix::process::{Pid, Signal, kill_process};
+
 use crate::support::scene::{self, Ran, Scene};
 use crate::support::skip::skip;
 use crate::support::wait::{PATIENCE, eventually};
@@ -435,6 +437,48 @@ fn a_container_that_is_killed_leaves_nothing() {
     // Then the hook finds nothing to do.
     scene::ran(host.runc(&["delete", "--force", host.id()]).output().unwrap()).ok();
     host.assert_nothing_left();
+}
+
+/// No process takes a mount out of another mount namespace: what belongs to the view stays as long as the container, whatever its
+/// keeper is told or comes to, and then goes.
+#[test]
+#[ignore = "needs root, /dev/fuse and runc"]
+fn a_container_keeps_its_overlay_without_a_keeper_and_takes_it_along() {
+    let host = Host::new();
+    if !runs(&host, "runc") {
+        return;
+    }
+    host.rootfs(None);
+    host.annotated(&[("backend", "overlay")], &[], "echo x > /nix/new; sleep 100");
+    for signal in [Signal::TERM, Signal::KILL] {
+        let (mut runtime, pid) = start(&host);
+        let name = format!("oci-{}", host.id());
+        let status = host.scene.status(&name);
+        assert_eq!(
+            (&status["backend"], &status["place"]["kind"]),
+            (&"overlay".into(), &"handed".into()),
+            "{status}"
+        );
+        let inside = format!("/proc/{pid}/root/nix");
+        eventually("the container writes", PATIENCE, || Path::new(&inside).join("new").exists());
+        let before = (host.scene.leases().len(), host.scene.names("state/temporary").len());
+        let keeper = host.scene.keeper(&name);
+        kill_process(Pid::from_raw(keeper).unwrap(), signal).unwrap();
+        if signal == Signal::KILL {
+            eventually("the keeper is gone", PATIENCE, || !host.scene.processes().contains(&keeper));
+        }
+        host.scene.nixview(&["gc", "--store", &host.text("s")]).ok();
+        assert_eq!((host.scene.leases().len(), host.scene.names("state/temporary").len()), before);
+        assert_eq!(before.0, 1);
+        fs::write(format!("{inside}/store/more"), "more").unwrap();
+        scene::kill(pid as i32);
+        runtime.wait().unwrap();
+        eventually("all is swept", PATIENCE, || {
+            host.scene.nixview(&["gc", "--store", &host.text("s")]).ok();
+            host.scene.leases().is_empty()
+        });
+        host.assert_nothing_left();
+    }
 }
 
 #[test]
