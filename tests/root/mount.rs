@@ -2,76 +2,78 @@
 
 use std::process::Command;
 
-use crate::support::scene::{self, Scene};
+use crate::support::scene::{self, Scene, on_each_backend};
 use crate::support::skip::skip;
 use crate::support::wait::{PATIENCE, eventually};
 
 #[test]
 #[ignore = "needs root and /dev/fuse"]
 fn two_views_at_once_show_their_own_and_change_nothing_else() {
-    let scene = Scene::new();
-    let before = scene.store_digest();
-    scene.mount("env-a", "a", &["--name", "one", "--tmp"]).ok();
-    scene.mount("env-b", "b", &["--name", "two", "--tmp"]).ok();
+    for scene in on_each_backend() {
+        let before = scene.store_digest();
+        scene.mount("env-a", "a", &["--name", "one", "--tmp"]).ok();
+        scene.mount("env-b", "b", &["--name", "two", "--tmp"]).ok();
 
-    let store = &scene.store;
-    for (target, label) in [("a", "env-a"), ("b", "env-b")] {
-        let mut want: Vec<&str> = store.closure(label);
-        want.sort_unstable();
-        let listed = scene.shell(&format!("LC_ALL=C ls {target}/store")).ok().out;
-        assert_eq!(listed.lines().collect::<Vec<_>>(), want);
-    }
-    // What the other has is not there, however it is asked for.
-    let (data, secret) = (store.path("data"), store.path("secret"));
-    for hidden in [data, secret, "00000000000000000000000000000000-nothing"] {
-        for ask in ["ls", "stat", "cat", "readlink"] {
-            let ran = scene.shell(&format!("{ask} a/store/{hidden}"));
-            assert_ne!(ran.code, Some(0), "{ask} {hidden}: {ran:?}");
-            assert!(ask == "readlink" || ran.err.contains("No such file or directory"), "{ran:?}");
+        let store = &scene.store;
+        for (target, label) in [("a", "env-a"), ("b", "env-b")] {
+            let mut want: Vec<&str> = store.closure(label);
+            want.sort_unstable();
+            let listed = scene.shell(&format!("LC_ALL=C ls {target}/store")).ok().out;
+            assert_eq!(listed.lines().collect::<Vec<_>>(), want);
         }
+        // What the other has is not there, however it is asked for.
+        let (data, secret) = (store.path("data"), store.path("secret"));
+        for hidden in [data, secret, "00000000000000000000000000000000-nothing"] {
+            for ask in ["ls", "stat", "cat", "readlink"] {
+                let ran = scene.shell(&format!("{ask} a/store/{hidden}"));
+                assert_ne!(ran.code, Some(0), "{ask} {hidden}: {ran:?}");
+                assert!(ask == "readlink" || ran.err.contains("No such file or directory"), "{ran:?}");
+            }
+        }
+        let libc = store.path("libc");
+        scene.shell(&format!("grep 'I live in' a/store/{libc}/lib/libc.so.1")).ok();
+
+        // Writing, deleting, replacing in A.
+        scene.shell(&format!("echo changed > a/store/{libc}/lib/libc.so.1")).ok();
+        scene.shell(&format!("rm -r a/store/{}", store.path("config"))).ok();
+        scene.shell("mkdir a/store/new && echo mine > a/store/new/file").ok();
+        assert_eq!(scene.shell(&format!("cat a/store/{libc}/lib/libc.so.1")).ok().out, "changed\n");
+        scene.shell(&format!("grep 'I live in' b/store/{libc}/lib/libc.so.1")).ok();
+        assert_ne!(scene.shell("ls b/store/new").code, Some(0));
+
+        scene.nixview(&["umount", "one"]).ok();
+        scene.nixview(&["umount", scene.path("b").to_str().unwrap()]).ok();
+        assert_eq!(scene.store_digest(), before, "the store was changed");
+        scene.assert_nothing_left();
     }
-    let libc = store.path("libc");
-    scene.shell(&format!("grep 'I live in' a/store/{libc}/lib/libc.so.1")).ok();
-
-    // Writing, deleting, replacing in A.
-    scene.shell(&format!("echo changed > a/store/{libc}/lib/libc.so.1")).ok();
-    scene.shell(&format!("rm -r a/store/{}", store.path("config"))).ok();
-    scene.shell("mkdir a/store/new && echo mine > a/store/new/file").ok();
-    assert_eq!(scene.shell(&format!("cat a/store/{libc}/lib/libc.so.1")).ok().out, "changed\n");
-    scene.shell(&format!("grep 'I live in' b/store/{libc}/lib/libc.so.1")).ok();
-    assert_ne!(scene.shell("ls b/store/new").code, Some(0));
-
-    scene.nixview(&["umount", "one"]).ok();
-    scene.nixview(&["umount", scene.path("b").to_str().unwrap()]).ok();
-    assert_eq!(scene.store_digest(), before, "the store was changed");
-    scene.assert_nothing_left();
 }
 
 #[test]
 #[ignore = "needs root and /dev/fuse"]
 fn changes_are_there_again_with_the_same_upper() {
-    let scene = Scene::new();
-    scene.mount("env-a", "a", &["--name", "web"]).ok();
-    let config = scene.store.path("config").to_owned();
-    scene
-        .shell(&format!(
-            "echo red > a/store/{config}; rm -r a/store/{}; mkdir a/own",
-            scene.store.path("tool")
-        ))
-        .ok();
-    scene.nixview(&["umount", "web"]).ok();
-    scene.assert_nothing_left();
-    scene.mount("env-a", "b", &["--name", "web"]).ok();
-    assert_eq!(scene.shell(&format!("cat b/store/{config}")).ok().out, "red\n");
-    assert_ne!(scene.shell(&format!("ls b/store/{}", scene.store.path("tool"))).code, Some(0));
-    scene.shell("test -d b/own").ok();
-    let listed = scene.nixview(&["upper", "list"]).ok().out;
-    assert!(listed.contains("state/uppers/web") && listed.contains("process"), "{listed}");
-    scene.nixview(&["upper", "remove", "web"]).failed(1, &["process"]);
-    scene.nixview(&["umount", "web"]).ok();
-    scene.nixview(&["upper", "remove", "web"]).ok();
-    assert_eq!(scene.names("state/uppers"), Vec::<String>::new());
-    scene.nixview(&["upper", "remove", "web"]).failed(1, &["hint"]);
+    for scene in on_each_backend() {
+        scene.mount("env-a", "a", &["--name", "web"]).ok();
+        let config = scene.store.path("config").to_owned();
+        scene
+            .shell(&format!(
+                "echo red > a/store/{config}; rm -r a/store/{}; mkdir a/own",
+                scene.store.path("tool")
+            ))
+            .ok();
+        scene.nixview(&["umount", "web"]).ok();
+        scene.assert_nothing_left();
+        scene.mount("env-a", "b", &["--name", "web"]).ok();
+        assert_eq!(scene.shell(&format!("cat b/store/{config}")).ok().out, "red\n");
+        assert_ne!(scene.shell(&format!("ls b/store/{}", scene.store.path("tool"))).code, Some(0));
+        scene.shell("test -d b/own").ok();
+        let listed = scene.nixview(&["upper", "list"]).ok().out;
+        assert!(listed.contains("state/uppers/web") && listed.contains("process"), "{listed}");
+        scene.nixview(&["upper", "remove", "web"]).failed(1, &["process"]);
+        scene.nixview(&["umount", "web"]).ok();
+        scene.nixview(&["upper", "remove", "web"]).ok();
+        assert_eq!(scene.names("state/uppers"), Vec::<String>::new());
+        scene.nixview(&["upper", "remove", "web"]).failed(1, &["hint"]);
+    }
 }
 
 #[test]
@@ -89,6 +91,12 @@ fn an_upper_of_another_environment_is_warned_of_and_shows_whole_paths_alone() {
     let data = scene.store.path("data");
     scene.shell(&format!("chmod 700 a/store/{data}/share && cp -r a/store/{data} a/store/new")).ok();
     scene.nixview(&["umount", "web"]).ok();
+    // overlayfs would show the changes of such a path as the path. What is refused changes nothing.
+    let told = ["its upper changes store paths that it does not show", "hint"];
+    let overlay = ["--name", "web", "--backend", "overlay"];
+    for _ in 0..2 {
+        scene.mount("env-a", "a", &overlay).failed(1, &told);
+    }
     let ran = mount("env-a");
     for part in [warned, "'env-b'", "'env-a'", data, "nixview reset"] {
         assert!(ran.err.contains(part), "{part}: {ran:?}");
@@ -104,6 +112,7 @@ fn an_upper_of_another_environment_is_warned_of_and_shows_whole_paths_alone() {
     scene.nixview(&["umount", "web"]).ok();
     assert!(!mount("env-a").err.contains(warned), "it is the same now");
     scene.nixview(&["umount", "web"]).ok();
+    scene.mount("env-a", "a", &overlay).failed(1, &told);
     mount("env-b");
     assert_eq!(scene.shell(&format!("stat -c %a a/store/{data}/share")).ok().out, "700\n");
     scene.nixview(&["umount", "web"]).ok();
@@ -113,76 +122,79 @@ fn an_upper_of_another_environment_is_warned_of_and_shows_whole_paths_alone() {
 #[test]
 #[ignore = "needs root and /dev/fuse"]
 fn a_name_is_free_when_its_view_was_unmounted_by_others() {
-    let scene = Scene::new();
-    // umount(8) comes back while the server still cleans up.
-    for _ in 0..8 {
+    for scene in on_each_backend() {
+        // umount(8) comes back while the server still cleans up.
+        for _ in 0..8 {
+            scene.mount("env-a", "a", &["--name", "web", "--tmp"]).ok();
+            scene.shell("for n in $(seq 50); do echo $n > a/file$n; done; umount a").ok();
+        }
         scene.mount("env-a", "a", &["--name", "web", "--tmp"]).ok();
-        scene.shell("for n in $(seq 50); do echo $n > a/file$n; done; umount a").ok();
+        scene.mount("env-a", "b", &["--name", "web", "--tmp"]).failed(1, &["web", "umount web"]);
+        scene.nixview(&["umount", "web"]).ok();
+        scene.assert_nothing_left();
     }
-    scene.mount("env-a", "a", &["--name", "web", "--tmp"]).ok();
-    scene.mount("env-a", "b", &["--name", "web", "--tmp"]).failed(1, &["web", "umount web"]);
-    scene.nixview(&["umount", "web"]).ok();
-    scene.assert_nothing_left();
 }
 
 #[test]
 #[ignore = "needs root and /dev/fuse"]
 fn names_targets_and_uppers_are_used_once() {
-    let scene = Scene::new();
-    let upper = scene.path("upper").into_os_string().into_string().unwrap();
-    scene.mount("env-a", "a", &["--name", "web", "--upper", &upper]).ok();
-    let pid = scene.keeper("web").to_string();
-    scene
-        .mount("env-a", "b", &["--name", "web", "--tmp"])
-        .failed(1, &["'web' is being served already", &pid]);
-    scene.mount("env-a", "b", &["--name", "other", "--upper", &upper]).failed(1, &[&upper, &pid]);
-    scene.mount("env-a", "a", &["--name", "other", "--tmp"]).failed(1, &["mounted on", "already"]);
-    let views: Vec<String> = scene.names("run/views");
-    assert_eq!(views, ["web.json", "web.lock"], "what failed is registered");
-    assert_eq!(scene.gc_roots().len(), 1);
-    scene.nixview(&["umount", "web"]).ok();
-    scene.assert_nothing_left();
+    for scene in on_each_backend() {
+        let upper = scene.path("upper").into_os_string().into_string().unwrap();
+        scene.mount("env-a", "a", &["--name", "web", "--upper", &upper]).ok();
+        let pid = scene.keeper("web").to_string();
+        scene
+            .mount("env-a", "b", &["--name", "web", "--tmp"])
+            .failed(1, &["'web' is being served already", &pid]);
+        scene.mount("env-a", "b", &["--name", "other", "--upper", &upper]).failed(1, &[&upper, &pid]);
+        scene.mount("env-a", "a", &["--name", "other", "--tmp"]).failed(1, &["mounted on", "already"]);
+        let views: Vec<String> = scene.names("run/views");
+        assert_eq!(views, ["web.json", "web.lock"], "what failed is registered");
+        assert_eq!(scene.gc_roots().len(), 1);
+        scene.nixview(&["umount", "web"]).ok();
+        scene.assert_nothing_left();
+    }
 }
 
 #[test]
 #[ignore = "needs root and /dev/fuse"]
 fn what_fails_leaves_nothing() {
-    let scene = Scene::new();
-    scene.mount("env-a", "missing", &["--tmp"]).failed(1, &["missing", "mkdir -p"]);
-    std::fs::write(scene.path("file"), "").unwrap();
-    scene.mount("env-a", "file", &["--tmp"]).failed(1, &["Not a directory"]);
-    std::os::unix::fs::symlink(scene.path("a"), scene.path("link")).unwrap();
-    scene.mount("env-a", "link", &["--tmp"]).failed(1, &["symbolic link"]);
-    let lock = scene.path("env-b.lock").into_os_string().into_string().unwrap();
-    let target = scene.path("a").into_os_string().into_string().unwrap();
-    let elsewhere = ["mount", "--closure", &lock, "--store", "/tmp", &target];
-    scene.nixview(&elsewhere).failed(1, &["nix/store"]);
-    scene.mount("env-a", "a", &["--tmp", "-o", "suid"]).failed(2, &["suid"]);
-    scene.mount("env-a", "a", &["--tmp", "-o", "ro"]).failed(2, &["ro"]);
-    scene.mount("env-c", "a", &["--tmp"]).failed(1, &["env-c.lock"]);
+    for scene in on_each_backend() {
+        scene.mount("env-a", "missing", &["--tmp"]).failed(1, &["missing", "mkdir -p"]);
+        std::fs::write(scene.path("file"), "").unwrap();
+        scene.mount("env-a", "file", &["--tmp"]).failed(1, &["Not a directory"]);
+        std::os::unix::fs::symlink(scene.path("a"), scene.path("link")).unwrap();
+        scene.mount("env-a", "link", &["--tmp"]).failed(1, &["symbolic link"]);
+        let lock = scene.path("env-b.lock").into_os_string().into_string().unwrap();
+        let target = scene.path("a").into_os_string().into_string().unwrap();
+        let elsewhere = ["mount", "--closure", &lock, "--store", "/tmp", &target];
+        scene.nixview(&elsewhere).failed(1, &["nix/store"]);
+        scene.mount("env-a", "a", &["--tmp", "-o", "suid"]).failed(2, &["suid"]);
+        scene.mount("env-a", "a", &["--tmp", "-o", "ro"]).failed(2, &["ro"]);
+        scene.mount("env-c", "a", &["--tmp"]).failed(1, &["env-c.lock"]);
 
-    // A lock that lies: another digest, another count.
-    scene.lock("env-a", |lock| {
-        lock.closure.digest = nixview::lock::Digest::of(b"something else");
-        lock.closure.count = 99;
-    });
-    let real = scene.store.closure("env-a").len().to_string();
-    scene.mount("env-a", "a", &["--tmp"]).failed(1, &["99", &real]);
-    scene.mount("env-a", "a", &["--name", "kept"]).failed(1, &["99", &real]);
-    let fresh = scene.path("fresh");
-    scene.mount("env-a", "a", &["--upper", fresh.to_str().unwrap()]).failed(1, &["99", &real]);
-    assert!(!fresh.exists(), "an upper that nobody used");
-    // One whose root is gone from the store.
-    scene.lock("env-a", |lock| {
-        lock.roots =
-            vec![nixview::lock::Root::plain("00000000000000000000000000000000-gone".parse().unwrap())];
-    });
-    scene.mount("env-a", "a", &["--tmp"]).failed(1, &["00000000000000000000000000000000-gone"]);
-    // The upper cannot be had: after the name was taken, before the mount.
-    std::fs::write(scene.path("upper"), "").unwrap();
-    scene.mount("env-b", "a", &["--upper", scene.path("upper").to_str().unwrap()]).failed(1, &["upper"]);
-    scene.assert_nothing_left();
-    assert_eq!(scene.names("state/uppers"), Vec::<String>::new());
+        // A lock that lies: another digest, another count.
+        scene.lock("env-a", |lock| {
+            lock.closure.digest = nixview::lock::Digest::of(b"something else");
+            lock.closure.count = 99;
+        });
+        let real = scene.store.closure("env-a").len().to_string();
+        scene.mount("env-a", "a", &["--tmp"]).failed(1, &["99", &real]);
+        scene.mount("env-a", "a", &["--name", "kept"]).failed(1, &["99", &real]);
+        let fresh = scene.path("fresh");
+        scene.mount("env-a", "a", &["--upper", fresh.to_str().unwrap()]).failed(1, &["99", &real]);
+        assert!(!fresh.exists(), "an upper that nobody used");
+        // One whose root is gone from the store.
+        scene.lock("env-a", |lock| {
+            lock.roots =
+                vec![nixview::lock::Root::plain("00000000000000000000000000000000-gone".parse().unwrap())];
+        });
+        scene.mount("env-a", "a", &["--tmp"]).failed(1, &["00000000000000000000000000000000-gone"]);
+        // The upper cannot be had: after the name was taken, before the mount.
+        std::fs::write(scene.path("upper"), "").unwrap();
+        scene.mount("env-b", "a", &["--upper", scene.path("upper").to_str().unwrap()]).failed(1, &["upper"]);
+        scene.assert_nothing_left();
+        assert_eq!(scene.names("state/uppers"), Vec::<String>::new());
+    }
 }
 
 #[test]
@@ -218,37 +230,40 @@ fn a_killed_server_is_cleaned_up_after_and_its_upper_keeps_what_was_synced() {
 #[test]
 #[ignore = "needs root and /dev/fuse"]
 fn a_used_view_is_not_unmounted_unless_lazily() {
-    let scene = Scene::new();
-    scene.mount("env-a", "a", &["--name", "web", "--tmp"]).ok();
-    let mut user = Command::new("sleep").arg("60").current_dir(scene.path("a")).spawn().unwrap();
-    scene.nixview(&["umount", "web"]).failed(1, &["busy", "fuser -vm"]);
-    let lazy = scene.nixview(&["umount", "--lazy", "web"]).ok();
-    assert!(lazy.err.contains("ends when nobody uses it"), "{lazy:?}");
-    assert_eq!(scene.mounts().len(), 0);
-    assert_eq!(scene.processes().len(), 2, "it is kept and served");
-    user.kill().unwrap();
-    user.wait().unwrap();
-    eventually("the view's processes end", PATIENCE, || scene.processes().is_empty());
-    scene.assert_nothing_left();
-    scene.nixview(&["umount", "web"]).failed(1, &["no view"]);
+    for scene in on_each_backend() {
+        scene.mount("env-a", "a", &["--name", "web", "--tmp"]).ok();
+        let mut user = Command::new("sleep").arg("60").current_dir(scene.path("a")).spawn().unwrap();
+        scene.nixview(&["umount", "web"]).failed(1, &["busy", "fuser -vm"]);
+        let lazy = scene.nixview(&["umount", "--lazy", "web"]).ok();
+        assert!(lazy.err.contains("ends when nobody uses it"), "{lazy:?}");
+        assert_eq!(scene.mounts().len(), 0);
+        let processes = if scene.by_overlayfs() { 1 } else { 2 };
+        assert_eq!(scene.processes().len(), processes, "it is kept, and served if there is a server");
+        user.kill().unwrap();
+        user.wait().unwrap();
+        eventually("the view's processes end", PATIENCE, || scene.processes().is_empty());
+        scene.assert_nothing_left();
+        scene.nixview(&["umount", "web"]).failed(1, &["no view"]);
+    }
 }
 
 #[test]
 #[ignore = "needs root and /dev/fuse"]
 fn a_server_told_to_end_unmounts_first() {
-    let scene = Scene::new();
-    for signal in ["-TERM", "-INT"] {
+    for scene in on_each_backend() {
+        for signal in ["-TERM", "-INT"] {
+            scene.mount("env-a", "a", &["--name", "web", "--tmp"]).ok();
+            let pid = scene.keeper("web").to_string();
+            assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
+            eventually("the view's processes end", PATIENCE, || scene.processes().is_empty());
+            scene.assert_nothing_left();
+        }
+        // umount(8) from outside.
         scene.mount("env-a", "a", &["--name", "web", "--tmp"]).ok();
-        let pid = scene.keeper("web").to_string();
-        assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
+        scene.shell("umount -l a").ok();
         eventually("the view's processes end", PATIENCE, || scene.processes().is_empty());
         scene.assert_nothing_left();
     }
-    // umount(8) from outside.
-    scene.mount("env-a", "a", &["--name", "web", "--tmp"]).ok();
-    scene.shell("umount -l a").ok();
-    eventually("the view's processes end", PATIENCE, || scene.processes().is_empty());
-    scene.assert_nothing_left();
 }
 
 #[test]
@@ -276,45 +291,47 @@ fn read_only_views_owners_and_modes_of_io() {
 #[test]
 #[ignore = "needs root and /dev/fuse"]
 fn roots_of_the_collector_are_there_as_long_as_the_view() {
-    let scene = Scene::new();
-    scene.mount("env-a", "a", &["--name", "web", "--tmp"]).ok();
-    let roots = scene.gc_roots();
-    assert_eq!(roots.len(), 1);
-    let link = &roots[0].0;
-    assert!(link.ends_with(scene.store.path("env-a")));
-    let lease = link.parent().unwrap();
-    assert_eq!(lease.parent().unwrap(), scene.leases_dir());
-    assert!(lease.file_name().unwrap().to_str().unwrap().starts_with("web-"), "{lease:?}");
-    assert_eq!(roots[0].1.to_str().unwrap(), scene.store.logical("env-a"));
-    scene.nixview(&["umount", "web"]).ok();
-    // A state directory that cannot be written: said, and fatal only on demand.
-    scene.shell(&format!("mount -t tmpfs -o ro none {}/gcroots", scene.store.state_dir().display())).ok();
-    let ran = scene.mount("env-a", "a", &["--name", "web", "--tmp"]).ok();
-    assert!(ran.err.contains("not safe from Nix's garbage collector"), "{ran:?}");
-    scene.nixview(&["umount", "web"]).ok();
-    scene
-        .mount("env-a", "a", &["--name", "web", "--tmp", "--require-gc-roots"])
-        .failed(1, &["Read-only file system"]);
-    scene.shell(&format!("umount {}/gcroots", scene.store.state_dir().display())).ok();
-    scene.assert_nothing_left();
+    for scene in on_each_backend() {
+        scene.mount("env-a", "a", &["--name", "web", "--tmp"]).ok();
+        let roots = scene.gc_roots();
+        assert_eq!(roots.len(), 1);
+        let link = &roots[0].0;
+        assert!(link.ends_with(scene.store.path("env-a")));
+        let lease = link.parent().unwrap();
+        assert_eq!(lease.parent().unwrap(), scene.leases_dir());
+        assert!(lease.file_name().unwrap().to_str().unwrap().starts_with("web-"), "{lease:?}");
+        assert_eq!(roots[0].1.to_str().unwrap(), scene.store.logical("env-a"));
+        scene.nixview(&["umount", "web"]).ok();
+        // A state directory that cannot be written: said, and fatal only on demand.
+        scene.shell(&format!("mount -t tmpfs -o ro none {}/gcroots", scene.store.state_dir().display())).ok();
+        let ran = scene.mount("env-a", "a", &["--name", "web", "--tmp"]).ok();
+        assert!(ran.err.contains("not safe from Nix's garbage collector"), "{ran:?}");
+        scene.nixview(&["umount", "web"]).ok();
+        scene
+            .mount("env-a", "a", &["--name", "web", "--tmp", "--require-gc-roots"])
+            .failed(1, &["Read-only file system"]);
+        scene.shell(&format!("umount {}/gcroots", scene.store.state_dir().display())).ok();
+        scene.assert_nothing_left();
+    }
 }
 
 #[test]
 #[ignore = "needs root and /dev/fuse"]
 fn the_foreground_serves_until_it_is_interrupted() {
-    let scene = Scene::new();
-    let mut command = scene.direct();
-    command.args(["mount", "-f", "--tmp", "--name", "web", "--closure"]).arg(scene.path("env-a.lock"));
-    command.arg("--store").arg(scene.store.root()).arg(scene.path("a"));
-    let mut child = command.stderr(std::process::Stdio::piped()).spawn().unwrap();
-    let mut said = String::new();
-    std::io::BufRead::read_line(&mut std::io::BufReader::new(child.stderr.take().unwrap()), &mut said)
-        .unwrap();
-    assert!(said.contains("view 'web'"), "{said}");
-    scene.shell(&format!("ls a/store/{}", scene.store.path("libc"))).ok();
-    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
-    assert_eq!(child.wait().unwrap().code(), Some(0));
-    scene.assert_nothing_left();
+    for scene in on_each_backend() {
+        let mut command = scene.direct();
+        command.args(["mount", "-f", "--tmp", "--name", "web", "--closure"]).arg(scene.path("env-a.lock"));
+        command.arg("--store").arg(scene.store.root()).arg(scene.path("a"));
+        let mut child = command.stderr(std::process::Stdio::piped()).spawn().unwrap();
+        let mut said = String::new();
+        std::io::BufRead::read_line(&mut std::io::BufReader::new(child.stderr.take().unwrap()), &mut said)
+            .unwrap();
+        assert!(said.contains("view 'web'"), "{said}");
+        scene.shell(&format!("ls a/store/{}", scene.store.path("libc"))).ok();
+        assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+        assert_eq!(child.wait().unwrap().code(), Some(0));
+        scene.assert_nothing_left();
+    }
 }
 
 #[test]
@@ -363,19 +380,20 @@ fn fusermount3_mounts_for_users_and_can_be_forced() {
 #[test]
 #[ignore = "needs root and /dev/fuse"]
 fn a_store_without_any_record_is_scanned() {
-    let scene = Scene::new();
-    std::fs::remove_dir_all(scene.store.root().join("nix/var")).unwrap();
-    let lock = scene.path("env-a.lock").into_os_string().into_string().unwrap();
-    let path = scene.store.logical("env-a");
-    let store = scene.store.root().to_str().unwrap();
-    scene.nixview(&["lock", "--store", store, "-o", &lock, &path]).ok();
-    scene.mount("env-a", "a", &["--name", "web", "--tmp"]).ok();
-    let listed = scene.shell("LC_ALL=C ls a/store").ok().out;
-    let mut want = scene.store.closure("env-a");
-    want.sort_unstable();
-    assert_eq!(listed.lines().collect::<Vec<_>>(), want);
-    scene.nixview(&["umount", "web"]).ok();
-    scene.assert_nothing_left();
+    for scene in on_each_backend() {
+        std::fs::remove_dir_all(scene.store.root().join("nix/var")).unwrap();
+        let lock = scene.path("env-a.lock").into_os_string().into_string().unwrap();
+        let path = scene.store.logical("env-a");
+        let store = scene.store.root().to_str().unwrap();
+        scene.nixview(&["lock", "--store", store, "-o", &lock, &path]).ok();
+        scene.mount("env-a", "a", &["--name", "web", "--tmp"]).ok();
+        let listed = scene.shell("LC_ALL=C ls a/store").ok().out;
+        let mut want = scene.store.closure("env-a");
+        want.sort_unstable();
+        assert_eq!(listed.lines().collect::<Vec<_>>(), want);
+        scene.nixview(&["umount", "web"]).ok();
+        scene.assert_nothing_left();
+    }
 }
 
 #[test]
@@ -411,27 +429,28 @@ fn of_mounts_at_the_same_moment_one_succeeds() {
 #[test]
 #[ignore = "needs root and /dev/fuse"]
 fn a_view_is_unmounted_by_name_or_by_any_form_of_its_path() {
-    let scene = Scene::new();
-    let relative = |arguments: &[&str]| {
-        scene::ran(scene.command().args(arguments).current_dir(scene.dir.path()).output().unwrap())
-    };
-    for form in ["web", "a", "./a", "a/", "b/../a"] {
-        scene.mount("env-a", "a", &["--name", "web", "--tmp"]).ok();
-        relative(&["umount", form]).ok();
+    for scene in on_each_backend() {
+        let relative = |arguments: &[&str]| {
+            scene::ran(scene.command().args(arguments).current_dir(scene.dir.path()).output().unwrap())
+        };
+        for form in ["web", "a", "./a", "a/", "b/../a"] {
+            scene.mount("env-a", "a", &["--name", "web", "--tmp"]).ok();
+            relative(&["umount", form]).ok();
+            scene.assert_nothing_left();
+        }
+        // A name counts for more than a path.
+        scene.mount("env-a", "a", &["--name", "b", "--tmp"]).ok();
+        scene.mount("env-a", "b", &["--name", "a", "--tmp"]).ok();
+        relative(&["umount", "a"]).ok();
+        assert_eq!(scene.mounts(), [scene.path("a")]);
+        // What lies over a view is named, and left alone.
+        scene.shell("mount -t tmpfs none a").ok();
+        relative(&["umount", "b"]).failed(1, &["over the view 'b'", "umount"]);
+        scene.shell("umount a").ok();
+        relative(&["umount", "b"]).ok();
+        relative(&["umount", "a"]).failed(1, &["no view", "'a'"]);
         scene.assert_nothing_left();
     }
-    // A name counts for more than a path.
-    scene.mount("env-a", "a", &["--name", "b", "--tmp"]).ok();
-    scene.mount("env-a", "b", &["--name", "a", "--tmp"]).ok();
-    relative(&["umount", "a"]).ok();
-    assert_eq!(scene.mounts(), [scene.path("a")]);
-    // What lies over a view is named, and left alone.
-    scene.shell("mount -t tmpfs none a").ok();
-    relative(&["umount", "b"]).failed(1, &["over the view 'b'", "umount"]);
-    scene.shell("umount a").ok();
-    relative(&["umount", "b"]).ok();
-    relative(&["umount", "a"]).failed(1, &["no view", "'a'"]);
-    scene.assert_nothing_left();
 }
 
 /// The memory of a process that it shares with no file, in kB, and where that was read.

@@ -23,23 +23,14 @@ pub(super) fn environment(spec: &ViewSpec, upper: &UpperDir) -> Result<Option<La
     })
 }
 
-/// What is to be known of it.
-pub(super) struct Earlier {
-    /// The warning.
-    pub(super) warning: String,
-    /// The upper changes store paths that this environment does not have: they stay hidden.
-    pub(super) hides: bool,
+/// The store paths that the upper changes and the environment has not, or not as they were; `lower` is what it lies over.
+pub(super) fn parts(spec: &ViewSpec, upper: &UpperDir, lower: &ViewLower) -> Result<Parts, Failure> {
+    let trees = Trees { lower, upper: upper.layer(), owner: Some(spec.owner) };
+    Parts::of(trees).attempt(|| "cannot compare the upper with the environment".to_owned())
 }
 
-/// Compares it with this environment, whose lower is `lower`.
-pub(super) fn compare(
-    spec: &ViewSpec,
-    upper: &UpperDir,
-    last: &LastView,
-    lower: &ViewLower,
-) -> Result<Earlier, Failure> {
-    let trees = Trees { lower, upper: upper.layer(), owner: Some(spec.owner) };
-    let parts = Parts::of(trees).attempt(|| "cannot compare the upper with the environment".to_owned())?;
+/// What is to be said of them, if the upper was last used with another environment.
+pub(super) fn warning(spec: &ViewSpec, upper: &UpperDir, last: &LastView, parts: &Parts) -> String {
     let before = &last.lock;
     let mut text = format!(
         "the upper was last used with another environment ('{}', {}); this one is '{}', {}",
@@ -60,5 +51,5 @@ pub(super) fn compare(
     if parts.replacing > 0 {
         text.push_str(&format!("; paths of its own in place of those of this one: {}", parts.replacing));
     }
-    Ok(Earlier { warning: text, hides: !parts.hidden.is_empty() })
+    text
 }

@@ -116,16 +116,21 @@ impl Serving<'_> {
         }
     }
 
-    /// Makes the overlay; its detached mount is held. `store` is the store directory on a read-only clone of its mount.
+    /// Makes the overlay; its detached mount is held. `store` is the store directory on a read-only clone of its mount, `hides` why
+    /// the upper shows more by overlayfs than by a server.
     pub(super) fn overlay(
         &self,
         held: &mut Held,
         closure: &Closure,
         store: &OwnedFd,
+        hides: Option<String>,
     ) -> Result<Overlay, Refusal> {
         let spec = self.spec;
         let upper = held.upper.as_mut().map(|upper| upper.prepare_for_overlay()).transpose();
         let upper = upper.map_err(Refusal::because)?;
+        if let Some(why) = hides {
+            return Err(Refusal(why));
+        }
         let members = Members::of_names(closure.names()).map(Arc::new);
         let members =
             members.map_err(|length| Refusal(format!("the names of the closure are {length} bytes long")))?;

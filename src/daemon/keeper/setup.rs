@@ -64,30 +64,37 @@ impl Serving<'_> {
         );
         held.pinned = pinned;
         self.warnings.extend(warning);
-        let earlier = self.note_view(held)?;
+        let (earlier, view) = self.lies_over(held)?;
         let mut record = self.record(held);
         held.publish(&record)?;
 
         let store = open_read_only(&self.spec.store.real)
             .attempt(|| format!("cannot open the store {} read-only", self.spec.store.real.display()))?;
         let needs_server = self.server_is_needed()?;
-        let lower = if needs_server.is_some() || earlier.is_some() {
-            Some(self.lower(&closure, &store)?)
-        } else {
-            None
+        // overlayfs shows all that an upper has: also the changes of store paths that the closure has not.
+        let compared = match &held.upper {
+            Some(upper) if earlier.is_some() || needs_server.is_none() => {
+                upper.holds_anything().attempt(|| "cannot use the upper".to_owned())?
+            }
+            _ => false,
         };
+        let lower =
+            if needs_server.is_some() || compared { Some(self.lower(&closure, &store)?) } else { None };
         let mut hides = None;
-        if let (Some(earlier), Some(upper), Some(lower)) = (&earlier, &held.upper, &lower) {
-            let earlier = earlier::compare(self.spec, upper, earlier, lower)?;
-            hides = earlier.hides.then(|| "its upper changes store paths that it does not show".to_owned());
-            self.warnings.push(earlier.warning);
+        if let (true, Some(upper), Some(lower)) = (compared, &held.upper, &lower) {
+            let parts = earlier::parts(self.spec, upper, lower)?;
+            hides = (!parts.hidden.is_empty())
+                .then(|| "its upper changes store paths that it does not show".to_owned());
+            let warning = earlier.map(|earlier| earlier::warning(self.spec, upper, &earlier, &parts));
+            self.warnings.extend(warning);
         }
-        let refused = match needs_server.or(hides) {
+        let refused = match needs_server {
             Some(why) => Err(Refusal(why)),
-            None => self.overlay(held, &closure, &store),
+            None => self.overlay(held, &closure, &store, hides),
         };
         let kept = match refused {
             Ok(overlay) => {
+                note_view(held, view.as_ref())?;
                 record.backend = BACKEND_OVERLAY.to_owned();
                 record.io = "kernel".to_owned();
                 record.anchor = overlay.anchor;
@@ -103,6 +110,7 @@ impl Serving<'_> {
                 record.backend_reason = Some(why);
                 self.open_upper_again(held, &mut record)?;
                 let lower = lower.map_or_else(|| self.lower(&closure, &store), Ok)?;
+                note_view(held, view.as_ref())?;
                 Kept::Served(Box::new(self.serve(held, caller, &mut record, lower, &store)?))
             }
         };
@@ -192,7 +200,6 @@ impl Serving<'_> {
         }
         held.upper = None;
         held.upper = self.upper()?;
-        self.note_view(held)?;
         record.upper = upper_record(held.upper.as_ref());
         held.publish(record)
     }
@@ -233,9 +240,9 @@ impl Serving<'_> {
         })
     }
 
-    /// Notes with the upper what it lies over from now on; answers what it lay over before, if that is another closure.
-    fn note_view(&mut self, held: &Held) -> Result<Option<LastView>, Failure> {
-        let Some(upper) = &held.upper else { return Ok(None) };
+    /// What the upper lay over before, if that is another closure, and what it lies over now.
+    fn lies_over(&mut self, held: &Held) -> Result<(Option<LastView>, Option<LastView>), Failure> {
+        let Some(upper) = &held.upper else { return Ok((None, None)) };
         let attempt = || "cannot use the upper".to_owned();
         let earlier = earlier::environment(self.spec, upper).attempt(attempt)?;
         let database_of = database_of(self.spec, upper).attempt(attempt)?;
@@ -250,8 +257,7 @@ impl Serving<'_> {
             owner: self.spec.owner,
             database_of,
         };
-        upper.record_view(&view).attempt(attempt)?;
-        Ok(earlier)
+        Ok((earlier, Some(view)))
     }
 
     fn record(&self, held: &Held) -> Record {
@@ -315,6 +321,12 @@ fn upper_record(upper: Option<&UpperDir>) -> UpperRecord {
             UpperRecord::Directory { path, limit }
         }
     })
+}
+
+/// Notes with the upper what it lies over from now on. Not before a view can be had: one that is refused changes nothing.
+fn note_view(held: &Held, view: Option<&LastView>) -> Result<(), Failure> {
+    let (Some(upper), Some(view)) = (&held.upper, view) else { return Ok(()) };
+    upper.record_view(view).attempt(|| "cannot use the upper".to_owned())
 }
 
 /// The closure that the upper's own Nix database was begun with, if it has one.

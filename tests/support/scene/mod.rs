@@ -23,6 +23,17 @@ use super::wait::{PATIENCE, eventually};
 pub(crate) struct Scene {
     pub(crate) dir: TempDir,
     pub(crate) store: MiniStore,
+    /// What makes its views, if a command does not say; without it, what nixview takes.
+    backend: Option<&'static str>,
+}
+
+/// What shows the files: the kernel or a server, asked for each name, or overlayfs.
+pub(crate) const MODES: [&[&str]; 3] =
+    [&["--backend=fuse", "--io=passthrough"], &["--backend=fuse", "--io=cached"], &["--backend=overlay"]];
+
+/// A scene for each backend, one after the other, for what holds on both.
+pub(crate) fn on_each_backend() -> impl Iterator<Item = Scene> {
+    ["fuse", "overlay"].into_iter().map(Scene::on)
 }
 
 /// How a command ended.
@@ -41,11 +52,28 @@ impl Scene {
         for target in ["a", "b"] {
             fs::create_dir(dir.path().join(target)).unwrap();
         }
-        let scene = Self { dir, store };
+        let scene = Self { dir, store, backend: None };
         for label in ["env-a", "env-b"] {
             scene.lock(label, |_| ());
         }
         scene
+    }
+
+    /// A scene whose views have this backend.
+    pub(crate) fn on(backend: &'static str) -> Self {
+        let mut scene = Self::new();
+        scene.backend = Some(backend);
+        scene
+    }
+
+    /// What makes its views, if that was chosen.
+    pub(crate) fn backend(&self) -> Option<&'static str> {
+        self.backend
+    }
+
+    /// True if its views have no server.
+    pub(crate) fn by_overlayfs(&self) -> bool {
+        self.backend == Some("overlay")
     }
 
     pub(crate) fn path(&self, below: &str) -> PathBuf {
@@ -108,6 +136,12 @@ impl Scene {
     fn dirs(&self, command: &mut Command) {
         command.arg("--state-dir").arg(self.path("state")).arg("--runtime-dir").arg(self.path("run"));
         command.env_remove("NIXVIEW_LOG").stdin(Stdio::null());
+        self.choose_backend(command);
+    }
+
+    /// Tells a command what to make views of.
+    pub(crate) fn choose_backend(&self, command: &mut Command) {
+        command.envs(self.backend.map(|backend| ("NIXVIEW_BACKEND", backend)));
     }
 
     pub(crate) fn nixview(&self, arguments: &[&str]) -> Ran {
@@ -244,6 +278,9 @@ impl Scene {
 
 impl Drop for Scene {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            println!("views by {}", self.backend.unwrap_or("what nixview takes"));
+        }
         for mount in self.mounts().iter().rev() {
             drop(nixview::sys::mount::unmount(mount, nixview::sys::mount::Unmount::Abort));
         }
