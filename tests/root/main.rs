@@ -40,6 +40,7 @@ mod overlay_attacks;
 mod overlay_backend;
 mod overlay_life;
 mod overlay_oracle;
+mod overlay_program;
 mod overlay_use;
 mod overlay_ways;
 mod owner;

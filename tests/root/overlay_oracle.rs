@@ -36,7 +36,7 @@ pub(crate) struct Seen {
     permissions: u32,
     owner: (u32, u32),
     pub(crate) mtime: (i64, i64),
-    links: Option<u64>,
+    pub(crate) links: Option<u64>,
     pub(crate) content: Vec<u8>,
     xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
 }
