@@ -10,6 +10,7 @@ mount_view() {
 # What the hook is told beside annotations.
 hook_words=(); [[ -z ${NIXVIEW_STATE_DIR-} ]] || hook_words+=(--state-dir "$NIXVIEW_STATE_DIR")
 [[ -z ${NIXVIEW_RUNTIME_DIR-} ]] || hook_words+=(--runtime-dir "$NIXVIEW_RUNTIME_DIR")
+[[ -z ${NIXVIEW_BACKEND-} ]] || hook_words+=(--backend "$NIXVIEW_BACKEND")
 
 # bundle WORD...: $work/config.json, with the words for bundle.py.
 bundle() {
@@ -50,7 +51,7 @@ podman_hook() {
 }
 podman_cdi() {
   device=$id
-  "$nixview" cdi "$lock" --name "$device" --dir /var/run/cdi --store "$store" --hook "$hook" >/dev/null
+  "$nixview" cdi "$lock" --name "$device" --dir /var/run/cdi --store "$store" --hook "$hook" --backend "${NIXVIEW_BACKEND:-auto}" >/dev/null
   run_podman --device "nixview.dev/env=$device" -- "$@"
 }
 podman_options=()

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use crate::support::scene::{Ran, Scene, ran};
+use crate::support::scene::{MODES, Ran, Scene, ran};
 use crate::support::skip::skip;
 use nixview::closure::Mode;
 use nixview::lock::Digest;
@@ -141,7 +141,7 @@ fn a_view_knows_exactly_its_closure_as_the_host_does() {
         let shown = scene.run(label, &["--tmp"], "ls /nix/store").ok().out;
         let members: Vec<&str> = shown.lines().collect();
         let told = inside.told_on_host(&members);
-        for io in ["passthrough", "cached"] {
+        for mode in MODES {
             let script = format!(
                 "{VALID}
                  cat valid
@@ -152,15 +152,19 @@ fn a_view_knows_exactly_its_closure_as_the_host_does() {
                  nix-store --verify --check-contents",
                 ASK.replace("$MEMBERS", &inside.full(&members))
             );
-            let ran = inside.run(label, &["--tmp", "--io", io], &script).ok();
+            let ran = inside.run(label, &[&["--tmp"], mode].concat(), &script).ok();
             let [valid, closure, asked] = ran.out.splitn(3, "\n\n").collect::<Vec<_>>().try_into().unwrap();
             let full: Vec<String> = members.iter().map(|name| format!("/nix/store/{name}")).collect();
             let full: BTreeSet<&str> = full.iter().map(String::as_str).collect();
-            assert_eq!(sorted(valid), full, "{label}, {io}: what is valid");
-            assert_eq!(sorted(closure), full, "{label}, {io}: the closure");
-            assert_eq!(asked, told, "{label}, {io}");
-            assert!(!ran.err.contains("warning") && !ran.err.contains("error"), "{label}, {io}: {}", ran.err);
-            assert!(ran.err.contains("checking store hashes"), "{label}, {io}: {}", ran.err);
+            assert_eq!(sorted(valid), full, "{label}, {mode:?}: what is valid");
+            assert_eq!(sorted(closure), full, "{label}, {mode:?}: the closure");
+            assert_eq!(asked, told, "{label}, {mode:?}");
+            assert!(
+                !ran.err.contains("warning") && !ran.err.contains("error"),
+                "{label}, {mode:?}: {}",
+                ran.err
+            );
+            assert!(ran.err.contains("checking store hashes"), "{label}, {mode:?}: {}", ran.err);
         }
     }
     inside.assert_host_unchanged();
@@ -195,11 +199,14 @@ nix-store --verify --check-contents
 #[ignore = "needs root, /dev/fuse and Nix"]
 fn nix_builds_installs_and_collects_and_another_mount_shows_it_again() {
     let Some(inside) = Inside::new() else { return };
-    for (label, io) in [("env-a", "passthrough"), ("env-a", "cached"), ("env-a.drv", "passthrough")] {
+    let [passthrough, cached, overlay] = MODES;
+    for (label, mode) in
+        [("env-a", passthrough), ("env-a", cached), ("env-a", overlay), ("env-a.drv", passthrough)]
+    {
         let shown = inside.scene.run(label, &["--tmp"], "ls /nix/store").ok().out;
         fs::write(inside.scene.path("members"), &shown).unwrap();
         let upper = inside.scene.path("upper").into_os_string().into_string().unwrap();
-        let how = ["--upper", &upper, "--io", io];
+        let how = [&["--upper", &upper], mode].concat();
         let collect = COLLECT.replace(
             "-qR $ROOT",
             if label == "env-a" { "-qR $ROOT" } else { "-qR --include-outputs $DERIVATION" },
@@ -281,15 +288,15 @@ fn nix_works_in_a_container() {
         scene.store.logical("env-a")
     );
     fs::write(scene.path("inside.sh"), script).unwrap();
-    for io in ["passthrough", "cached"] {
-        scene.mount("env-a", "a", &["--name", "web", "--tmp", "--io", io]).ok();
+    for mode in MODES {
+        scene.mount("env-a", "a", &[&["--name", "web", "--tmp"], mode].concat()).ok();
         let contained = "bwrap --unshare-all --die-with-parent --clearenv --setenv PATH /usr/bin:/bin --setenv HOME /home \
             --setenv USER root --ro-bind /usr /usr --symlink usr/bin /bin --symlink usr/lib /lib --symlink usr/lib64 /lib64 \
             --dir /home --proc /proc --dev /dev --tmpfs /tmp --dir /etc --ro-bind expression.nix /expression.nix \
             --ro-bind inside.sh /inside.sh --bind a /nix sh /inside.sh";
         let ran = scene.shell(contained).ok();
         let count = scene.store.closure("env-a").len();
-        assert_eq!(ran.out, format!("{count}\n{}", mini_store::contents::HELLO), "{io}: {ran:?}");
+        assert_eq!(ran.out, format!("{count}\n{}", mini_store::contents::HELLO), "{mode:?}: {ran:?}");
         scene.nixview(&["umount", "web"]).ok();
     }
     inside.assert_host_unchanged();

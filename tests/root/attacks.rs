@@ -12,12 +12,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::support::effort::pick;
-use crate::support::scene::{Ran, Scene, ran};
+use crate::support::scene::{MODES, Ran, Scene, on_each_backend, ran};
 use crate::support::skip::skip;
 use rustix::fs::{CWD, Mode, RenameFlags, renameat_with};
 
 const INSIDE: &str = include_str!("../data/attacks/inside.py");
-const MODES: [&str; 2] = ["passthrough", "cached"];
 
 /// True if there is a Python to attack with.
 fn python() -> bool {
@@ -54,11 +53,11 @@ fn no_way_of_writing_reaches_the_store() {
     if !python() {
         return;
     }
-    for io in MODES {
+    for mode in MODES {
         let scene = Scene::new();
         let victims = victims(&scene);
         let before = scene.store_digest();
-        scene.mount("env-b", "b", &["--name", "neighbour", "--tmp", "--io", io]).ok();
+        scene.mount("env-b", "b", &[&["--name", "neighbour", "--tmp"], mode].concat()).ok();
         let neighbour = scene.path("b/store").join(scene.store.path("data"));
         let read =
             || victims.iter().map(|v| fs::read(neighbour.join(Path::new(v).file_name().unwrap())).unwrap());
@@ -69,20 +68,20 @@ fn no_way_of_writing_reaches_the_store() {
         let database = fs::read(state.join("nix/db/db.sqlite")).unwrap();
         let mut attack = vec!["lower", "/nix/scratch"];
         attack.extend(victims.iter().map(String::as_str));
-        inside(&scene, &["--io", io], &attack).ok();
+        inside(&scene, mode, &attack).ok();
         let state_attack = "cd /nix/var/nix/db; exec 3<db.sqlite; echo x >>db.sqlite; echo 11 >schema; chmod 777 reserved; \
             printf y | dd of=db.sqlite conv=notrunc 2>/dev/null; cat <&3 >/dev/null; : >db.sqlite; mv schema other; \
             python3 -c 'import mmap; f = open(\"reserved\", \"r+b\"); m = mmap.mmap(f.fileno(), 4096); m[0] = 1; m.flush()'; \
             cd /; rm -r /nix/var/nix";
-        scene.run("env-b", &["--tmp", "--io", io], state_attack).ok();
-        assert_eq!(scene.store_digest(), before, "the store was changed ({io})");
-        assert!(read().eq(shown), "another view shows the change ({io})");
-        assert_eq!(tree(&state), recorded, "another view's state of Nix is changed ({io})");
-        assert_eq!(fs::read(state.join("nix/db/db.sqlite")).unwrap(), database, "({io})");
+        scene.run("env-b", &[&["--tmp"], mode].concat(), state_attack).ok();
+        assert_eq!(scene.store_digest(), before, "the store was changed ({mode:?})");
+        assert!(read().eq(shown), "another view shows the change ({mode:?})");
+        assert_eq!(tree(&state), recorded, "another view's state of Nix is changed ({mode:?})");
+        assert_eq!(fs::read(state.join("nix/db/db.sqlite")).unwrap(), database, "({mode:?})");
         let templates = fs::read_dir(scene.path("state/nix-state")).unwrap().map(|e| e.unwrap().path());
         let mut same =
             templates.filter(|path| fs::read(path.join("nix-state/nix/db/db.sqlite")).unwrap() == database);
-        assert!(same.next().is_some(), "the shared state is changed ({io})");
+        assert!(same.next().is_some(), "the shared state is changed ({mode:?})");
         scene.nixview(&["umount", "neighbour"]).ok();
         scene.assert_nothing_left();
     }
@@ -119,34 +118,35 @@ fn asked(path: &Path) -> Vec<Option<i32>> {
 #[test]
 #[ignore = "needs root and /dev/fuse"]
 fn what_is_hidden_answers_as_what_is_absent() {
-    let scene = Scene::new();
-    let before = scene.store_digest();
-    scene.mount("env-a", "a", &["--name", "web", "--tmp"]).ok();
-    let (view, secret) = (scene.path("a/store"), scene.store.path("secret").to_owned());
-    let absent = asked(&view.join("00000000000000000000000000000000-nothing"));
-    assert_eq!(absent, vec![Some(libc::ENOENT); absent.len()]);
-    let hash_part = secret.split('-').next().unwrap();
-    let drv = scene.store.path("env-a.drv").to_owned();
-    let hosts_root = "../var/nix/gcroots/nixview/web";
-    for hidden in
-        [&secret, hash_part, &format!("{hash_part}-"), &drv, ".links", "trash", "../var/log", hosts_root]
-    {
-        assert_eq!(asked(&view.join(hidden)), absent, "{hidden}");
+    for scene in on_each_backend() {
+        let before = scene.store_digest();
+        scene.mount("env-a", "a", &["--name", "web", "--tmp"]).ok();
+        let (view, secret) = (scene.path("a/store"), scene.store.path("secret").to_owned());
+        let absent = asked(&view.join("00000000000000000000000000000000-nothing"));
+        assert_eq!(absent, vec![Some(libc::ENOENT); absent.len()]);
+        let hash_part = secret.split('-').next().unwrap();
+        let drv = scene.store.path("env-a.drv").to_owned();
+        let hosts_root = "../var/nix/gcroots/nixview/web";
+        for hidden in
+            [&secret, hash_part, &format!("{hash_part}-"), &drv, ".links", "trash", "../var/log", hosts_root]
+        {
+            assert_eq!(asked(&view.join(hidden)), absent, "{hidden}");
+        }
+        // Nor does what Nix records in the view name it.
+        let recorded = fs::read(scene.path("a/var/nix/db/db.sqlite")).unwrap();
+        let named = |part: &str| recorded.windows(part.len()).any(|bytes| bytes == part.as_bytes());
+        assert!(named(scene.store.path("env-a")) && !named(hash_part));
+        // Links out of the view, as the view's own users make them.
+        symlink(format!("../store/{secret}"), scene.path("a/relative")).unwrap();
+        let link = scene.path("a/relative");
+        assert_eq!(fs::metadata(link).unwrap_err().raw_os_error(), Some(libc::ENOENT));
+        // Making a hidden name is making a new one: nothing of the store shows through.
+        fs::create_dir(view.join(&secret)).unwrap();
+        assert_eq!(fs::read_dir(view.join(&secret)).unwrap().count(), 0);
+        scene.nixview(&["umount", "web"]).ok();
+        assert_eq!(scene.store_digest(), before);
+        scene.assert_nothing_left();
     }
-    // Nor does what Nix records in the view name it.
-    let recorded = fs::read(scene.path("a/var/nix/db/db.sqlite")).unwrap();
-    let named = |part: &str| recorded.windows(part.len()).any(|bytes| bytes == part.as_bytes());
-    assert!(named(scene.store.path("env-a")) && !named(hash_part));
-    // Links out of the view, as the view's own users make them.
-    symlink(format!("../store/{secret}"), scene.path("a/relative")).unwrap();
-    let link = scene.path("a/relative");
-    assert_eq!(fs::metadata(link).unwrap_err().raw_os_error(), Some(libc::ENOENT));
-    // Making a hidden name is making a new one: nothing of the store shows through.
-    fs::create_dir(view.join(&secret)).unwrap();
-    assert_eq!(fs::read_dir(view.join(&secret)).unwrap().count(), 0);
-    scene.nixview(&["umount", "web"]).ok();
-    assert_eq!(scene.store_digest(), before);
-    scene.assert_nothing_left();
 }
 
 /// Everything below a directory: paths, modes, sizes, targets.
@@ -188,43 +188,56 @@ fn marks_of_the_upper_cannot_be_set_from_inside() {
     if !python() {
         return;
     }
-    let scene = Scene::new();
-    victims(&scene);
-    let before = scene.store_digest();
-    let upper = scene.path("upper").into_os_string().into_string().unwrap();
-    let data = scene.store.logical("data");
-    let attack = ["marks", &format!("{data}/marks"), &data, &format!("{data}/victim0")];
-    inside(&scene, &["--upper", &upper], &attack).ok();
-    // What they were let to make is what it looks like, and hides nothing, also after a remount.
-    let mut seen = Vec::new();
-    for _ in 0..2 {
-        scene.mount("env-b", "a", &["--name", "web", "--upper", &upper]).ok();
-        seen.push(tree(&scene.path("a")));
+    for scene in on_each_backend() {
+        victims(&scene);
+        let before = scene.store_digest();
+        let upper = scene.path("upper").into_os_string().into_string().unwrap();
+        let data = scene.store.logical("data");
+        let attack = ["marks", &format!("{data}/marks"), &data, &format!("{data}/victim0")];
+        inside(&scene, &["--upper", &upper], &attack).ok();
+        // What they were let to make is what it looks like, and hides nothing, also after a remount.
+        let mut seen = Vec::new();
+        for _ in 0..2 {
+            scene.mount("env-b", "a", &["--name", "web", "--upper", &upper]).ok();
+            seen.push(tree(&scene.path("a")));
+            scene.nixview(&["umount", "web"]).ok();
+        }
+        assert_eq!(seen[0], seen[1]);
+        let shows = |name: &str| seen[0].iter().any(|line| line.contains(&format!("/{name}\" ")));
+        let made = ["marks", "file", ".wh.file", ".wh..wh..opq", "fifo"];
+        let special: &[&str] = if scene.by_overlayfs() { &["null", "block"] } else { &["zero"] };
+        for name in made.into_iter().chain(["victim0", "victim7", "share"]).chain(special.iter().copied()) {
+            assert!(shows(name), "{name} is hidden");
+        }
+        assert!(scene.by_overlayfs() || !shows("null"), "a device was made");
+        let marked = marked(&scene.path("upper/tree/nix"));
+        assert!(marked.iter().any(|name| name == "trusted.overlay.overlay.redirect"), "{marked:?}");
+        let own = ["trusted.overlay.opaque", "trusted.nixview.origin", "trusted.nixview.device"];
+        // Of overlayfs's own, and a name that is nothing to it.
+        let overlayfs = ["trusted.overlay.origin", "trusted.overlay.impure", "user.nixview.origin"];
+        let own = if scene.by_overlayfs() { [&own[..], &overlayfs].concat() } else { own.to_vec() };
+        for name in marked {
+            let escaped = [
+                "trusted.overlay.overlay.",
+                "trusted.nixview.nixview.",
+                "user.nixview.nixview.",
+                "user.overlay.",
+            ];
+            let inert = escaped.iter().any(|prefix| name.starts_with(prefix));
+            assert!(inert || own.contains(&&*name), "{name} was set from inside");
+        }
+        // Nor do the marks mean anything to the other backend. What it shows a device 0:0 as, docs/semantics.md says.
+        let other = if scene.by_overlayfs() { "fuse" } else { "overlay" };
+        scene.mount("env-b", "a", &["--name", "web", "--upper", &upper, "--backend", other]).ok();
+        let paths = |tree: &[String]| -> Vec<String> {
+            tree.iter().map(|line| line.split('"').nth(1).unwrap().to_owned()).collect()
+        };
+        assert_eq!(paths(&tree(&scene.path("a"))), paths(&seen[0]), "by {other}");
         scene.nixview(&["umount", "web"]).ok();
+        scene.nixview(&["upper", "remove", &upper]).ok();
+        assert_eq!(scene.store_digest(), before, "the store was changed");
+        scene.assert_nothing_left();
     }
-    assert_eq!(seen[0], seen[1]);
-    let shows = |name: &str| seen[0].iter().any(|line| line.contains(&format!("/{name}\" ")));
-    let made = ["marks", "file", ".wh.file", ".wh..wh..opq", "zero", "fifo"];
-    for name in made.into_iter().chain(["victim0", "victim7", "share"]) {
-        assert!(shows(name), "{name} is hidden");
-    }
-    assert!(!shows("null"), "a device was made");
-    let marked = marked(&scene.path("upper/tree/nix"));
-    assert!(marked.iter().any(|name| name == "trusted.overlay.overlay.redirect"), "{marked:?}");
-    let own = ["trusted.overlay.opaque", "trusted.nixview.origin", "trusted.nixview.device"];
-    for name in marked {
-        let escaped = [
-            "trusted.overlay.overlay.",
-            "trusted.nixview.nixview.",
-            "user.nixview.nixview.",
-            "user.overlay.",
-        ];
-        let inert = escaped.iter().any(|prefix| name.starts_with(prefix));
-        assert!(inert || own.contains(&&*name), "{name} was set from inside");
-    }
-    scene.nixview(&["upper", "remove", &upper]).ok();
-    assert_eq!(scene.store_digest(), before, "the store was changed");
-    scene.assert_nothing_left();
 }
 
 #[test]
@@ -233,59 +246,69 @@ fn file_handles_of_the_host_open_nothing() {
     if !python() {
         return;
     }
-    let scene = Scene::new();
-    let of = |path: PathBuf| {
-        let mut command = Command::new("python3");
-        command.args(["-c", INSIDE, "handle_of"]).arg(path);
-        ran(command.output().unwrap()).ok().out.trim().to_owned()
-    };
-    let data = scene.store.logical("data");
-    for hidden in [scene.store.real("secret"), scene.path("env-a.lock"), scene.store.store_dir()] {
-        inside(&scene, &[], &["handles", &of(hidden), "/nix", "/nix/store", &data]).ok();
+    for scene in on_each_backend() {
+        let of = |path: PathBuf| {
+            let mut command = Command::new("python3");
+            command.args(["-c", INSIDE, "handle_of"]).arg(path);
+            ran(command.output().unwrap()).ok().out.trim().to_owned()
+        };
+        let data = scene.store.logical("data");
+        for hidden in [scene.store.real("secret"), scene.path("env-a.lock"), scene.store.store_dir()] {
+            inside(&scene, &[], &["handles", &of(hidden), "/nix", "/nix/store", &data]).ok();
+        }
+        scene.assert_nothing_left();
     }
-    scene.assert_nothing_left();
 }
 
 #[test]
 #[ignore = "needs root and /dev/fuse"]
 fn numbers_and_names_tell_nothing_of_the_host() {
-    let scenes = [Scene::new(), Scene::new()];
-    // The second host has other inode numbers, more links and other times.
-    let extra = scenes[1].store.store_dir().join(".links");
-    fs::create_dir_all(&extra).unwrap();
-    let config = scenes[1].store.real("config");
-    fs::hard_link(&config, extra.join("link")).unwrap();
-    let told = scenes.each_ref().map(|scene| {
-        scene.mount("env-a", "a", &["--name", "web", "--read-only"]).ok();
-        let view = scene.path("a");
-        let mut told: Vec<_> = tree(&view.join("store"))
-            .iter()
-            .map(|line| PathBuf::from(line.split('"').nth(1).unwrap()))
-            .map(|path| {
-                let m = fs::symlink_metadata(&path).unwrap();
-                assert_eq!((m.nlink(), m.uid(), m.gid()), (1, 0, 0), "{}", path.display());
-                assert_eq!((m.atime(), m.ctime()), (m.mtime(), m.mtime()), "{}", path.display());
-                (path.strip_prefix(&view).unwrap().to_owned(), m.ino(), m.blocks(), m.size(), m.blksize())
-            })
-            .collect();
-        told.sort();
-        let mounts = nixview::sys::mountinfo::mounts().unwrap();
-        let mount = mounts.into_iter().find(|m| m.mount_point == view).unwrap();
-        assert_eq!((mount.source.as_slice(), mount.root.as_path()), (&b"nixview"[..], Path::new("/")));
-        let options = mount.super_options.escape_ascii().to_string();
-        assert!(!options.contains("/tmp"), "{options}");
-        let space = rustix::fs::statvfs(&view).unwrap();
-        scene.nixview(&["umount", "web"]).ok();
-        (told, options, space.f_blocks, space.f_bfree, space.f_files, space.f_ffree)
-    });
-    assert_eq!(told[0], told[1]);
-    assert!(told[0].0.len() > 10);
-    // A program in the view is told of by the view's paths alone.
-    let maps =
-        scenes[0].run("env-a", &[], "cd /nix; cat /proc/self/mountinfo | grep ' /nix '; pwd -P").ok().out;
-    assert!(!maps.contains(scenes[0].store.root().to_str().unwrap()), "{maps}");
-    for scene in &scenes {
-        scene.assert_nothing_left();
+    for backend in ["fuse", "overlay"] {
+        let scenes = [Scene::on(backend), Scene::on(backend)];
+        let root = if scenes[0].by_overlayfs() { "/nix" } else { "/" };
+        // The second host has other inode numbers, more links and other times.
+        let extra = scenes[1].store.store_dir().join(".links");
+        fs::create_dir_all(&extra).unwrap();
+        let config = scenes[1].store.real("config");
+        fs::hard_link(&config, extra.join("link")).unwrap();
+        let told = scenes.each_ref().map(|scene| {
+            scene.mount("env-a", "a", &["--name", "web", "--read-only"]).ok();
+            let view = scene.path("a");
+            let mut told: Vec<_> = tree(&view.join("store"))
+                .iter()
+                .map(|line| PathBuf::from(line.split('"').nth(1).unwrap()))
+                .map(|path| {
+                    let m = fs::symlink_metadata(&path).unwrap();
+                    assert_eq!((m.uid(), m.gid()), (0, 0), "{}", path.display());
+                    let name = path.strip_prefix(&view).unwrap().to_owned();
+                    // What overlayfs tells of the store: docs/semantics.md.
+                    if scene.by_overlayfs() {
+                        return (name, 0, 0, m.mtime() as u64, 0);
+                    }
+                    assert_eq!(m.nlink(), 1, "{}", path.display());
+                    assert_eq!((m.atime(), m.ctime()), (m.mtime(), m.mtime()), "{}", path.display());
+                    (name, m.ino(), m.blocks(), m.size(), m.blksize())
+                })
+                .collect();
+            told.sort();
+            let mounts = nixview::sys::mountinfo::mounts().unwrap();
+            let mount = mounts.into_iter().find(|m| m.mount_point == view).unwrap();
+            assert_eq!((mount.source.as_slice(), mount.root.as_path()), (&b"nixview"[..], Path::new(root)));
+            let options = mount.super_options.escape_ascii().to_string();
+            assert!(!options.contains("/tmp"), "{options}");
+            let space = rustix::fs::statvfs(&view).unwrap();
+            scene.nixview(&["umount", "web"]).ok();
+            (told, options, space.f_blocks, space.f_bfree, space.f_files, space.f_ffree)
+        });
+        assert_eq!(told[0], told[1]);
+        assert!(told[0].0.len() > 10);
+        // A program in the view is told of by the view's paths alone.
+        let maps =
+            scenes[0].run("env-a", &[], "cd /nix; cat /proc/self/mountinfo | grep ' /nix '; pwd -P").ok().out;
+        assert!(!maps.contains(scenes[0].store.root().to_str().unwrap()), "{maps}");
+        for scene in &scenes {
+            scene.assert_nothing_left();
+        }
     }
 }
 
@@ -296,14 +319,14 @@ fn ignore<T>(_: T) {}
 #[test]
 #[ignore = "needs root and /dev/fuse"]
 fn what_lies_in_the_upper_is_not_followed_on_the_host() {
-    for io in MODES {
+    for mode in MODES {
         let scene = Scene::new();
         let canary = scene.path("canary");
         fs::create_dir(&canary).unwrap();
         fs::write(canary.join("file"), "alive").unwrap();
         let looked_at = fs::metadata(&canary).unwrap();
         let upper = scene.path("upper").into_os_string().into_string().unwrap();
-        scene.mount("env-a", "a", &["--name", "web", "--upper", &upper, "--io", io]).ok();
+        scene.mount("env-a", "a", &[&["--name", "web", "--upper", &upper], mode].concat()).ok();
         let own = scene.path("a/own");
         fs::create_dir(&own).unwrap();
         fs::create_dir(own.join("dir")).unwrap();
@@ -363,14 +386,15 @@ fn what_lies_in_the_upper_is_not_followed_on_the_host() {
         scene.nixview(&["umount", "web"]).ok();
         // A link where the view's whole store was.
         let script = "rm -rf /nix/store; ln -s ../../canary /nix/store; ls -l /nix";
-        scene.run("env-a", &["--upper", &upper], script).ok();
+        let options = [&["--upper", &upper], mode].concat();
+        scene.run("env-a", &options, script).ok();
         let script = "touch /nix/store/x; mkdir /nix/store/y; rm -rf /nix/store/file; readlink /nix/store";
-        assert_eq!(scene.run("env-a", &["--upper", &upper], script).ok().out, "../../canary\n");
+        assert_eq!(scene.run("env-a", &options, script).ok().out, "../../canary\n");
         scene.nixview(&["upper", "remove", &upper]).ok();
 
         let names: Vec<_> = fs::read_dir(&canary).unwrap().map(|e| e.unwrap().file_name()).collect();
         assert_eq!(names.iter().map(|n| n.as_bytes()).collect::<Vec<_>>(), [b"file"]);
-        assert_eq!(fs::read(canary.join("file")).unwrap(), b"alive", "{io}");
+        assert_eq!(fs::read(canary.join("file")).unwrap(), b"alive", "{mode:?}");
         let now = fs::metadata(&canary).unwrap();
         assert_eq!(
             (now.mode(), now.uid(), now.mtime_nsec()),

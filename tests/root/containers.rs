@@ -10,7 +10,7 @@ use std::process::{Child, Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::support::scene::{self, Ran, Scene};
+use crate::support::scene::{self, Ran, Scene, on_each_backend};
 use crate::support::skip::skip;
 use crate::support::wait::{PATIENCE, eventually};
 
@@ -44,7 +44,10 @@ struct Host {
 
 impl Host {
     fn new() -> Self {
-        let scene = Scene::new();
+        Self::of(Scene::new())
+    }
+
+    fn of(scene: Scene) -> Self {
         let store = scene.store_digest();
         Self { scene, store, hook: hook() }
     }
@@ -68,6 +71,7 @@ impl Host {
         command.env("NIXVIEW_STATE_DIR", self.scene.path("state"));
         command.env("NIXVIEW_RUNTIME_DIR", self.scene.path("run"));
         command.env("TMPDIR", self.scene.dir.path()).env_remove("NIXVIEW_LOG").stdin(Stdio::null());
+        self.scene.choose_backend(command);
     }
 
     /// The root that containers of `container` have, with `/nix` as `PLANT` says.
@@ -100,6 +104,7 @@ impl Host {
         let lock = self.text("env-a.lock");
         let store = self.text("s");
         let mut all = vec![("closure", lock.as_str()), ("store", store.as_str())];
+        all.extend(self.scene.backend().map(|backend| ("backend", backend)));
         all.extend(more);
         self.bundle(&all, options, script);
     }
@@ -146,7 +151,9 @@ fn runs(host: &Host, runtime: &str) -> bool {
 
 /// What every container with a view of env-a must find, and do.
 fn has_its_view(host: &Host, runtime: &str, how: &str) {
-    let script = "set -e; ls /nix/store; echo --; hello; id -u; echo changed > /nix/new
+    let script =
+        "set -e; ls /nix/store; echo --; sed -n 's|.* /nix .* - \\([a-z.]*\\) .*|\\1|p' /proc/self/mountinfo
+        hello; id -u; echo changed > /nix/new
         c=$(echo /nix/store/*-config.txt); chmod +w $c; echo mine > $c; cat /nix/new $c; exit 7";
     let ran = host.run(runtime, how, script).failed(7, &[]);
     let (listed, rest) = ran.out.split_once("--\n").unwrap();
@@ -155,14 +162,17 @@ fn has_its_view(host: &Host, runtime: &str, how: &str) {
     let mut listed: Vec<&str> = listed.lines().collect();
     listed.sort_unstable();
     assert_eq!(listed, want, "{runtime} by {how}");
-    assert_eq!(rest, format!("{}0\nchanged\nmine\n", mini_store::contents::HELLO), "{runtime} by {how}");
+    let kind = if host.scene.by_overlayfs() { "overlay" } else { "fuse.nixview" };
+    let hello = mini_store::contents::HELLO;
+    assert_eq!(rest, format!("{kind}\n{hello}0\nchanged\nmine\n"), "{runtime} by {how}");
     host.assert_nothing_left();
 }
 
 fn in_each_way(runtime: &str, ways: &[&str]) {
-    let host = Host::new();
-    if runs(&host, runtime) {
-        ways.iter().for_each(|how| has_its_view(&host, runtime, how));
+    for host in on_each_backend().map(Host::of) {
+        if runs(&host, runtime) {
+            ways.iter().for_each(|how| has_its_view(&host, runtime, how));
+        }
     }
 }
 
@@ -193,29 +203,30 @@ fn containers_of_bubblewrap_have_their_view() {
 #[test]
 #[ignore = "needs root, /dev/fuse and runc"]
 fn annotations_say_where_changes_go_and_who_owns_them() {
-    let host = Host::new();
-    if !runs(&host, "runc") {
-        return;
+    for host in on_each_backend().map(Host::of) {
+        if !runs(&host, "runc") {
+            continue;
+        }
+        host.rootfs(None);
+        let upper = host.text("upper");
+        host.annotated(
+            &[("upper", &upper), ("owner", "7:8")],
+            &[],
+            "stat -c %u:%g /nix /nix/store; echo kept > /nix/new",
+        );
+        assert_eq!(host.run_bundle().ok().out, "7:8\n7:8\n");
+        host.assert_nothing_left();
+        host.annotated(&[("upper", &upper)], &[], "cat /nix/new");
+        assert_eq!(host.run_bundle().ok().out, "kept\n");
+        host.assert_nothing_left();
+        host.annotated(&[("readonly", "true")], &[], "touch /nix/new 2>&1; ! test -e /nix/new");
+        assert!(host.run_bundle().ok().out.contains("Read-only"));
+        host.assert_nothing_left();
+        // A container without annotations is left alone.
+        host.bundle(&[], &[], "ls /nix");
+        assert_eq!(host.run_bundle().ok().out, "");
+        host.assert_nothing_left();
     }
-    host.rootfs(None);
-    let upper = host.text("upper");
-    host.annotated(
-        &[("upper", &upper), ("owner", "7:8")],
-        &[],
-        "stat -c %u:%g /nix /nix/store; echo kept > /nix/new",
-    );
-    assert_eq!(host.run_bundle().ok().out, "7:8\n7:8\n");
-    host.assert_nothing_left();
-    host.annotated(&[("upper", &upper)], &[], "cat /nix/new");
-    assert_eq!(host.run_bundle().ok().out, "kept\n");
-    host.assert_nothing_left();
-    host.annotated(&[("readonly", "true")], &[], "touch /nix/new 2>&1; ! test -e /nix/new");
-    assert!(host.run_bundle().ok().out.contains("Read-only"));
-    host.assert_nothing_left();
-    // A container without annotations is left alone.
-    host.bundle(&[], &[], "ls /nix");
-    assert_eq!(host.run_bundle().ok().out, "");
-    host.assert_nothing_left();
 }
 
 #[test]
@@ -303,34 +314,35 @@ fn links_that_an_image_plants_never_lead_out_of_its_root() {
 #[test]
 #[ignore = "needs root, /dev/fuse and runc"]
 fn root_of_a_user_namespace_owns_its_nix() {
-    let host = Host::new();
-    if !runs(&host, "runc") {
-        return;
-    }
-    host.rootfs(None);
-    // The way to the root must be open to the container's users.
-    use std::os::unix::fs::PermissionsExt;
-    fs::set_permissions(host.scene.dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
-    let upper = host.text("upper");
-    let script = "set -e; cat /proc/self/uid_map | grep -q 100000; stat -c %u:%g /nix /nix/store/*-config.txt
+    for host in on_each_backend().map(Host::of) {
+        if !runs(&host, "runc") {
+            continue;
+        }
+        host.rootfs(None);
+        // The way to the root must be open to the container's users.
+        use std::os::unix::fs::PermissionsExt;
+        fs::set_permissions(host.scene.dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let upper = host.text("upper");
+        let script = "set -e; cat /proc/self/uid_map | grep -q 100000; stat -c %u:%g /nix /nix/store/*-config.txt
         mkdir /nix/mine; stat -c %u:%g /nix/mine; c=$(echo /nix/store/*-config.txt); chmod +w $c; echo x > $c; hello";
-    host.annotated(
-        &[("upper", &upper)],
-        &["--map-to", "100000", "--env", "PATH=/bin:/nix/store"],
-        &script.replace("hello", "/nix/store/*-left-1.0/bin/hello"),
-    );
-    let ran = host.run_bundle();
-    if ran.code != Some(0) && !ran.err.contains("nixview") && ran.err.contains("user") {
-        skip!("runc makes no container in a user namespace here: {}", ran.err.trim());
-        return;
+        host.annotated(
+            &[("upper", &upper)],
+            &["--map-to", "100000", "--env", "PATH=/bin:/nix/store"],
+            &script.replace("hello", "/nix/store/*-left-1.0/bin/hello"),
+        );
+        let ran = host.run_bundle();
+        if ran.code != Some(0) && !ran.err.contains("nixview") && ran.err.contains("user") {
+            skip!("runc makes no container in a user namespace here: {}", ran.err.trim());
+            continue;
+        }
+        assert_eq!(ran.ok().out, format!("0:0\n0:0\n0:0\n{}", mini_store::contents::HELLO));
+        host.assert_nothing_left();
+        let mine = fs::metadata(host.scene.path("upper/tree/nix/mine")).unwrap();
+        assert_eq!((mine.uid(), mine.gid()), (100_000, 100_000), "as the host numbers it");
+        host.annotated(&[("owner", "70000:0")], &["--map-to", "100000"], "true");
+        host.run_bundle().failed(1, &["no id 70000", "hint"]);
+        host.assert_nothing_left();
     }
-    assert_eq!(ran.ok().out, format!("0:0\n0:0\n0:0\n{}", mini_store::contents::HELLO));
-    host.assert_nothing_left();
-    let mine = fs::metadata(host.scene.path("upper/tree/nix/mine")).unwrap();
-    assert_eq!((mine.uid(), mine.gid()), (100_000, 100_000), "as the host numbers it");
-    host.annotated(&[("owner", "70000:0")], &["--map-to", "100000"], "true");
-    host.run_bundle().failed(1, &["no id 70000", "hint"]);
-    host.assert_nothing_left();
 }
 
 /// Runs the bundle with a runtime, in a user namespace, with the capabilities that a container's root may have in there.
@@ -361,38 +373,41 @@ fn run_with_capabilities(host: &Host, runtime: &str, how: &str) -> Ran {
 #[ignore = "needs root, /dev/fuse, and runc or crun"]
 fn root_of_a_user_namespace_does_not_take_the_flags_off_its_nix() {
     use std::os::unix::fs::PermissionsExt;
-    let host = Host::new();
-    fs::set_permissions(host.scene.dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
-    host.rootfs(None);
-    // The same for a file system that is the container's own, to show that it may.
-    let script = "mount -o remount,bind,suid,dev /tmp || echo /tmp is refused
+    for host in on_each_backend().map(Host::of) {
+        fs::set_permissions(host.scene.dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        host.rootfs(None);
+        // The same for a file system that is the container's own, to show that it may.
+        let script = "mount -o remount,bind,suid,dev /tmp || echo /tmp is refused
         mount -o remount,bind,suid,dev /nix && echo /nix is changed
         while read -r _ _ _ _ at flags _; do [ $at != /nix ] || echo $flags; done < /proc/self/mountinfo";
-    for runtime in ["runc", "crun"] {
-        if !runs(&host, runtime) {
-            continue;
-        }
-        for how in ["hook", "bind"] {
-            if how == "hook" {
-                host.annotated(&[], &["--map-to", "100000", "--env", "PATH=/bin"], script);
-            } else {
-                host.scene
-                    .mount("env-a", "a", &["--name", "volume", "--tmp", "--owner", "100000:100000"])
-                    .ok();
-                let words =
-                    format!("--map-to 100000 --env PATH=/bin --hook /bin/true ; --bind {}", host.text("a"));
-                host.bundle(&[], &words.split(' ').collect::<Vec<_>>(), script);
+        for runtime in ["runc", "crun"] {
+            if !runs(&host, runtime) {
+                continue;
             }
-            let ran = run_with_capabilities(&host, runtime, how);
-            if ran.code == Some(1) && !ran.err.contains("nixview") && ran.err.contains("user") {
-                skip!("{runtime} makes no container in a user namespace here: {}", ran.err.trim());
-            } else {
-                assert_eq!(ran.out, "rw,nosuid,nodev,relatime\n", "{runtime} by {how}: {ran:?}");
+            for how in ["hook", "bind"] {
+                if how == "hook" {
+                    host.annotated(&[], &["--map-to", "100000", "--env", "PATH=/bin"], script);
+                } else {
+                    host.scene
+                        .mount("env-a", "a", &["--name", "volume", "--tmp", "--owner", "100000:100000"])
+                        .ok();
+                    let words = format!(
+                        "--map-to 100000 --env PATH=/bin --hook /bin/true ; --bind {}",
+                        host.text("a")
+                    );
+                    host.bundle(&[], &words.split(' ').collect::<Vec<_>>(), script);
+                }
+                let ran = run_with_capabilities(&host, runtime, how);
+                if ran.code == Some(1) && !ran.err.contains("nixview") && ran.err.contains("user") {
+                    skip!("{runtime} makes no container in a user namespace here: {}", ran.err.trim());
+                } else {
+                    assert_eq!(ran.out, "rw,nosuid,nodev,relatime\n", "{runtime} by {how}: {ran:?}");
+                }
+                if how == "bind" {
+                    host.scene.nixview(&["umount", "volume"]).ok();
+                }
+                host.assert_nothing_left();
             }
-            if how == "bind" {
-                host.scene.nixview(&["umount", "volume"]).ok();
-            }
-            host.assert_nothing_left();
         }
     }
 }
@@ -413,30 +428,31 @@ fn start(host: &Host) -> (Child, u32) {
 #[test]
 #[ignore = "needs root, /dev/fuse and runc"]
 fn a_container_that_is_killed_leaves_nothing() {
-    let host = Host::new();
-    if !runs(&host, "runc") {
-        return;
-    }
-    host.rootfs(None);
-    host.annotated(&[], &[], "echo x > /nix/new; sleep 100");
-    let (mut runtime, pid) = start(&host);
-    let status = host.scene.nixview(&["status", "--json", &format!("oci-{}", host.id())]).ok().out;
-    assert!(status.contains(&format!("container {} (/nix)", host.id())), "{status}");
-    scene::kill(pid as i32);
-    runtime.wait().unwrap();
-    host.assert_nothing_left();
+    for host in on_each_backend().map(Host::of) {
+        if !runs(&host, "runc") {
+            continue;
+        }
+        host.rootfs(None);
+        host.annotated(&[], &[], "echo x > /nix/new; sleep 100");
+        let (mut runtime, pid) = start(&host);
+        let status = host.scene.nixview(&["status", "--json", &format!("oci-{}", host.id())]).ok().out;
+        assert!(status.contains(&format!("container {} (/nix)", host.id())), "{status}");
+        scene::kill(pid as i32);
+        runtime.wait().unwrap();
+        host.assert_nothing_left();
 
-    // Without the runtime, which would call the hook: the view goes with the mount namespace.
-    let (mut runtime, pid) = start(&host);
-    let children = host.scene.shell(&format!("cat /proc/{}/task/*/children", runtime.id())).ok().out;
-    let runc: i32 = children.split_whitespace().next().unwrap().parse().unwrap();
-    scene::kill(runc);
-    runtime.wait().unwrap();
-    scene::kill(pid as i32);
-    host.assert_nothing_left();
-    // Then the hook finds nothing to do.
-    scene::ran(host.runc(&["delete", "--force", host.id()]).output().unwrap()).ok();
-    host.assert_nothing_left();
+        // Without the runtime, which would call the hook: the view goes with the mount namespace.
+        let (mut runtime, pid) = start(&host);
+        let children = host.scene.shell(&format!("cat /proc/{}/task/*/children", runtime.id())).ok().out;
+        let runc: i32 = children.split_whitespace().next().unwrap().parse().unwrap();
+        scene::kill(runc);
+        runtime.wait().unwrap();
+        scene::kill(pid as i32);
+        host.assert_nothing_left();
+        // Then the hook finds nothing to do.
+        scene::ran(host.runc(&["delete", "--force", host.id()]).output().unwrap()).ok();
+        host.assert_nothing_left();
+    }
 }
 
 /// No process takes a mount out of another mount namespace: what belongs to the view stays as long as the container, whatever its
@@ -484,39 +500,40 @@ fn a_container_keeps_its_overlay_without_a_keeper_and_takes_it_along() {
 #[test]
 #[ignore = "needs root, /dev/fuse and runc"]
 fn a_container_that_dies_while_its_view_is_made_leaves_nothing() {
-    let host = Host::new();
-    if !runs(&host, "runc") {
-        return;
-    }
-    host.rootfs(None);
-    let (state, runtime) = (host.text("state"), host.text("run"));
-    let hook = host.hook.to_str().unwrap().to_owned();
-    let program = host.text("hook.sh");
-    let call = format!("printf %s \"$state\" | {hook} --state-dir {state} --runtime-dir {runtime}");
-    let pid = r#"pid=$(printf %s "$state" | sed 's/.*"pid":\([0-9]*\).*/\1/')"#;
-    let wrapped = |body: &str| {
-        fs::write(&program, format!("#!/bin/sh\nstate=$(cat)\n{body}\n")).unwrap();
-        assert!(Command::new("chmod").args(["+x", &program]).status().unwrap().success());
-        host.annotated(&[], &["--hook", &program, ";"], "true");
-    };
-    // Its first process is killed before, while and after the view is made.
-    for body in [
-        format!("{pid}; [ $pid = 0 ] || kill -9 $pid; {call}"),
-        format!("{pid}; {call} & [ $pid = 0 ] || kill -9 $pid; wait"),
-        format!("{pid}; {call}; code=$?; [ $pid = 0 ] || kill -9 $pid; exit $code"),
-    ] {
-        wrapped(&body);
-        let ran = host.run_bundle();
-        assert_ne!(ran.code, Some(0), "{ran:?}");
-        host.assert_nothing_left();
-    }
-    // The hook itself is killed, as runtimes do when it takes too long.
-    for milliseconds in [1, 2, 5, 10, 15, 20, 25, 30, 40, 50, 60, 80, 100, 150] {
-        let timeout = format!("timeout --foreground -s KILL {:.3}", f64::from(milliseconds) / 1000.0);
-        let begin = call.replace(&hook, &format!("{timeout} {hook}"));
-        wrapped(&format!("case $state in *stopped*) exec true;; esac; {begin}"));
-        host.run_bundle();
-        host.assert_nothing_left();
+    for host in on_each_backend().map(Host::of) {
+        if !runs(&host, "runc") {
+            continue;
+        }
+        host.rootfs(None);
+        let (state, runtime) = (host.text("state"), host.text("run"));
+        let hook = host.hook.to_str().unwrap().to_owned();
+        let program = host.text("hook.sh");
+        let call = format!("printf %s \"$state\" | {hook} --state-dir {state} --runtime-dir {runtime}");
+        let pid = r#"pid=$(printf %s "$state" | sed 's/.*"pid":\([0-9]*\).*/\1/')"#;
+        let wrapped = |body: &str| {
+            fs::write(&program, format!("#!/bin/sh\nstate=$(cat)\n{body}\n")).unwrap();
+            assert!(Command::new("chmod").args(["+x", &program]).status().unwrap().success());
+            host.annotated(&[], &["--hook", &program, ";"], "true");
+        };
+        // Its first process is killed before, while and after the view is made.
+        for body in [
+            format!("{pid}; [ $pid = 0 ] || kill -9 $pid; {call}"),
+            format!("{pid}; {call} & [ $pid = 0 ] || kill -9 $pid; wait"),
+            format!("{pid}; {call}; code=$?; [ $pid = 0 ] || kill -9 $pid; exit $code"),
+        ] {
+            wrapped(&body);
+            let ran = host.run_bundle();
+            assert_ne!(ran.code, Some(0), "{ran:?}");
+            host.assert_nothing_left();
+        }
+        // The hook itself is killed, as runtimes do when it takes too long.
+        for milliseconds in [1, 2, 5, 10, 15, 20, 25, 30, 40, 50, 60, 80, 100, 150] {
+            let timeout = format!("timeout --foreground -s KILL {:.3}", f64::from(milliseconds) / 1000.0);
+            let begin = call.replace(&hook, &format!("{timeout} {hook}"));
+            wrapped(&format!("case $state in *stopped*) exec true;; esac; {begin}"));
+            host.run_bundle();
+            host.assert_nothing_left();
+        }
     }
 }
 

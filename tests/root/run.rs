@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 
-use crate::support::scene::Scene;
+use crate::support::scene::{Scene, on_each_backend};
 use crate::support::skip::skip;
 use crate::support::wait::{PATIENCE, eventually};
 
@@ -30,57 +30,64 @@ fn settle(scene: &Scene) {
 #[test]
 #[ignore = "needs root and /dev/fuse"]
 fn device_nodes_are_made_on_demand_alone_and_open_nothing() {
-    let scene = Scene::new();
-    let refused = scene
-        .run("env-a", &[], "mknod /nix/null c 1 3; mknod /nix/sda b 8 0; mknod /nix/zero c 0 0; ls /nix")
-        .ok();
-    assert_eq!(refused.err.matches("Operation not permitted").count(), 2, "{refused:?}");
-    assert!(refused.out.contains("zero") && !refused.out.contains("null"), "{refused:?}");
-    let made = scene.run(
-        "env-a",
-        &["--devices"],
-        "mknod /nix/null c 1 3 && stat -c %t:%T /nix/null && cat /nix/null",
-    );
-    assert_eq!(made.out, "1:3\n");
-    assert!(made.err.contains("Permission denied"), "{made:?}");
-    scene.assert_nothing_left();
+    for scene in on_each_backend() {
+        let refused = scene
+            .run("env-a", &[], "mknod /nix/null c 1 3; mknod /nix/sda b 8 0; mknod /nix/zero c 0 0; ls /nix")
+            .ok();
+        // overlayfs makes devices, which nothing opens, and no whiteouts.
+        let (errors, made) =
+            if scene.by_overlayfs() { (1, ["null", "sda"].as_slice()) } else { (2, ["zero"].as_slice()) };
+        assert_eq!(refused.err.matches("Operation not permitted").count(), errors, "{refused:?}");
+        let listed: Vec<&str> = refused.out.lines().filter(|name| !["store", "var"].contains(name)).collect();
+        assert_eq!(listed, made);
+        let made = scene.run(
+            "env-a",
+            &["--devices"],
+            "mknod /nix/null c 1 3 && stat -c %t:%T /nix/null && cat /nix/null",
+        );
+        assert_eq!(made.out, "1:3\n");
+        assert!(made.err.contains("Permission denied"), "{made:?}");
+        scene.assert_nothing_left();
+    }
 }
 
 #[test]
 #[ignore = "needs root and /dev/fuse"]
 fn a_command_sees_the_view_at_nix_and_its_code_comes_back() {
-    let scene = Scene::new();
-    let before = scene.store_digest();
-    let listed = scene.run("env-a", &[], "LC_ALL=C ls /nix/store").ok().out;
-    let mut want = scene.store.closure("env-a");
-    want.sort_unstable();
-    assert_eq!(listed.lines().collect::<Vec<_>>(), want);
-    assert_eq!(scene.run("env-a", &[], "hello").ok().out, mini_store::contents::HELLO);
-    scene.run("env-a", &[], "exit 7").failed(7, &[]);
-    scene.run("env-a", &[], "kill -KILL $$").failed(137, &[]);
-    scene.run("env-a", &[], "echo x > /nix/new && rm -r /nix/store/*-config.txt && ls /nix/new").ok();
-    scene.run("env-a", &["--read-only"], "! touch /nix/new && ! test -e /nix/new").ok();
-    let upper = scene.path("upper").into_os_string().into_string().unwrap();
-    scene.run("env-a", &["--upper", &upper], "echo kept > /nix/new").ok();
-    assert_eq!(scene.run("env-a", &["--upper", &upper], "cat /nix/new").ok().out, "kept\n");
-    assert_eq!(scene.store_digest(), before, "the store was changed");
-    scene.assert_nothing_left();
+    for scene in on_each_backend() {
+        let before = scene.store_digest();
+        let listed = scene.run("env-a", &[], "LC_ALL=C ls /nix/store").ok().out;
+        let mut want = scene.store.closure("env-a");
+        want.sort_unstable();
+        assert_eq!(listed.lines().collect::<Vec<_>>(), want);
+        assert_eq!(scene.run("env-a", &[], "hello").ok().out, mini_store::contents::HELLO);
+        scene.run("env-a", &[], "exit 7").failed(7, &[]);
+        scene.run("env-a", &[], "kill -KILL $$").failed(137, &[]);
+        scene.run("env-a", &[], "echo x > /nix/new && rm -r /nix/store/*-config.txt && ls /nix/new").ok();
+        scene.run("env-a", &["--read-only"], "! touch /nix/new && ! test -e /nix/new").ok();
+        let upper = scene.path("upper").into_os_string().into_string().unwrap();
+        scene.run("env-a", &["--upper", &upper], "echo kept > /nix/new").ok();
+        assert_eq!(scene.run("env-a", &["--upper", &upper], "cat /nix/new").ok().out, "kept\n");
+        assert_eq!(scene.store_digest(), before, "the store was changed");
+        scene.assert_nothing_left();
+    }
 }
 
 #[test]
 #[ignore = "needs root and /dev/fuse"]
 fn what_cannot_be_executed_is_told_as_shells_do() {
-    let scene = Scene::new();
-    let lock = scene.path("env-a.lock").into_os_string().into_string().unwrap();
-    let store = scene.store.root().to_str().unwrap();
-    let run = ["run", "--closure", &lock, "--store", store, "--chdir", "/", "--"];
-    let with = |command: &str| scene.nixview(&[&run[..], &[command]].concat());
-    with("no-such-program").failed(127, &["no-such-program", "hint"]);
-    with("/etc").failed(126, &["/etc"]);
-    let nowhere = ["run", "--closure", &lock, "--store", store, "--chdir", "/nowhere", "--", "true"];
-    scene.nixview(&nowhere).failed(126, &["/nowhere"]);
-    scene.run("env-c", &[], "true").failed(1, &["env-c.lock"]);
-    scene.assert_nothing_left();
+    for scene in on_each_backend() {
+        let lock = scene.path("env-a.lock").into_os_string().into_string().unwrap();
+        let store = scene.store.root().to_str().unwrap();
+        let run = ["run", "--closure", &lock, "--store", store, "--chdir", "/", "--"];
+        let with = |command: &str| scene.nixview(&[&run[..], &[command]].concat());
+        with("no-such-program").failed(127, &["no-such-program", "hint"]);
+        with("/etc").failed(126, &["/etc"]);
+        let nowhere = ["run", "--closure", &lock, "--store", store, "--chdir", "/nowhere", "--", "true"];
+        scene.nixview(&nowhere).failed(126, &["/nowhere"]);
+        scene.run("env-c", &[], "true").failed(1, &["env-c.lock"]);
+        scene.assert_nothing_left();
+    }
 }
 
 #[test]
@@ -114,53 +121,56 @@ fn environments_are_mixed_or_pure() {
 #[test]
 #[ignore = "needs root and /dev/fuse"]
 fn signals_reach_the_command() {
-    let scene = Scene::new();
-    let script =
-        "trap 'echo term; exit 5' TERM; trap 'echo usr1' USR1; echo ready; while :; do sleep 0.05; done";
-    let (mut child, line, mut out) = start(&scene, script);
-    assert_eq!(line, "ready");
-    signal("-USR1", child.id());
-    let mut said = String::new();
-    out.read_line(&mut said).unwrap();
-    signal("-TERM", child.id());
-    out.read_line(&mut said).unwrap();
-    assert_eq!(said, "usr1\nterm\n");
-    assert_eq!(child.wait().unwrap().code(), Some(5));
-    settle(&scene);
-    scene.assert_nothing_left();
-    // Without a handler it dies of it.
-    let (mut child, _, _out) = start(&scene, "echo ready; exec sleep 60");
-    signal("-INT", child.id());
-    assert_eq!(child.wait().unwrap().code(), Some(130));
-    settle(&scene);
-    scene.assert_nothing_left();
+    for scene in on_each_backend() {
+        let script =
+            "trap 'echo term; exit 5' TERM; trap 'echo usr1' USR1; echo ready; while :; do sleep 0.05; done";
+        let (mut child, line, mut out) = start(&scene, script);
+        assert_eq!(line, "ready");
+        signal("-USR1", child.id());
+        let mut said = String::new();
+        out.read_line(&mut said).unwrap();
+        signal("-TERM", child.id());
+        out.read_line(&mut said).unwrap();
+        assert_eq!(said, "usr1\nterm\n");
+        assert_eq!(child.wait().unwrap().code(), Some(5));
+        settle(&scene);
+        scene.assert_nothing_left();
+        // Without a handler it dies of it.
+        let (mut child, _, _out) = start(&scene, "echo ready; exec sleep 60");
+        signal("-INT", child.id());
+        assert_eq!(child.wait().unwrap().code(), Some(130));
+        settle(&scene);
+        scene.assert_nothing_left();
+    }
 }
 
 #[test]
 #[ignore = "needs root and /dev/fuse"]
 fn nothing_that_the_command_started_lives_on() {
-    let scene = Scene::new();
-    // One in the background, one in a session of its own, one that ignores SIGTERM.
-    let script = "sleep 61 & setsid sleep 62 & (trap '' TERM; sleep 63; sleep 64) & sleep 0.2; exit 4";
-    scene.run("env-a", &[], script).failed(4, &[]);
-    let left = scene.shell("pgrep -af 'sleep 6[1-4]$'").out;
-    assert_eq!(left, "");
-    scene.assert_nothing_left();
+    for scene in on_each_backend() {
+        // One in the background, one in a session of its own, one that ignores SIGTERM.
+        let script = "sleep 61 & setsid sleep 62 & (trap '' TERM; sleep 63; sleep 64) & sleep 0.2; exit 4";
+        scene.run("env-a", &[], script).failed(4, &[]);
+        let left = scene.shell("pgrep -af 'sleep 6[1-4]$'").out;
+        assert_eq!(left, "");
+        scene.assert_nothing_left();
+    }
 }
 
 #[test]
 #[ignore = "needs root and /dev/fuse"]
 fn a_killed_caller_takes_everything_with_it() {
-    let scene = Scene::new();
-    let (mut child, line, _out) = start(&scene, "setsid sleep 71 & sleep 72 & echo ready; wait");
-    assert_eq!(line, "ready");
-    signal("-KILL", child.id());
-    child.wait().unwrap();
-    eventually("the view's processes end", PATIENCE, || {
-        scene.shell("pgrep -af 'sleep 7[12]$'").out.is_empty() && scene.processes().is_empty()
-    });
-    assert_eq!(scene.shell("pgrep -af 'sleep 7[12]$'").out, "");
-    scene.assert_nothing_left();
+    for scene in on_each_backend() {
+        let (mut child, line, _out) = start(&scene, "setsid sleep 71 & sleep 72 & echo ready; wait");
+        assert_eq!(line, "ready");
+        signal("-KILL", child.id());
+        child.wait().unwrap();
+        eventually("the view's processes end", PATIENCE, || {
+            scene.shell("pgrep -af 'sleep 7[12]$'").out.is_empty() && scene.processes().is_empty()
+        });
+        assert_eq!(scene.shell("pgrep -af 'sleep 7[12]$'").out, "");
+        scene.assert_nothing_left();
+    }
 }
 
 #[test]
@@ -181,10 +191,10 @@ fn a_killed_server_ends_in_errors_for_the_command_and_is_cleaned_up_after() {
 #[test]
 #[ignore = "needs root and /dev/fuse"]
 fn a_machine_without_nix_gets_a_root_that_has_it() {
-    let scene = Scene::new();
-    // A root without /nix, made of this machine's: the host's own is never changed.
-    let lock = scene.path("env-a.lock");
-    let script = format!(
+    for scene in on_each_backend() {
+        // A root without /nix, made of this machine's: the host's own is never changed.
+        let lock = scene.path("env-a.lock");
+        let script = format!(
         "set -e; mkdir r; mount -t tmpfs none r; cd r
          for d in /*; do case $d in /nix|/tmp) continue;; esac
            if [ -L $d ]; then cp -P $d .; elif [ -d $d ]; then mkdir .$d; mount --rbind $d .$d; else : > .$d; mount --bind $d .$d; fi
@@ -198,11 +208,12 @@ fn a_machine_without_nix_gets_a_root_that_has_it() {
         env!("CARGO_BIN_EXE_nixview"),
         lock.display(),
     );
-    std::fs::write(scene.path("script"), script).unwrap();
-    let ran = scene.shell("unshare -m --propagation private /bin/sh ./script");
-    assert!(ran.out.contains(mini_store::contents::HELLO), "{ran:?}");
-    assert!(ran.out.contains("/nix\n/usr\n"), "{ran:?}");
-    scene.assert_nothing_left();
+        std::fs::write(scene.path("script"), script).unwrap();
+        let ran = scene.shell("unshare -m --propagation private /bin/sh ./script");
+        assert!(ran.out.contains(mini_store::contents::HELLO), "{ran:?}");
+        assert!(ran.out.contains("/nix\n/usr\n"), "{ran:?}");
+        scene.assert_nothing_left();
+    }
 }
 
 #[test]
