@@ -132,11 +132,18 @@ fn end(registry: &Registry, name: ViewName, state: State, lazy: bool) -> Result<
 /// Ends an overlay whose keeper was killed.
 fn end_unkept(registry: &Registry, name: ViewName, record: &Record, lazy: bool) -> Result<Stopped, Failure> {
     unmount(registry, record, lazy)?;
-    if leftovers::clean_if_dead(registry, &name)? {
-        return Ok(Stopped::WasDead(name));
+    // A process that has just ended may have had a copy of its mount, which goes a moment later.
+    let until = Instant::now() + LETTING_GO;
+    loop {
+        if leftovers::clean_if_dead(registry, &name)? {
+            return Ok(Stopped::WasDead(name));
+        }
+        if Instant::now() >= until {
+            // Containers have it.
+            return Ok(Stopped::StillUsed(name));
+        }
+        std::thread::sleep(Duration::from_millis(5));
     }
-    // Containers have it.
-    Ok(Stopped::StillUsed(name))
 }
 
 /// Sends SIGTERM to the server of a view, if it still is that process.

@@ -65,7 +65,7 @@ fn is_kept_then_swept(scene: &Scene, what: &str) -> bool {
 
 #[test]
 #[ignore = "needs root, /dev/fuse and strace"]
-fn a_keeper_of_an_overlay_that_is_killed_at_its_start_leaves_nothing() {
+fn nightly_a_keeper_of_an_overlay_that_is_killed_at_its_start_leaves_nothing() {
     let scene = Scene::new();
     let (mut kills, mut with_lease, mut stayed) = (BTreeMap::new(), 0, 0);
     // The first mount makes the image and Nix's state, and is killed there, too.
@@ -76,7 +76,8 @@ fn a_keeper_of_an_overlay_that_is_killed_at_its_start_leaves_nothing() {
             }
             if let Some(keeper) = start(&scene, &mut killed_at(call, n, &keeping(&scene))) {
                 assert_eq!(scene.leases().len(), 1);
-                scene.nixview(&["umount", "web"]).ok();
+                // On a busy machine the traced keeper may end later than this command waits for.
+                scene.nixview(&["umount", "web"]);
                 end(keeper);
                 kills.insert(call, n - 1);
                 break;

@@ -475,10 +475,10 @@ fn a_server_that_moved_large_files_is_small_again() {
         let work = "for n in 1 2 3 4; do dd if=/dev/zero of=a/store/big$n bs=1M count=8 & done; wait; \
                     for n in 1 2 3 4; do dd if=a/store/big$n of=/dev/null bs=1M iflag=nocache & done; wait";
         scene.shell(work).ok();
-        // What it works on at this moment is let go of soon.
+        // What it works on at this moment is let go of soon. The pages of an unoptimised program that the loader writes are 2 MB.
         let server = scene.server("v");
-        eventually("the server has no more than 3 MB of its own", PATIENCE, || {
-            (1..=3072).contains(&own_memory(server).0)
+        eventually("the server has no more than 4 MB of its own", PATIENCE, || {
+            (1..=4096).contains(&own_memory(server).0)
         });
         scene.nixview(&["umount", "v"]).ok();
     }

@@ -142,8 +142,11 @@ fn a_view_whose_keeper_is_killed_is_kept_whole_and_can_be_ended() {
             "umount PATH" => drop(scene.nixview(&["umount", scene.path("a").to_str().unwrap()]).ok()),
             _ => {
                 scene.shell("umount a").ok();
-                scene.nixview(&["status"]).ok();
-                scene.nixview(&["gc", "--store", scene.store.root().to_str().unwrap()]).ok();
+                eventually("a sweep takes all away", PATIENCE, || {
+                    scene.nixview(&["status"]).ok();
+                    scene.nixview(&["gc", "--store", scene.store.root().to_str().unwrap()]).ok();
+                    scene.leases().is_empty() && scene.names("run/views").is_empty()
+                });
             }
         }
         scene.assert_nothing_left();

@@ -78,7 +78,7 @@ impl Drop for Defaults {
 
 #[test]
 #[ignore = "needs root and /dev/fuse"]
-fn other_defaults_of_the_module_change_nothing() {
+fn nightly_other_defaults_of_the_module_change_nothing() {
     let scene = Scene::new();
     let upper = scene.path("u").to_str().unwrap().to_owned();
     let sets = [
@@ -161,6 +161,14 @@ fn one_of_many_mounts_of_an_upper_wins() {
     all_gone(&scene);
 }
 
+/// Sweeps until nothing of a view without a keeper is left: another overlay of this machine may have its number for a while.
+fn swept(scene: &Scene) {
+    eventually("a sweep takes all away", PATIENCE, || {
+        scene.nixview(&["gc", "--store", scene.store.root().to_str().unwrap()]).ok();
+        scene.leases().is_empty() && scene.names("run/views").is_empty()
+    });
+}
+
 #[test]
 #[ignore = "needs root and /dev/fuse"]
 fn each_way_of_unmounting_takes_all() {
@@ -173,7 +181,7 @@ fn each_way_of_unmounting_takes_all() {
             }
             scene.shell(how).ok();
             if killed {
-                scene.nixview(&["gc", "--store", scene.store.root().to_str().unwrap()]).ok();
+                swept(&scene);
             }
             all_gone(&scene);
         }
@@ -317,7 +325,7 @@ fn a_view_over_its_store_goes_on_and_leaves_nothing() {
             scene.shell(umount).ok();
             if killed {
                 assert_eq!(scene.leases().len(), 1, "its roots stayed below it");
-                scene.nixview(&["gc", "--store", store]).ok();
+                swept(&scene);
             }
             all_gone(&scene);
         }
