@@ -83,7 +83,7 @@ pub enum State {
     Starting,
     /// A server lives and serves this.
     Served(Box<Record>),
-    /// The keeper is dead, and the kernel goes on without it: an overlay that is mounted still.
+    /// An overlay that is still mounted, and whose keeper is dead.
     Unkept(Box<Record>),
     /// The server is dead, and has left this behind.
     Dead(Box<Record>),

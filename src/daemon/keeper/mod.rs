@@ -79,7 +79,7 @@ pub struct ServeOptions {
     pub no_gc_warning: bool,
     /// Mount with fusermount3 also where this process could by itself.
     pub fusermount: bool,
-    /// Where nothing is said, overlayfs makes the view if it can.
+    /// Overlayfs makes a view for which no backend is asked for, if it can.
     pub prefer_overlay: bool,
     /// The server is started again when it dies, where the kernel can ask again what it had not answered (Linux 6.9).
     pub restart: bool,

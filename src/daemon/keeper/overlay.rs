@@ -146,8 +146,10 @@ impl Serving<'_> {
             store: store.as_fd(),
         };
         // Redirects of the upper begin with this name, and the closure layer says where they end: not in the store.
-        if sys::stat::stat_name(store.as_fd(), SHOWN.as_bytes()).is_ok() {
-            return Err(Refusal(format!("the store has a file named '{SHOWN}'")));
+        match sys::stat::stat_name(store.as_fd(), SHOWN.as_bytes()) {
+            Ok(_) => return Err(Refusal(format!("the store has a file named '{SHOWN}'"))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(Refusal::of("cannot look at the store")(error)),
         }
         let image = image_cache::open(&request, names).map_err(Refusal::because)?;
         let closure_layer = closure_mount(&image, &request, names)?;
