@@ -182,6 +182,11 @@ fn what_needs_a_server_is_refused_and_what_the_kernel_refuses_is_said() {
     fs::remove_dir(&nix).unwrap();
     std::os::unix::fs::symlink("/etc", &nix).unwrap();
     mount(&scene, &["--upper", upper.to_str().unwrap()]).failed(1, &[]);
+    // Redirects of an upper would lead into it.
+    let named = scene.store.store_dir().join("nix");
+    fs::create_dir(&named).unwrap();
+    mount(&scene, &["--tmp"]).failed(1, &["the store has a file named 'nix'"]);
+    fs::remove_dir(&named).unwrap();
     // A member that is gone would show as an empty directory.
     let member = scene.store.store_dir().join(scene.store.path("config"));
     let away = scene.path("away");
