@@ -7,8 +7,7 @@ use std::time::Duration;
 use super::error::Failure;
 use super::keeper::Dirs;
 use super::record::GcRootsRecord;
-use crate::closure::Closure;
-use crate::lock;
+use crate::lock::{LockError, VerifiedClosure};
 use crate::store::gc_root::{CollectorPause, GcRootError};
 use crate::store::lease::{self, Lease};
 use crate::store::temp_roots::{TempRootError, TempRoots};
@@ -69,12 +68,12 @@ impl Pinned {
 ///
 /// # Errors
 /// If the closure cannot be had or is another than the lock says, or required roots cannot be set.
-pub(super) fn closure(
-    spec: &ViewSpec,
-    dirs: &Dirs,
+pub(super) fn closure<'s>(
+    spec: &'s ViewSpec,
+    dirs: &'s Dirs,
     required: bool,
     quiet: bool,
-) -> Result<(Closure, Option<Pinned>, Option<String>), Failure> {
+) -> Result<(VerifiedClosure<'s>, Option<Pinned>, Option<String>), Failure> {
     let pause = spec.store.state.as_deref().map(|state| CollectorPause::take(state, PATIENCE));
     let (pause, unwritable) = match pause {
         None => (None, None),
@@ -84,15 +83,11 @@ pub(super) fn closure(
         }
         Some(Err(error)) => (None, Some(error)),
     };
-    let attempt = || format!("cannot find the closure of {}", spec.lock_file.display());
-    let (closure, _) = spec.lock.closure_in(&spec.store, &dirs.state).map_err(|error| {
-        let hints = spec.lock.fetching_hints(&error, false);
-        hints.into_iter().fold(Failure::of(&attempt(), &error), Failure::hint)
-    })?;
-    lock::verify(&spec.lock, &closure).map_err(|error| {
-        Failure::of(&format!("the store does not have what {} says", spec.lock_file.display()), &error)
-            .hint("'nixview closure --diff' names the paths; 'nixview lock' makes a new lock")
-    })?;
+    let closure = spec.lock.verified_in(&spec.store, &dirs.state).map_err(|error| refusal(spec, &error))?;
+    let to_pin = match spec.lock.few_to_pin() {
+        Some(few) => few,
+        None => closure.paths().map_err(|error| refusal(spec, &error))?.paths().to_vec(),
+    };
     let Some(gcroots) = spec.store.gc_roots_dir() else {
         let none = "this store has no state of Nix beside it".to_owned();
         return if required { Err(no_roots(&none)) } else { Ok((closure, None, None)) };
@@ -100,17 +95,14 @@ pub(super) fn closure(
     sweep(&gcroots);
     let set = match unwritable {
         Some(error) => Err(error),
-        None => Lease::take(&gcroots, spec.name.as_str(), &spec.store.dir, &spec.lock.to_pin(&closure)),
+        None => Lease::take(&gcroots, spec.name.as_str(), &spec.store.dir, &to_pin),
     };
     drop(pause);
     let error = match set {
         Ok(roots) => return Ok((closure, Some(Pinned::Lease(roots)), None)),
         Err(error) => error,
     };
-    let by_daemon = spec.store.state.as_deref().map(|state| {
-        let pinned = spec.lock.to_pin(&closure);
-        TempRoots::take(state, &spec.store.dir, &pinned)
-    });
+    let by_daemon = spec.store.state.as_deref().map(|state| TempRoots::take(state, &spec.store.dir, &to_pin));
     match by_daemon {
         Some(Ok(roots)) => Ok((closure, Some(Pinned::ByDaemon { _roots: roots }), None)),
         // Another view of it must not begin with what is gone.
@@ -123,6 +115,17 @@ pub(super) fn closure(
             Ok((closure, None, warning))
         }
     }
+}
+
+/// Why the closure cannot be shown, and what can be done.
+pub(super) fn refusal(spec: &ViewSpec, error: &LockError) -> Failure {
+    let file = spec.lock_file.display();
+    if let LockError::Differs { .. } = error {
+        return Failure::of(&format!("the store does not have what {file} says"), error)
+            .hint("'nixview closure --diff' names the paths; 'nixview lock' makes a new lock");
+    }
+    let hints = spec.lock.fetching_hints(error, false);
+    hints.into_iter().fold(Failure::of(&format!("cannot find the closure of {file}"), error), Failure::hint)
 }
 
 /// Says it, and what can be done.

@@ -23,6 +23,7 @@ mod search_path;
 pub mod source;
 mod starts;
 mod surroundings;
+mod verified;
 mod verify;
 
 pub use digest::Digest;
@@ -37,4 +38,5 @@ pub use memory::Memory;
 pub use only::Only;
 pub use source::Source;
 pub use starts::{Chain, Chains, Starts};
+pub use verified::{VerifiedClosure, sweep_verified};
 pub use verify::{verify, verify_store};

@@ -20,6 +20,7 @@ pub mod recorded;
 pub mod references;
 pub mod registration;
 pub mod scan;
+pub mod stamped;
 pub mod temp_roots;
 pub mod unrecorded;
 

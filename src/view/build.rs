@@ -81,8 +81,8 @@ pub fn lower(
 ) -> Result<ViewLower, BuildError> {
     let members = Arc::new(Members::of_names(closure.names()).map_err(BuildError::TooManyNames)?);
     let lower = ClosureLower::new(DirLower::new(store)?, Arc::clone(&members));
-    Ok(match NixState::of(state, location, lock, &members)? {
-        Some(nix) => lower.with_var(nix.late()),
+    Ok(match NixState::of(state, location, lock)? {
+        Some(nix) => lower.with_var(nix.late(members)),
         None => lower,
     })
 }

@@ -27,13 +27,13 @@ fn open(store: &MiniStore) -> (Location, Database) {
     (location, database)
 }
 
-fn write(store: &MiniStore, sql: &str) {
+pub(crate) fn write(store: &MiniStore, sql: &str) {
     let connection = Connection::open(store.database()).unwrap();
     connection.execute_batch(sql).unwrap();
 }
 
 /// Files that were last written long ago, so that their stamp can be trusted.
-fn settle(store: &MiniStore) {
+pub(crate) fn settle(store: &MiniStore) {
     let file = std::fs::File::open(store.database()).unwrap();
     file.set_modified(SystemTime::now() - Duration::from_secs(60)).unwrap();
     let started = SystemTime::now();

@@ -29,6 +29,7 @@ mod union_redirect;
 mod union_resume;
 mod union_semantics;
 mod union_whole;
+mod verified_closures;
 
 #[path = "../support"]
 #[allow(dead_code, reason = "each binary uses a part of it")]

@@ -14,7 +14,7 @@ use crate::cli::{CliError, Context, ErrorContext};
 use crate::closure::Cache;
 use crate::daemon::registry::{Registry, State};
 use crate::daemon::{leftovers, log, old_roots};
-use crate::lock::Memory;
+use crate::lock::{self, Memory};
 use crate::overlay::image_cache;
 use crate::store::scan::cache::{self as scans, ScanCache};
 use crate::view::{nix_state, upper_dir};
@@ -94,7 +94,9 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
         let removed = if args.dry_run { cache.stale(args.older_than) } else { cache.prune(args.older_than) };
         report.closures = removed.context("cannot clean the cache of closures")? as u64;
     }
-    if state.join(crate::lock::memory::FILE).exists() {
+    let verified = lock::sweep_verified(state, args.older_than, args.dry_run);
+    report.closures += verified.context("cannot clean what is remembered of closures")?;
+    if state.join(lock::memory::FILE).exists() {
         let memory = Memory::open(state);
         let removed = memory.prune(args.older_than, args.dry_run);
         report.evaluations = removed.context("cannot clean what is remembered of evaluations")?;

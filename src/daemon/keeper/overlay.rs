@@ -1,5 +1,7 @@
 //! A view that the kernel makes by itself: its layers, its mount, and what tells of its end.
 
+use std::cell::OnceCell;
+use std::error::Error;
 use std::fmt::Display;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -12,8 +14,8 @@ use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use super::connection::not_locked;
 use super::setup::Serving;
 use super::{Destination, Held};
-use crate::closure::Closure;
 use crate::daemon::error::Failure;
+use crate::lock::VerifiedClosure;
 use crate::overlay::closure_layer::Survey;
 use crate::overlay::image_cache::{self, OpenedImage, Request};
 use crate::overlay::write_tree::write_tree;
@@ -59,6 +61,29 @@ enum End {
     Anchor(OwnedFd),
     /// An inotify(7) of its top.
     Watch(OwnedFd),
+}
+
+/// The members of the closure, read when they are first needed.
+struct LateMembers<'c> {
+    closure: &'c VerifiedClosure<'c>,
+    read: OnceCell<Arc<Members>>,
+}
+
+impl LateMembers<'_> {
+    fn get(&self) -> Result<Arc<Members>, Box<dyn Error + Send + Sync>> {
+        if let Some(members) = self.read.get() {
+            return Ok(Arc::clone(members));
+        }
+        let members = Members::of_names(self.closure.paths()?.names());
+        let members =
+            members.map_err(|length| format!("the names of the closure are {length} bytes long"))?;
+        Ok(Arc::clone(self.read.get_or_init(|| Arc::new(members))))
+    }
+
+    fn names(&self) -> Result<Vec<Name>, Box<dyn Error + Send + Sync>> {
+        let names = self.get()?.iter().map(Name::new).collect::<Result<_, _>>();
+        Ok(names.map_err(io::Error::from)?)
+    }
 }
 
 /// Why there is no overlay, for people.
@@ -121,7 +146,7 @@ impl Serving<'_> {
     pub(super) fn overlay(
         &self,
         held: &mut Held,
-        closure: &Closure,
+        closure: &VerifiedClosure<'_>,
         store: &OwnedFd,
         hides: Option<String>,
     ) -> Result<Overlay, Refusal> {
@@ -131,14 +156,13 @@ impl Serving<'_> {
         if let Some(why) = hides {
             return Err(Refusal(why));
         }
-        let members = Members::of_names(closure.names()).map(Arc::new);
-        let members =
-            members.map_err(|length| Refusal(format!("the names of the closure are {length} bytes long")))?;
-        let nix_state = NixState::of(&self.dirs.state, &spec.store, &spec.lock, &members);
+        // Read if something must be made of them, which is once for a closure and a state of the store.
+        let members = LateMembers { closure, read: OnceCell::new() };
+        let nix_state = NixState::of(&self.dirs.state, &spec.store, &spec.lock);
         let nix_state = nix_state.map_err(Refusal::of("cannot open Nix's database"))?;
-        let nix_state =
-            nix_state.map(|state| state.open_for_overlay()).transpose().map_err(Refusal::because)?;
-        let names = || members.iter().map(Name::new).collect::<Result<Vec<_>, _>>().map_err(io::Error::from);
+        let nix_state = nix_state.map(|state| state.open_for_overlay(&|| members.get()));
+        let nix_state = nix_state.transpose().map_err(Refusal::because)?;
+        let names = || members.names();
         let request = Request {
             state: &self.dirs.state,
             digest: spec.lock.closure.digest.as_bytes(),
@@ -153,7 +177,6 @@ impl Serving<'_> {
         }
         let image = image_cache::open(&request, names).map_err(Refusal::because)?;
         let closure_layer = closure_mount(&image, &request, names)?;
-        drop(members);
 
         let store_layer = mount::clone_read_only(&spec.store.real)
             .map_err(Refusal::of("cannot clone the store's mount"))?;

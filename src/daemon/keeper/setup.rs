@@ -9,7 +9,6 @@ use super::overlay::{Overlay, Refusal};
 use super::watch::{Deaths, Watch};
 use super::{Caller, Destination, Dirs, Held, ServeOptions};
 use super::{earlier, server};
-use crate::closure::Closure;
 use crate::daemon::error::{Attempt, Failure};
 use crate::daemon::hidden;
 use crate::daemon::log::REPORTED;
@@ -21,7 +20,7 @@ use crate::daemon::record::{
 use crate::daemon::registry::{Registry, Turn};
 use crate::daemon::target::{Target, refuse_view};
 use crate::daemon::trace::Traced;
-use crate::lock::{Digest, EnvLock};
+use crate::lock::{Digest, EnvLock, VerifiedClosure};
 use crate::sys::signals::Signals;
 use crate::sys::{memory, mount, socket};
 use crate::view::build::{self, ViewLower};
@@ -165,7 +164,8 @@ impl Serving<'_> {
         }
     }
 
-    fn lower(&self, closure: &Closure, store: &OwnedFd) -> Result<ViewLower, Failure> {
+    fn lower(&self, closure: &VerifiedClosure<'_>, store: &OwnedFd) -> Result<ViewLower, Failure> {
+        let closure = closure.paths().map_err(|error| pin::refusal(self.spec, &error))?;
         build::lower(&self.spec.lock, closure, &self.spec.store, store, &self.dirs.state)
             .attempt(|| "cannot put the view together".to_owned())
     }

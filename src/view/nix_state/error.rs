@@ -1,5 +1,6 @@
 //! Why there is no template.
 
+use std::error::Error;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -16,6 +17,9 @@ pub enum NixStateError {
     /// The view's own database could not be written.
     #[error(transparent)]
     Database(#[from] NewDatabaseError),
+    /// The members of the closure are not known.
+    #[error(transparent)]
+    Members(Box<dyn Error + Send + Sync>),
     /// The system failed.
     #[error("cannot {action} '{path}': {source}")]
     Io {
@@ -33,7 +37,7 @@ impl NixStateError {
     #[must_use]
     pub fn errno(&self) -> Errno {
         match self {
-            Self::Store(_) => Errno::EIO,
+            Self::Store(_) | Self::Members(_) => Errno::EIO,
             Self::Database(error) => Errno::of(&io::Error::from_raw_os_error(error.raw_os_error())),
             Self::Io { source, .. } => Errno::of(source),
         }

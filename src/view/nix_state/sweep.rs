@@ -9,8 +9,9 @@ use std::time::{Duration, SystemTime};
 
 use super::draft::PREFIX;
 use super::error::{NixStateError, Tried};
-use super::held;
 use super::template::{self, is_at, lock_alone};
+use super::{NOTE, held};
+use crate::store::stamped;
 
 /// What was, or would be, removed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -35,6 +36,7 @@ pub fn sweep(dir: &Path, age: Duration, dry_run: bool) -> Result<Swept, NixState
         answer => answer.tried("list", dir)?,
     };
     let held = held::held(dir, dry_run).tried("look for overlays in", dir)?;
+    stamped::sweep(dir, NOTE, age, dry_run).tried("remove notes in", dir)?;
     for entry in entries {
         let entry = entry.tried("list", dir)?;
         if !entry.file_type().tried("list", dir)?.is_dir() {

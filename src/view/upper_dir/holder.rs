@@ -1,9 +1,9 @@
 //! The file `lock`: who serves an upper.
 
 use std::fs::File;
-use std::io::{self, Read, Seek, Write};
+use std::io::{self, Read};
 use std::os::fd::BorrowedFd;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::time::{Duration, SystemTime};
 
 use rustix::fs::OFlags;
@@ -65,13 +65,16 @@ pub(super) struct Holder {
 
 /// Writes who holds the upper into the file: its process id, and after a space the descriptor. A second line tells of an overlay that
 /// is mounted over it.
-pub(super) fn write(mut lock: &File, holder: Holder, overlay: Option<&OverlayUse>) -> io::Result<()> {
+///
+/// Shorter text is written over longer text, which is then cut: to empty a file first takes ext4 a third of a millisecond. A reader
+/// between the two sees at most an overlay that is no longer mounted, which it knows for none.
+pub(super) fn write(lock: &File, holder: Holder, overlay: Option<&OverlayUse>) -> io::Result<()> {
     let image = holder.image.map(|fd| format!(" {fd}")).unwrap_or_default();
     let overlay = overlay.map(|overlay| overlay.line_in(lock)).transpose()?;
     let overlay = overlay.map(|line| line + "\n").unwrap_or_default();
-    lock.set_len(0)?;
-    lock.rewind()?;
-    lock.write_all(format!("{}{image}\n{overlay}", holder.pid).as_bytes())
+    let text = format!("{}{image}\n{overlay}", holder.pid);
+    lock.write_all_at(text.as_bytes(), 0)?;
+    if lock.metadata()?.len() > text.len() as u64 { lock.set_len(text.len() as u64) } else { Ok(()) }
 }
 
 /// Makes the file's time of modification now: the upper was used until now.
