@@ -22,6 +22,7 @@ pub mod complete;
 pub mod config;
 pub mod confirm;
 pub mod costed;
+mod deferred;
 pub mod du_answer;
 pub mod du_duplicates;
 pub mod du_report;

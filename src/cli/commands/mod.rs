@@ -5,6 +5,7 @@
 
 use std::process::ExitCode;
 
+use super::deferred::Deferred;
 use super::{CliError, Context};
 
 pub mod cdi;
@@ -35,49 +36,49 @@ pub mod upper;
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
     /// Pin an environment in a lock file: its store paths, and what decided them
-    Lock(lock::Args),
+    Lock(Deferred<lock::Args>),
     /// Show which store paths an environment consists of, why, and how two differ
-    Closure(closure::Args),
+    Closure(Deferred<closure::Args>),
     /// Measure what environments cost on disk, and what they share
-    Du(du::Args),
+    Du(Deferred<du::Args>),
     /// Simulate environments as OCI images: their layers, and what these store, share and pull
-    Layers(layers::Args),
+    Layers(Deferred<layers::Args>),
     /// Record which files and store paths of a view are used, and say what never is
-    Trace(trace::Args),
+    Trace(Deferred<trace::Args>),
     /// Remove what the caches have not used for a while
-    Gc(gc::Args),
+    Gc(Deferred<gc::Args>),
     /// Mount a view of an environment on a directory
-    Mount(mount::Args),
+    Mount(Deferred<mount::Args>),
     /// Unmount a view
-    Umount(umount::Args),
+    Umount(Deferred<umount::Args>),
     /// Serve views to other users, to mount(8) and to containers
-    Daemon(daemon::Args),
+    Daemon(Deferred<daemon::Args>),
     /// Let container runtimes give each container a view, as a device
-    Cdi(cdi::Args),
+    Cdi(Deferred<cdi::Args>),
     /// Say which views are mounted
-    Status(status::Args),
+    Status(Deferred<status::Args>),
     /// Show the log of a view
-    Logs(logs::Args),
+    Logs(Deferred<logs::Args>),
     /// Run a command with a view of an environment at /nix
-    Run(run::Args),
+    Run(Deferred<run::Args>),
     /// Start a shell with a view of an environment at /nix
-    Shell(shell::Args),
+    Shell(Deferred<shell::Args>),
     /// List and remove the writable parts of views
-    Upper(upper::Args),
+    Upper(Deferred<upper::Args>),
     /// Show the changes of a view
-    Diff(diff::Args),
+    Diff(Deferred<diff::Args>),
     /// Take changes of a view back: all, or some paths
-    Reset(reset::Args),
+    Reset(Deferred<reset::Args>),
     /// Write the changes of a view as an OCI image layer
-    Export(export::Args),
+    Export(Deferred<export::Args>),
     /// Make an OCI image layer the changes of a view
-    Import(import::Args),
+    Import(Deferred<import::Args>),
     /// Say what this machine lacks, and what to do about it
-    Doctor(doctor::Args),
+    Doctor(Deferred<doctor::Args>),
     /// Print a script that completes nixview's commands and options in a shell
-    Completions(completions::Args),
+    Completions(Deferred<completions::Args>),
     /// Write the man pages
-    Man(man::Args),
+    Man(Deferred<man::Args>),
 }
 
 impl Command {
