@@ -23,11 +23,11 @@ pub struct Config {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Preference {
-    /// A server.
-    #[default]
-    Fuse,
     /// The kernel's overlayfs; a server where that cannot be.
+    #[default]
     Overlay,
+    /// A server.
+    Fuse,
 }
 
 impl Config {
@@ -77,7 +77,7 @@ mod tests {
 
     #[test]
     fn a_host_prefers_what_its_file_says() {
-        assert_eq!(read("").unwrap().backend, Preference::Fuse);
+        assert_eq!(read("").unwrap().backend, Preference::Overlay);
         assert_eq!(read("# views\nbackend = \"overlay\"\n").unwrap().backend, Preference::Overlay);
         assert_eq!(read("backend = \"fuse\"").unwrap().backend, Preference::Fuse);
     }

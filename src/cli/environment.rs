@@ -107,7 +107,7 @@ fn run(lock: &EnvLock, store: &Location, program: &Program, context: &Context) -
         // The view is there for a moment.
         no_gc_warning: true,
         fusermount: false,
-        prefer_overlay: false,
+        prefer_overlay: true,
         restart: true,
         threads: NonZeroUsize::MIN.saturating_add(3),
         verbose: context.verbose,

@@ -114,7 +114,7 @@ impl Order {
             require_gc_roots: request.require_gc_roots,
             no_gc_warning: request.no_gc_warning,
             fusermount: !privileged,
-            prefer_overlay: false,
+            prefer_overlay: true,
             restart: !request.no_restart,
             threads: threads(request.threads)?,
             verbose: request.verbose,

@@ -72,7 +72,7 @@ fn handed(scene: &Scene, name: &str) -> (MountRequest, File) {
 #[test]
 #[ignore = "needs root and /dev/fuse"]
 fn views_serve_on_when_the_daemon_is_killed_and_the_next_one_knows_them() {
-    let scene = Scene::new();
+    let scene = Scene::on("fuse");
     let daemon = Daemon::start(&scene);
     scene.mount("env-a", "a", &["--name", "web", "--tmp"]).ok();
     scene.mount("env-b", "b", &["--name", "db"]).ok();
@@ -106,7 +106,7 @@ fn views_serve_on_when_the_daemon_is_killed_and_the_next_one_knows_them() {
 #[test]
 #[ignore = "needs root and /dev/fuse"]
 fn a_view_is_handed_over_and_ends_with_its_mount() {
-    let scene = Scene::new();
+    let scene = Scene::on("fuse");
     for with_daemon in [true, false] {
         let daemon = with_daemon.then(|| Daemon::start(&scene));
         let asked = client(&scene, with_daemon);

@@ -80,7 +80,7 @@ fn the_service_takes_a_path_likewise() {
 #[test]
 #[ignore = "needs root and /dev/fuse"]
 fn a_link_to_a_mount_point_means_it() {
-    let scene = Scene::new();
+    let scene = Scene::on("fuse");
     symlink("a", scene.path("link")).unwrap();
     symlink(scene.path("link"), scene.path("b/link")).unwrap();
     for link in ["link", "b/link"] {

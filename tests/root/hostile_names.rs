@@ -14,7 +14,7 @@ use crate::support::scene::{Scene, alone, ran};
 #[ignore = "mounts"]
 fn no_name_of_a_view_steers_the_terminal() {
     alone();
-    let scene = Scene::new();
+    let scene = Scene::on("fuse");
     let (target, lock, upper) = (scene.path(HOSTILE), format!("{HOSTILE}.lock"), format!("up-{HOSTILE}"));
     fs::create_dir(&target).unwrap();
     fs::copy(scene.path("env-a.lock"), scene.path(&lock)).unwrap();

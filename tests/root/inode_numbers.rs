@@ -49,7 +49,7 @@ fn has(program: &str) -> bool {
 #[test]
 #[ignore = "needs root and /dev/fuse"]
 fn numbers_fit_a_double_are_distinct_and_outlive_server_and_mount() {
-    let scene = Scene::new();
+    let scene = Scene::on("fuse");
     let view = view(&scene);
     let before = numbers(&view);
     assert!(before.len() > 60);

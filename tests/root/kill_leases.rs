@@ -122,7 +122,7 @@ pub(super) fn lose_registry(scene: &Scene) {
 #[test]
 #[ignore = "needs root, /dev/fuse and strace"]
 fn a_server_that_is_killed_at_its_start_leaves_no_lease() {
-    let scene = Scene::new();
+    let scene = Scene::on("fuse");
     let (mut kills, mut with_lease) = (BTreeMap::new(), 0);
     for call in CHANGES {
         for n in 1.. {
@@ -154,7 +154,7 @@ fn a_server_that_is_killed_at_its_start_leaves_no_lease() {
 #[test]
 #[ignore = "needs root, /dev/fuse and strace"]
 fn a_server_that_is_killed_at_its_end_leaves_no_lease() {
-    let scene = Scene::new();
+    let scene = Scene::on("fuse");
     let mut kills = BTreeMap::new();
     for call in ["unlinkat", "unlink", "rmdir", "umount2", "fcntl", "openat"] {
         for n in 1.. {

@@ -27,7 +27,7 @@ fn assert_told(lines: &[(String, String, String)], process: &str, level: &str, m
 #[ignore = "needs root and /dev/fuse"]
 fn why_a_server_died_is_in_status_and_log_and_the_log_outlives_the_view() {
     alone();
-    let scene = Scene::new();
+    let scene = Scene::on("fuse");
     scene.mount("env-a", "a", &["--name", "web", "--tmp"]).ok();
     let follower = scene.command().args(["logs", "--follow", "web"]).stdout(Stdio::piped()).spawn().unwrap();
     kill(scene.server("web"));
@@ -72,7 +72,7 @@ fn why_a_server_died_is_in_status_and_log_and_the_log_outlives_the_view() {
 #[ignore = "needs root and /dev/fuse"]
 fn what_is_asked_for_with_v_reaches_the_server() {
     alone();
-    let scene = Scene::new();
+    let scene = Scene::on("fuse");
     let told = scene.mount("env-a", "a", &["-v", "--name", "quiet", "--tmp"]).ok();
     assert!(told.err.contains("the view can be used"), "-v says what is done: {told:?}");
     scene.mount("env-a", "b", &["-vv", "--name", "loud", "--tmp"]).ok();
@@ -100,7 +100,7 @@ fn what_is_asked_for_with_v_reaches_the_server() {
 #[ignore = "needs root and /dev/fuse"]
 fn a_server_without_a_keeper_tells_it_and_a_command_leaves_no_log() {
     alone();
-    let scene = Scene::new();
+    let scene = Scene::on("fuse");
     scene.mount("env-a", "a", &["--name", "web", "--tmp"]).ok();
     kill(scene.keeper("web"));
     wait_until("the server goes on alone", || scene.keeper("web") == scene.server("web"));

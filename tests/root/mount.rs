@@ -200,7 +200,7 @@ fn what_fails_leaves_nothing() {
 #[test]
 #[ignore = "needs root and /dev/fuse"]
 fn a_killed_server_is_cleaned_up_after_and_its_upper_keeps_what_was_synced() {
-    let scene = Scene::new();
+    let scene = Scene::on("fuse");
     for target in ["a", "b"] {
         let upper = if target == "a" { vec!["--name", "a"] } else { vec!["--name", "b", "--tmp"] };
         scene.mount("env-a", target, &upper).ok();

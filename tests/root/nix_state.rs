@@ -31,7 +31,7 @@ fn is_whole(scene: &Scene, name: &str) -> bool {
 #[test]
 #[ignore = "needs root and /dev/fuse"]
 fn it_is_made_at_the_first_look_and_goes_when_nobody_needs_it() {
-    let scene = Scene::new();
+    let scene = Scene::on("fuse");
     scene.mount("env-a", "a", &["--name", "one", "--tmp"]).ok();
     // A listing, also a long one, and all of the store make nothing.
     let listed = scene.shell("ls a; ls -l a >/dev/null; stat a/var >/dev/null; find a/store >/dev/null").ok();
@@ -81,7 +81,7 @@ fn it_is_made_at_the_first_look_and_goes_when_nobody_needs_it() {
 #[test]
 #[ignore = "needs root and /dev/fuse"]
 fn a_maker_that_is_killed_leaves_a_draft_at_most() {
-    let scene = Scene::new();
+    let scene = Scene::on("fuse");
     let mut drafts = 0;
     let mut whole = 0;
     let mut took = Duration::from_millis(50);
@@ -130,7 +130,7 @@ fn a_maker_that_is_killed_leaves_a_draft_at_most() {
 #[test]
 #[ignore = "needs root and /dev/fuse"]
 fn what_cannot_be_made_is_an_error_there_and_nowhere_else() {
-    let scene = Scene::new();
+    let scene = Scene::on("fuse");
     scene.mount("env-a", "a", &["--name", "web", "--tmp"]).ok();
     let database = scene.store.database();
     let (content, found) = (fs::read(&database).unwrap(), fs::metadata(&database).unwrap());

@@ -72,7 +72,7 @@ fn a_view_over_its_store_opens_no_path_below_itself() {
 #[test]
 #[ignore = "needs root and /dev/fuse"]
 fn a_view_that_is_bound_over_its_store_later_serves_on() {
-    let scene = Scene::new();
+    let scene = Scene::on("fuse");
     scene.mount("env-a", "a", &["--name", "web", "--tmp"]).ok();
     scene.shell("mount --bind a s/nix").ok();
     kill(scene.server("web"));
@@ -85,7 +85,7 @@ fn a_view_that_is_bound_over_its_store_later_serves_on() {
 #[test]
 #[ignore = "needs root and /dev/fuse"]
 fn a_view_over_its_store_is_ended_by_the_server_alone() {
-    let scene = Scene::new();
+    let scene = Scene::on("fuse");
     scene.mount("env-a", "s/nix", &["--name", "web", "--tmp"]).ok();
     kill(scene.keeper("web"));
     use_all_of(&scene, "s/nix");
@@ -97,7 +97,7 @@ fn a_view_over_its_store_is_ended_by_the_server_alone() {
 #[test]
 #[ignore = "needs root and /dev/fuse"]
 fn a_dead_view_over_its_store_is_taken_away_with_its_roots() {
-    let scene = Scene::new();
+    let scene = Scene::on("fuse");
     scene.mount("env-a", "s/nix", &["--name", "web", "--tmp"]).ok();
     use_all_of(&scene, "s/nix");
     scene.kill_view("web");

@@ -179,7 +179,7 @@ fn every_object_counts_as_an_inode() {
 #[test]
 #[ignore = "needs root, /dev/fuse and loop devices"]
 fn a_limit_stays_with_its_upper_and_can_be_changed() {
-    let scene = Scene::new();
+    let scene = Scene::on("fuse");
     let view = scene.path("a");
     let mount = |more: &[&str]| scene.mount("env-a", "a", &[&["--name", "web"], more].concat());
     let umount = || scene.nixview(&["umount", "web"]).ok();
@@ -253,7 +253,7 @@ fn a_limit_that_cannot_be_is_refused() {
 #[test]
 #[ignore = "needs root, /dev/fuse and loop devices"]
 fn views_share_no_limit_and_their_use_is_told() {
-    let scene = Scene::new();
+    let scene = Scene::on("fuse");
     scene.mount("env-a", "a", &["--name", "one", "--upper-size", "8M"]).ok();
     scene.mount("env-a", "b", &["--name", "two", "--tmp", "--upper-size", "8M", "--upper-inodes", "50"]).ok();
     let written = fill(&scene.path("a/full"));
@@ -337,7 +337,7 @@ fn a_copy_that_does_not_fit_is_not_made() {
 #[test]
 #[ignore = "needs root, /dev/fuse and loop devices"]
 fn a_killed_server_leaves_no_device_and_loses_nothing() {
-    let scene = Scene::new();
+    let scene = Scene::on("fuse");
     for (target, more) in [("a", &["--name", "kept"][..]), ("b", &["--name", "tmp", "--tmp"])] {
         scene.mount("env-a", target, &[more, &["--upper-size", "8M"]].concat()).ok();
         let mut file = File::create(scene.path(target).join("synced")).unwrap();
@@ -383,7 +383,7 @@ fn what_was_synced_is_in_the_image() {
 #[test]
 #[ignore = "needs root, /dev/fuse and loop devices"]
 fn an_image_is_never_mounted_twice() {
-    let scene = Scene::new();
+    let scene = Scene::on("fuse");
     let upper = scene.path("u").into_os_string().into_string().unwrap();
     let mount = |target: &str| scene.mount("env-a", target, &["--name", "web", "--upper", &upper]);
     scene.mount("env-a", "a", &["--name", "web", "--upper", &upper, "--upper-size", "8M"]).ok();
@@ -408,7 +408,7 @@ fn an_image_is_never_mounted_twice() {
 #[test]
 #[ignore = "needs root, /dev/fuse and loop devices"]
 fn a_broken_image_is_refused_and_an_unfinished_one_made_again() {
-    let scene = Scene::new();
+    let scene = Scene::on("fuse");
     let mount = || scene.mount("env-a", "a", &["--name", "web"]);
     let image = scene.path("state/uppers/web/upper.img");
     scene.mount("env-a", "a", &["--name", "web", "--upper-size", "8M"]).ok();
@@ -506,7 +506,7 @@ fn an_image_of_the_last_release_is_moved_and_keeps_its_limit() {
     const BLOCK: &str = "fallocate -o $(stat -c %s m/ballast/blocks) -l 4096 m/ballast/blocks";
     const INODE: &str = "touch m/ballast/$(ls m/ballast | grep -vc blocks)";
     for is_full in [false, true] {
-        let scene = Scene::new();
+        let scene = Scene::on("fuse");
         let limits = ["--upper-size", "4M", "--upper-inodes", "100"];
         scene.mount("env-a", "a", &[&["--name", "web"], &limits[..]].concat()).ok();
         let view = scene.path("a");
@@ -537,7 +537,7 @@ fn an_image_of_the_last_release_is_moved_and_keeps_its_limit() {
 #[ignore = "needs root, /dev/fuse and loop devices"]
 fn an_image_of_the_last_release_without_a_free_inode_is_served_as_it_is() {
     const ALL: &str = "n=0; while touch m/data/rest$n 2>/dev/null; do n=$((n+1)); done";
-    let scene = Scene::new();
+    let scene = Scene::on("fuse");
     let limits = ["--upper-size", "4M", "--upper-inodes", "97"];
     scene.mount("env-a", "a", &[&["--name", "web"], &limits[..]].concat()).ok();
     let view = scene.path("a");

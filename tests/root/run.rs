@@ -176,7 +176,7 @@ fn a_killed_caller_takes_everything_with_it() {
 #[test]
 #[ignore = "needs root and /dev/fuse"]
 fn a_killed_server_ends_in_errors_for_the_command_and_is_cleaned_up_after() {
-    let scene = Scene::new();
+    let scene = Scene::on("fuse");
     let (mut child, line, _out) = start(&scene, "echo ready; sleep 1; ls /nix/store || exit 9");
     assert_eq!(line, "ready");
     let status = scene.nixview(&["status", "--json"]).ok().out;
@@ -256,7 +256,7 @@ fn access_control_lists_are_there_on_demand_also_in_a_user_namespace() {
     if Command::new("setfacl").arg("--version").output().is_err() {
         return skip!("no setfacl");
     }
-    let scene = Scene::new();
+    let scene = Scene::on("fuse");
     let listed = "umask 027; mkdir /nix/d && setfacl -d -m u::rwx,g::r-x,o::r-x,g:0:rwx /nix/d && echo x > /nix/d/f && \
                   setfacl -m g:0:r /nix/d && getfacl -cn /nix/d/f /nix/d 2>/dev/null | grep -v '^$'";
     let want = "user::rw-\ngroup::r-x\t#effective:r--\ngroup:0:rwx\t#effective:rw-\nmask::rw-\nother::r--\n\

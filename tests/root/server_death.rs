@@ -332,7 +332,7 @@ fn without_restarts_the_death_of_the_server_ends_the_view() {
 #[test]
 #[ignore = "needs root and /dev/fuse"]
 fn a_server_that_dies_again_and_again_is_given_up() {
-    let scene = Scene::new();
+    let scene = Scene::on("fuse");
     let victim = Victim::mount(&scene, "web", &["--tmp"]);
     fs::write(scene.path("a/new"), "new").unwrap();
     let view = scene.path("a");
@@ -423,7 +423,7 @@ fn hook() -> PathBuf {
 #[test]
 #[ignore = "needs root, /dev/fuse and runc"]
 fn a_container_goes_on() {
-    let scene = Scene::new();
+    let scene = Scene::on("fuse");
     let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("test-images/oci");
     let prepared = |program: &str| {
         let mut command = Command::new(scripts.join(program));

@@ -416,7 +416,7 @@ fn a_tracer_that_is_killed_is_forgotten() {
 fn another_user_cannot_trace_a_view() {
     use std::os::unix::fs::PermissionsExt;
     use std::os::unix::process::CommandExt;
-    let scene = Scene::new();
+    let scene = Scene::on("fuse");
     scene.mount("env-a", "a", &["--name", "v"]).ok();
     let program = scene.path("nixview");
     fs::copy(env!("CARGO_BIN_EXE_nixview"), &program).unwrap();
@@ -451,7 +451,7 @@ fn another_user_cannot_trace_a_view() {
 #[test]
 #[ignore = "mounts"]
 fn a_trace_replaces_traces_alone() {
-    let scene = Scene::new();
+    let scene = Scene::on("fuse");
     let notes = scene.path("notes");
     fs::write(&notes, "what somebody wrote\n").unwrap();
     let (name, fifo) = (notes.to_str().unwrap(), scene.path("fifo"));

@@ -180,7 +180,7 @@ fn without_unique_numbers_the_one_of_mountinfo_counts() {
 #[test]
 #[ignore = "needs root and /dev/fuse"]
 fn a_view_below_a_renamed_directory_is_unmounted() {
-    let scene = Scene::new();
+    let scene = Scene::on("fuse");
     for dead in [false, true] {
         fs::create_dir_all(scene.path("old/view")).unwrap();
         scene.mount("env-a", "old/view", &["--name", "web", "--tmp"]).ok();
@@ -220,7 +220,7 @@ fn unmounting_by_an_old_path_tells_where_the_view_is() {
 #[test]
 #[ignore = "needs root and /dev/fuse"]
 fn what_a_view_lies_on_stays_mounted() {
-    let scene = Scene::new();
+    let scene = Scene::on("fuse");
     let below = scene.path("a");
     mount("below", &below, "tmpfs", MountFlags::empty(), None).unwrap();
     let file_system = |path: &Path| mountinfo::mount_at(path).unwrap().unwrap().file_system;

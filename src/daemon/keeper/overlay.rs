@@ -135,7 +135,7 @@ impl Serving<'_> {
                     .hint("leave out '--backend overlay', or the option that needs a server"))
             }
             (BackendChoice::Auto, None) if !self.options.prefer_overlay => {
-                Ok(Some("overlayfs was not asked for, here or in the host's configuration".to_owned()))
+                Ok(Some("the host's configuration prefers a server".to_owned()))
             }
             (_, needs) => Ok(needs.map(str::to_owned)),
         }
