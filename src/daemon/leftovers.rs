@@ -99,13 +99,36 @@ pub fn sweep_roots(store: &Location) -> Result<(Vec<PathBuf>, Vec<Failure>), GcR
 /// # Errors
 /// If the registry cannot be read.
 pub fn sweep(registry: &Registry) -> Result<(Vec<ViewName>, Vec<Failure>), RegistryError> {
+    Ok(clean_dead(registry, &registry.not_held()?))
+}
+
+/// As [`sweep`], of a part of the registry: each call looks at the next part, so that it costs the same however many views
+/// there are. If a server of the part is dead, or it is the first call since the system runs, all are looked at. Answers
+/// what could not be cleaned up, and whether the part was the last of a round.
+///
+/// # Errors
+/// If the registry cannot be read.
+pub fn sweep_part(registry: &Registry) -> Result<(Vec<Failure>, bool), RegistryError> {
+    let part = registry.next_not_held()?;
+    let (cleaned, mut problems) = clean_dead(registry, &part.not_held);
+    if !cleaned.is_empty() && !part.whole {
+        problems.extend(sweep(registry)?.1);
+    }
+    Ok((problems, part.ended))
+}
+
+fn clean_dead(registry: &Registry, names: &[ViewName]) -> (Vec<ViewName>, Vec<Failure>) {
     let (mut cleaned, mut problems) = (Vec::new(), Vec::new());
-    for (name, _) in registry.all()?.into_iter().filter(|(_, state)| matches!(state, Ok(State::Dead(_)))) {
-        match clean_if_dead(registry, &name) {
-            Ok(true) => cleaned.push(name),
+    for name in names {
+        match registry.state(name) {
+            Ok(Some(State::Dead(_))) => {}
+            Ok(_) | Err(_) => continue,
+        }
+        match clean_if_dead(registry, name) {
+            Ok(true) => cleaned.push(name.clone()),
             Ok(false) => {}
             Err(problem) => problems.push(problem),
         }
     }
-    Ok((cleaned, problems))
+    (cleaned, problems)
 }

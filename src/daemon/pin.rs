@@ -92,7 +92,7 @@ pub(super) fn closure<'s>(
         let none = "this store has no state of Nix beside it".to_owned();
         return if required { Err(no_roots(&none)) } else { Ok((closure, None, None)) };
     };
-    sweep(&gcroots);
+    sweep(&gcroots, dirs);
     let set = match unwritable {
         Some(error) => Err(error),
         None => Lease::take(&gcroots, spec.name.as_str(), &spec.store.dir, &to_pin),
@@ -141,8 +141,8 @@ fn unsafe_from_collector(spec: &ViewSpec, error: &GcRootError) -> String {
 
 /// Removes the roots of servers that were killed. What cannot be removed is none of this view's concern: `nixview gc`
 /// tells it.
-fn sweep(gcroots: &Path) {
-    match lease::sweep(gcroots) {
+fn sweep(gcroots: &Path, dirs: &Dirs) {
+    match lease::sweep_part(gcroots, &dirs.rounds()) {
         Ok(swept) => swept.problems.iter().for_each(|problem| tracing::info!(%problem, "a sweep of roots")),
         Err(error) => tracing::info!(%error, "no sweep of roots"),
     }

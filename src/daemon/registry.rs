@@ -4,6 +4,7 @@
 //! RUNTIME/views/NAME.lock   held by the server as long as it lives, however it ends
 //! RUNTIME/views/NAME.json   the record: who serves what, where; and what must be cleaned up if the server dies.
 //!                           A line of JSON for each state of it; the last whole one counts
+//! RUNTIME/rounds/           where the last looks at directories ended that a start cleans in parts ([`Rounds`])
 //! RUNTIME/mounting.lock     held from the look at what is mounted on a directory until a view is mounted or unmounted there
 //! ```
 //!
@@ -13,6 +14,7 @@
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -20,6 +22,7 @@ use std::time::Duration;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::sys::lock;
+use crate::sys::rounds::{self, Rounds};
 use crate::sys::signals::wait_readable;
 use crate::view::ViewName;
 
@@ -87,6 +90,17 @@ pub enum State {
     Unkept(Box<Record>),
     /// The server is dead, and has left this behind.
     Dead(Box<Record>),
+}
+
+impl State {
+    /// The record, if there is one already.
+    #[must_use]
+    pub fn record(&self) -> Option<&Record> {
+        match self {
+            Self::Starting => None,
+            Self::Served(record) | Self::Unkept(record) | Self::Dead(record) => Some(record),
+        }
+    }
 }
 
 /// The views of a host.
@@ -253,6 +267,62 @@ impl Registry {
         })
     }
 
+    /// Where looks at parts of directories are kept.
+    #[must_use]
+    pub fn rounds(&self) -> Rounds {
+        Rounds::kept_in(self.dir.with_file_name("rounds"))
+    }
+
+    /// The next names that no process holds: those of the views of a part of the directory.
+    ///
+    /// # Errors
+    /// [`RegistryError::File`].
+    pub fn next_not_held(&self) -> Result<NextNames, RegistryError> {
+        let fail = |source| RegistryError::File { path: self.dir.clone(), source };
+        let directory = rounds::open_directory(&self.dir).map_err(fail)?;
+        let part = self.rounds().next(directory.as_fd(), 2 * PART).map_err(fail)?;
+        let names = part.names.iter().filter_map(|name| name_of_record(name));
+        let not_held = names.filter(|name| !self.is_held(name)).collect();
+        Ok(NextNames { not_held, whole: part.whole, ended: part.ended })
+    }
+
+    /// All names of records that no process holds, sorted. Only the locks are looked at.
+    ///
+    /// # Errors
+    /// [`RegistryError::File`] for the directory.
+    pub fn not_held(&self) -> Result<Vec<ViewName>, RegistryError> {
+        let fail = |source| RegistryError::File { path: self.dir.clone(), source };
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&self.dir).map_err(fail)? {
+            let name = name_of_record(entry.map_err(fail)?.file_name().as_bytes());
+            names.extend(name.filter(|name| !self.is_held(name)));
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    /// The names whose records are such, sorted. The locks are not looked at, and records that cannot be read are left out.
+    ///
+    /// # Errors
+    /// [`RegistryError::File`] for the directory.
+    pub fn names_of(&self, is_such: impl Fn(&Record) -> bool) -> Result<Vec<ViewName>, RegistryError> {
+        let fail = |source| RegistryError::File { path: self.dir.clone(), source };
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&self.dir).map_err(fail)? {
+            let name = name_of_record(entry.map_err(fail)?.file_name().as_bytes());
+            let is_such =
+                |name: &ViewName| self.record(name).is_ok_and(|found| found.is_some_and(|r| is_such(&r)));
+            names.extend(name.filter(is_such));
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    /// True if a process holds the lock of a name. One that cannot be looked at is not held: [`state`](Self::state) tells why.
+    fn is_held(&self, name: &ViewName) -> bool {
+        File::open(self.file(name, "lock")).and_then(lock::is_locked).unwrap_or(false)
+    }
+
     /// All views, sorted by name.
     ///
     /// # Errors
@@ -279,6 +349,25 @@ impl Registry {
         }
         Ok(all)
     }
+}
+
+/// How many views a start looks at, to clean up after dead ones.
+pub const PART: usize = 32;
+
+/// Names of a part of the registry.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NextNames {
+    /// Those that no process holds.
+    pub not_held: Vec<ViewName>,
+    /// The part is the whole.
+    pub whole: bool,
+    /// The part has the last name of a round.
+    pub ended: bool,
+}
+
+/// The name of the view that a file is the record of.
+fn name_of_record(file: &[u8]) -> Option<ViewName> {
+    std::str::from_utf8(file).ok()?.strip_suffix(".json")?.parse().ok()
 }
 
 /// The size of a record's file from which on it is written anew, in bytes: a server that dies again and again adds a line each
@@ -521,6 +610,37 @@ mod tests {
             all.iter().map(|(n, s)| (n.as_str(), s.is_ok())).collect::<Vec<_>>(),
             [("bad", false), ("good", true)]
         );
+    }
+
+    #[test]
+    fn a_start_cleans_up_after_a_part_and_after_all_once_one_is_dead() {
+        let dir = tempfile::tempdir().unwrap();
+        let registry = Registry::open(dir.path()).unwrap();
+        let serve = |number: usize| {
+            let name = format!("v{number}");
+            let (mut claim, _) = registry.claim(&self::name(&name)).unwrap();
+            let place = record::Place::Private { command: "sh".into() };
+            let upper = record::UpperRecord::ReadOnly;
+            claim.publish(&Record { place, upper, gc_roots: None, ..example(&name) }).unwrap();
+            claim
+        };
+        let mut held: Vec<_> = (0..100).map(serve).collect();
+        let sweep_part = || {
+            let before = registry.all().unwrap().len();
+            let (problems, ended) = super::super::leftovers::sweep_part(&registry).unwrap();
+            assert!(problems.is_empty(), "{problems:?}");
+            (before - registry.all().unwrap().len(), ended)
+        };
+        assert_eq!(sweep_part(), (0, true), "the first looks at all");
+        drop(held.pop());
+        let round: Vec<_> = (0..100_usize.div_ceil(PART)).map(|_| sweep_part()).collect();
+        assert_eq!(round.iter().map(|(cleaned, _)| cleaned).sum::<usize>(), 1, "{round:?}");
+        assert_eq!(round.iter().filter(|(_, ended)| *ended).count(), 1, "{round:?}");
+        let last = held.pop().unwrap();
+        drop(held);
+        assert_eq!(sweep_part().0, 98);
+        last.withdraw().unwrap();
+        assert!(registry.all().unwrap().is_empty());
     }
 
     #[test]

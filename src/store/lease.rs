@@ -34,6 +34,7 @@ use super::gc_root::GcRootError;
 use super::{StoreDir, StorePath};
 use crate::sys::dirent::for_each_name;
 use crate::sys::overlay_use::{self, OverlayUse};
+use crate::sys::rounds::{Part, Rounds};
 use crate::sys::{lock, names, open};
 
 /// The directory of ours below `gcroots`; it stays.
@@ -172,15 +173,33 @@ pub struct Swept {
 /// # Errors
 /// If the directory of leases cannot be read.
 pub fn sweep(gcroots: &Path) -> Result<Swept, GcRootError> {
-    each(gcroots, end_if_dead)
+    each(gcroots, None, end_if_dead).map(|(swept, _)| swept)
 }
+
+/// As [`sweep`], of the next [`PART`] leases: it costs the same however many there are. If one of them is dead, all are looked
+/// at.
+///
+/// # Errors
+/// As [`sweep`].
+pub fn sweep_part(gcroots: &Path, rounds: &Rounds) -> Result<Swept, GcRootError> {
+    let (mut swept, whole) = each(gcroots, Some(rounds), end_if_dead)?;
+    if !swept.dead.is_empty() && !whole {
+        let others = sweep(gcroots)?;
+        swept.dead.extend(others.dead);
+        swept.problems = others.problems;
+    }
+    Ok(swept)
+}
+
+/// How many leases [`sweep_part`] looks at.
+const PART: usize = 32;
 
 /// The leases that [`sweep`] would remove.
 ///
 /// # Errors
 /// As [`sweep`].
 pub fn dead(gcroots: &Path) -> Result<Swept, GcRootError> {
-    each(gcroots, |parent, name| {
+    let look = |parent: BorrowedFd<'_>, name: &[u8]| {
         let dir = match open_candidate(parent, name)? {
             Ok(dir) => dir,
             Err(fate) => return Ok(fate),
@@ -190,7 +209,8 @@ pub fn dead(gcroots: &Path) -> Result<Swept, GcRootError> {
             Some(_) => Ok(Fate::Dead),
             None => Ok(Fate::Gone),
         }
-    })
+    };
+    each(gcroots, None, look).map(|(swept, _)| swept)
 }
 
 /// Removes one lease, if it is there and nobody holds it.
@@ -221,26 +241,27 @@ enum Fate {
     Foreign(PathBuf),
 }
 
+/// Looks at all, or with `rounds` at the next; answers whether it were all, too.
 fn each(
     gcroots: &Path,
+    rounds: Option<&Rounds>,
     look: impl Fn(BorrowedFd<'_>, &[u8]) -> io::Result<Fate>,
-) -> Result<Swept, GcRootError> {
+) -> Result<(Swept, bool), GcRootError> {
     let ours = gcroots.join(OURS);
     let fail = |path: PathBuf, source| GcRootError::Unwritable { path, source };
     let mut swept = Swept::default();
     let parent = match if_there(open_ours(gcroots, false)) {
         Ok(Some(parent)) => parent,
-        Ok(None) => return Ok(swept),
-        Err(error) if is_of_others(&error) => return Ok(swept),
+        Ok(None) => return Ok((swept, true)),
+        Err(error) if is_of_others(&error) => return Ok((swept, true)),
         Err(error) => return Err(fail(ours, error)),
     };
-    let mut found = Vec::new();
-    for_each_name(parent.as_fd(), |name, _, _| {
-        found.push(std::ffi::OsString::from_vec(name.to_vec()));
-        Ok(())
-    })
-    .map_err(|source| fail(ours.clone(), source))?;
-    for name in found {
+    let part = match rounds {
+        Some(rounds) => rounds.next(parent.as_fd(), PART),
+        None => all_names(parent.as_fd()),
+    };
+    let part = part.map_err(|source| fail(ours.clone(), source))?;
+    for name in part.names.into_iter().map(std::ffi::OsString::from_vec) {
         let path = ours.join(&name);
         match look(parent.as_fd(), name.as_bytes()) {
             Ok(Fate::Dead) => swept.dead.push(path),
@@ -250,7 +271,16 @@ fn each(
             Err(error) => swept.problems.push(fail(path, error)),
         }
     }
-    Ok(swept)
+    Ok((swept, part.whole))
+}
+
+fn all_names(dir: BorrowedFd<'_>) -> io::Result<Part> {
+    let mut names = Vec::new();
+    for_each_name(dir, |name, _, _| {
+        names.push(name.to_vec());
+        Ok(())
+    })?;
+    Ok(Part { names, whole: true, ended: true })
 }
 
 /// A directory that is listed.
@@ -269,6 +299,9 @@ fn open_candidate(parent: BorrowedFd<'_>, name: &[u8]) -> io::Result<Result<Owne
 }
 
 fn end_if_dead(parent: BorrowedFd<'_>, name: &[u8]) -> io::Result<Fate> {
+    if is_held(parent, name) {
+        return Ok(Fate::Held);
+    }
     let dir = match open_candidate(parent, name)? {
         Ok(dir) => dir,
         Err(fate) => return Ok(fate),
@@ -305,6 +338,13 @@ fn end_if_dead(parent: BorrowedFd<'_>, name: &[u8]) -> io::Result<Fate> {
     }
     remove_if_empty(parent, name)?;
     Ok(Fate::Dead)
+}
+
+/// True if a lease is held: the answer for nearly all, by one look.
+fn is_held(parent: BorrowedFd<'_>, name: &[u8]) -> bool {
+    let lease = [name, b"/", LEASE].concat();
+    let file = open::open_beneath(parent, &lease, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY, 0);
+    file.and_then(lock::is_locked).unwrap_or(false)
 }
 
 /// Empties the directory of a lease whose lock this process holds. If there is something else than links in it, its

@@ -32,6 +32,7 @@ pub mod output_file;
 pub mod overlay;
 pub mod overlay_use;
 pub mod process;
+pub mod rounds;
 pub mod signals;
 pub mod socket;
 pub mod sqlite;

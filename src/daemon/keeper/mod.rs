@@ -43,6 +43,7 @@ use super::trace::Traced;
 use crate::control::Container;
 use crate::sys::mount::Unmount;
 use crate::sys::overlay_use::OverlayUse;
+use crate::sys::rounds::Rounds;
 use crate::sys::signals::Signals;
 use crate::sys::{limits, memory as own_memory};
 use crate::view::spec::ViewSpec;
@@ -142,6 +143,11 @@ impl Dirs {
         self.state.join("uppers")
     }
 
+    /// Where looks at parts of directories are kept.
+    pub(super) fn rounds(&self) -> Rounds {
+        Rounds::kept_in(self.runtime.join("rounds"))
+    }
+
     /// Where the uppers are that go with their views.
     #[must_use]
     pub fn temporary(&self) -> PathBuf {
@@ -173,13 +179,14 @@ pub fn serve(
     })?;
     let registry =
         Registry::open(&dirs.runtime).attempt(|| "cannot open the registry of views".to_owned())?;
-    let (_, problems) =
-        leftovers::sweep(&registry).attempt(|| "cannot read the registry of views".to_owned())?;
+    let (problems, round_ended) =
+        leftovers::sweep_part(&registry).attempt(|| "cannot read the registry of views".to_owned())?;
     warnings.extend(problems.into_iter().map(|p| p.what));
     let claim = claim::take(&registry, &spec.name)?;
     // The name is this process's, and so is the log of that name.
     let private = matches!(destination, Destination::Private { .. });
-    if let Err(error) = log::open(&dirs.state, &spec.name, log::level(options.verbose, private)) {
+    if let Err(error) = log::open(&dirs.state, &spec.name, log::level(options.verbose, private), round_ended)
+    {
         warnings.push(Failure::of("the view has no log", &error).what);
     }
     let mut held = Held {

@@ -48,15 +48,18 @@ pub(super) struct LogFile {
 }
 
 impl LogFile {
-    /// Opens the log of a view, and makes it if there is none. Logs of others that ended long ago, or of too many, go.
-    pub(super) fn open(state: &Path, name: &ViewName) -> io::Result<Self> {
+    /// Opens the log of a view, and makes it if there is none. With `sweep`, logs of others that ended long ago, or of too many,
+    /// go: that looks at each log.
+    pub(super) fn open(state: &Path, name: &ViewName, sweep: bool) -> io::Result<Self> {
         let path = directory(state);
         fs::create_dir_all(state)?;
         match DirBuilder::new().mode(0o700).create(&path) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
             _ => {}
         }
-        sweep_beyond(&path, LONGEST, MOST, false)?;
+        if sweep {
+            sweep_beyond(&path, LONGEST, MOST, false)?;
+        }
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let directory = rustix::fs::open(&path, flags, Mode::empty())?;
         let names = names(name.as_str());
@@ -254,7 +257,7 @@ mod tests {
     fn a_log_of_several_writers_is_bounded_and_loses_no_newest_line() {
         let state = tempfile::tempdir().unwrap();
         // Two that share no descriptor, as keeper and server after a rotation.
-        let writers = [0, 1].map(|_| LogFile::open(state.path(), &name("web")).unwrap());
+        let writers = [0, 1].map(|_| LogFile::open(state.path(), &name("web"), true).unwrap());
         std::thread::scope(|scope| {
             for (number, writer) in writers.iter().enumerate() {
                 scope.spawn(move || {
@@ -280,8 +283,8 @@ mod tests {
     #[test]
     fn logs_go_when_their_view_has_ended_and_they_are_old() {
         let state = tempfile::tempdir().unwrap();
-        let live = LogFile::open(state.path(), &name("live")).unwrap();
-        let ended = LogFile::open(state.path(), &name("ended")).unwrap();
+        let live = LogFile::open(state.path(), &name("live"), true).unwrap();
+        let ended = LogFile::open(state.path(), &name("ended"), true).unwrap();
         ended.append(b"x\n");
         drop(ended);
         assert_eq!(sweep(state.path(), Duration::from_secs(60), false).unwrap(), Swept::default());
@@ -298,7 +301,7 @@ mod tests {
     fn logs_of_ended_views_are_bounded_in_number() {
         let state = tempfile::tempdir().unwrap();
         for number in 0..MOST + 30 {
-            LogFile::open(state.path(), &name(&format!("v{number}"))).unwrap().append(b"x\n");
+            LogFile::open(state.path(), &name(&format!("v{number}")), true).unwrap().append(b"x\n");
         }
         let left = fs::read_dir(directory(state.path())).unwrap().count();
         assert!((MOST - 1..=MOST + 1).contains(&left), "{left}");

@@ -94,12 +94,13 @@ pub fn level(verbose: u8, private: bool) -> LevelFilter {
     }
 }
 
-/// Opens the log of a view in the state directory, for this process and those that it forks.
+/// Opens the log of a view in the state directory, for this process and those that it forks. With `sweep` those of others go that
+/// ended long ago, or are too many.
 ///
 /// # Errors
 /// If its file cannot be had.
-pub(super) fn open(state: &Path, name: &ViewName, level: LevelFilter) -> io::Result<()> {
-    let file = LogFile::open(state, name)?;
+pub(super) fn open(state: &Path, name: &ViewName, level: LevelFilter, sweep: bool) -> io::Result<()> {
+    let file = LogFile::open(state, name, sweep)?;
     *SINK.lock() = Some(Sink {
         file: Arc::new(file),
         role: Role::Keeper,

@@ -153,7 +153,7 @@ mod tests {
         let state = tempfile::tempdir().unwrap();
         let name: ViewName = "web".parse().unwrap();
         assert!(matches!(LogReader::open(state.path(), &name), Err(LogError::Missing { .. })));
-        let file = LogFile::open(state.path(), &name).unwrap();
+        let file = LogFile::open(state.path(), &name, true).unwrap();
         let write = |number: usize| {
             file.append(
                 &Line::now(Level::INFO, Role::Keeper, "test", &format!("{number} {:0900}", 0)).print(),

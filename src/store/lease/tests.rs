@@ -190,3 +190,25 @@ fn roots_are_not_made_where_links_of_others_lead() {
     Lease::take(&gcroots, "web", &StoreDir::default(), &[path('a')]).unwrap_err();
     assert!(names(&elsewhere).is_empty(), "root has made something elsewhere");
 }
+
+#[test]
+fn a_part_of_the_leases_is_looked_at_and_all_of_them_once_one_is_dead() {
+    let scene = tempfile::tempdir().unwrap();
+    let (gcroots, rounds) = (scene.path().join("gcroots"), Rounds::kept_in(scene.path().join("rounds")));
+    fs::create_dir(&gcroots).unwrap();
+    let mut held: Vec<_> = (0..100).map(|_| take(&gcroots, &['a'])).collect();
+    let sweep_part = || {
+        let swept = sweep_part(&gcroots, &rounds).unwrap();
+        assert!(swept.problems.is_empty());
+        swept.dead.len()
+    };
+    assert_eq!(sweep_part(), 0, "the first looks at all");
+    drop(held.pop());
+    let round: Vec<_> = (0..100_usize.div_ceil(PART)).map(|_| sweep_part()).collect();
+    assert_eq!(round.iter().sum::<usize>(), 1, "each is looked at once a round: {round:?}");
+    let last = held.pop().unwrap();
+    drop(held);
+    assert_eq!(sweep_part(), 98);
+    assert_eq!(names(&gcroots.join(OURS)).len(), 1);
+    last.release().unwrap();
+}

@@ -1,7 +1,9 @@
 //! The uppers below a directory.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -9,6 +11,7 @@ use super::error::Tried;
 use super::limit::{Limit, Usage};
 use super::space::{self, Space};
 use super::{LastView, Meta, UpperError, holder, image, layout, open_top, remove};
+use crate::sys::rounds::{self, Rounds};
 use crate::vfs::Errno;
 
 /// How long an upper that is not finished is left to who may be making it, which takes milliseconds.
@@ -57,13 +60,7 @@ impl UpperInfo {
     /// # Errors
     /// [`UpperError::Io`].
     pub fn space(&self, most: u64) -> Result<Option<Space>, UpperError> {
-        const ACTION: &str = "count what is in it";
-        if self.meta.limit.is_some() {
-            return Ok(None);
-        }
-        let dir = open_top(&self.path)?;
-        let (root, _) = layout::find(dir.as_fd()).tried(ACTION, &self.path)?;
-        space::count(&root, most).tried(ACTION, &self.path).map(Some)
+        if self.meta.limit.is_some() { Ok(None) } else { space(&self.path, most).map(Some) }
     }
 
     /// What it lay over when it was last mounted, if that is noted.
@@ -73,6 +70,17 @@ impl UpperInfo {
     pub fn last_view(&self) -> Result<Option<LastView>, UpperError> {
         LastView::read(open_top(&self.path)?.as_fd(), &self.path)
     }
+}
+
+/// What the upper at `path` takes, which has no limit, counted up to `most` objects.
+///
+/// # Errors
+/// [`UpperError::Missing`], [`UpperError::Io`].
+pub fn space(path: &Path, most: u64) -> Result<Space, UpperError> {
+    const ACTION: &str = "count what is in it";
+    let dir = open_top(path)?;
+    let (root, _) = layout::find(dir.as_fd()).tried(ACTION, path)?;
+    space::count(&root, most).tried(ACTION, path)
 }
 
 /// As [`image::usage`]; nothing of an image that is being made or removed, or of another user's server.
@@ -119,16 +127,16 @@ fn directories(parent: &Path) -> Result<Vec<PathBuf>, UpperError> {
 /// # Errors
 /// [`UpperError::Io`] if `parent` cannot be listed.
 pub fn stale(parent: &Path) -> Result<Vec<PathBuf>, UpperError> {
-    let mut stale = Vec::new();
-    for path in directories(parent)? {
-        match UpperInfo::read(&path) {
-            Ok(Some(upper)) if upper.meta.temporary && !upper.held => stale.push(path),
-            Ok(None) if is_left_alone(&path) => stale.push(path),
-            // Those that cannot be read are told where uppers are listed.
-            Ok(_) | Err(_) => {}
-        }
+    Ok(directories(parent)?.into_iter().filter(|path| is_stale(path)).collect())
+}
+
+fn is_stale(path: &Path) -> bool {
+    match UpperInfo::read(path) {
+        Ok(Some(upper)) => upper.meta.temporary && !upper.held,
+        Ok(None) => is_left_alone(path),
+        // Those that cannot be read are told where uppers are listed.
+        Err(_) => false,
     }
-    Ok(stale)
 }
 
 fn is_left_alone(path: &Path) -> bool {
@@ -141,9 +149,34 @@ fn is_left_alone(path: &Path) -> bool {
 /// # Errors
 /// The first that cannot be removed; the others are removed all the same.
 pub fn remove_stale(parent: &Path) -> Result<Vec<PathBuf>, UpperError> {
+    remove_all(stale(parent)?)
+}
+
+/// As [`remove_stale`], of the next [`PART`] uppers: it costs the same however many there are. If one of them is stale, all are
+/// looked at.
+///
+/// # Errors
+/// As [`remove_stale`].
+pub fn remove_stale_part(parent: &Path, rounds: &Rounds) -> Result<Vec<PathBuf>, UpperError> {
+    const ACTION: &str = "list the uppers";
+    let dir = match rounds::open_directory(parent) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        answer => answer.tried(ACTION, parent)?,
+    };
+    let part = rounds.next(dir.as_fd(), PART).tried(ACTION, parent)?;
+    let not_held = part.names.iter().filter(|name| !holder::is_held(dir.as_fd(), name));
+    let paths = not_held.map(|name| parent.join(OsStr::from_bytes(name)));
+    let stale: Vec<_> = paths.filter(|path| path.is_dir() && is_stale(path)).collect();
+    if stale.is_empty() || part.whole { remove_all(stale) } else { remove_stale(parent) }
+}
+
+/// How many uppers [`remove_stale_part`] looks at.
+const PART: usize = 32;
+
+fn remove_all(stale: Vec<PathBuf>) -> Result<Vec<PathBuf>, UpperError> {
     let mut removed = Vec::new();
     let mut failed = None;
-    for path in stale(parent)? {
+    for path in stale {
         match remove(&path) {
             Ok(()) => removed.push(path),
             // Somebody else was quicker, or took it.

@@ -34,7 +34,7 @@ pub use image::can_limit;
 pub use last::LastView;
 pub use layout::root_path;
 pub use limit::{LEAST_SIZE, Limit, LimitChoice, Usage};
-pub use list::{UpperInfo, list, remove_stale, stale};
+pub use list::{UpperInfo, list, remove_stale, remove_stale_part, space, stale};
 pub use look::UpperLook;
 pub use meta::Meta;
 pub use overlay::OverlayUpper;

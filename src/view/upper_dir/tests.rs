@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "test code")]
 use super::*;
 use crate::layer::{Lower, NewObject, Upper};
+use crate::sys::rounds::Rounds;
 use crate::vfs::Name;
 
 pub(super) fn spec(store_dir: &StoreDir) -> UpperSpec<'_> {
@@ -150,6 +151,25 @@ fn temporary_uppers_go_and_stale_ones_are_found() {
     assert_eq!(stale(&parent).unwrap(), [left.clone(), second_path.clone()]);
     assert_eq!(remove_stale(&parent).unwrap(), [left, second_path]);
     assert_eq!(names_in(open_top(&parent).unwrap().as_fd()).unwrap(), [b"tmp-2-0"]);
+}
+
+#[test]
+fn a_part_of_the_temporary_uppers_is_looked_at_and_all_of_them_once_one_is_stale() {
+    let temp = tempfile::tempdir().unwrap();
+    let (parent, store) = (temp.path().join("tmp"), StoreDir::default());
+    let rounds = Rounds::kept_in(temp.path().join("rounds"));
+    let remove_part = || remove_stale_part(&parent, &rounds).unwrap().len();
+    assert_eq!(remove_part(), 0, "there is no such directory");
+    let mut held: Vec<_> = (0..70).map(|_| UpperDir::temporary(&parent, &spec(&store)).unwrap()).collect();
+    assert_eq!(remove_part(), 0, "the first looks at all");
+    let kill = |mut upper: UpperDir| upper.holder = 0;
+    kill(held.pop().unwrap());
+    assert_eq!((0..3).map(|_| remove_part()).sum::<usize>(), 1, "each is looked at once a round");
+    let last = held.pop();
+    held.into_iter().for_each(kill);
+    assert_eq!(remove_part(), 68);
+    drop(last);
+    assert!(names_in(open_top(&parent).unwrap().as_fd()).unwrap().is_empty());
 }
 
 #[test]
