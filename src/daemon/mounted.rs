@@ -4,6 +4,7 @@
 //! symbolic link in its place. The keeper therefore holds the directory beneath the mount from before the mount on, the
 //! record says by which descriptor, and whatever is to be unmounted is compared with the view before, by descriptor too.
 
+use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -33,6 +34,8 @@ pub(super) struct Mounted {
     in_mountinfo: Option<u64>,
     /// The directory beneath; without it the mount is found by the path that mountinfo shows.
     point: Option<MountPoint>,
+    /// The mount that shows that directory.
+    below: Option<MountId>,
 }
 
 /// What came of unmounting.
@@ -58,6 +61,7 @@ impl Mounted {
     ) -> io::Result<Self> {
         Ok(Self {
             target,
+            below: directory.as_ref().map(|directory| MountId::of(directory.as_fd())).transpose()?,
             connection: FuseConnection::of_mount(mount)?.number(),
             id: Some(MountId::of(mount)?),
             in_mountinfo: Some(MountId::in_mountinfo(mount)?.number()),
@@ -74,6 +78,7 @@ impl Mounted {
             id: record.mount_id.map(MountId::from_number),
             in_mountinfo: record.mount_in_mountinfo,
             point,
+            below: record.mount_below.map(MountId::from_number),
         })
     }
 
@@ -90,6 +95,7 @@ impl Mounted {
         record.place = Place::Mounted { target: self.target.clone(), connection: self.connection };
         record.mount_id = self.id.map(MountId::number);
         record.mount_in_mountinfo = self.in_mountinfo;
+        record.mount_below = self.below.map(MountId::number);
         record.mount_point_fd = self.point.as_ref().map(|point| open::number(point.as_fd()));
     }
 
@@ -132,6 +138,10 @@ impl Mounted {
     /// # Errors
     /// `EBUSY`; `ESTALE`, `ELOOP` or `ENOENT` if its path changes as often as it is looked up; what fusermount3 says.
     pub(super) fn unmount(&self, how: Unmount, _turn: &Turn) -> io::Result<Outcome> {
+        // The mount table is as long as there are views: it is read only if the directory beneath does not lead to the mount.
+        if matches!(self.unmount_at_point(how), Ok(true)) {
+            return Ok(Outcome::Unmounted);
+        }
         let until = Instant::now() + PATIENCE;
         loop {
             let all = mountinfo::mounts()?;
@@ -158,6 +168,16 @@ impl Mounted {
                 Some(_) => std::thread::sleep(Duration::from_micros(100)),
             }
         }
+    }
+
+    /// Unmounts it if it is the topmost mount on the directory beneath; `false` if that cannot be told.
+    fn unmount_at_point(&self, how: Unmount) -> io::Result<bool> {
+        let (Some(point), Some(below)) = (&self.point, self.below) else { return Ok(false) };
+        // As below: the descriptor may be another process's by now.
+        if !below.is_of(point.as_fd())? {
+            return Ok(false);
+        }
+        point.unmount(&|root| self.is_root(root), how)
     }
 
     fn try_unmount(&self, mount: &MountInfo, how: Unmount) -> io::Result<bool> {
@@ -188,7 +208,8 @@ pub fn is_mount_of(record: &Record, mount: &MountInfo) -> bool {
 /// Mount tables of the processes that serve views.
 #[derive(Debug)]
 pub struct MountTables {
-    own: Vec<MountInfo>,
+    /// The views among the mounts of this process, by the numbers of their file systems.
+    own: HashMap<u64, Vec<MountInfo>>,
     namespace: u64,
 }
 
@@ -198,7 +219,11 @@ impl MountTables {
     /// # Errors
     /// Those of reading /proc.
     pub fn read() -> io::Result<Self> {
-        Ok(Self { own: mountinfo::mounts()?, namespace: process::own_mount_namespace()? })
+        let mut own = HashMap::<u64, Vec<MountInfo>>::new();
+        for mount in mountinfo::mounts()?.into_iter().filter(is_view) {
+            own.entry(connection(&mount)).or_default().push(mount);
+        }
+        Ok(Self { own, namespace: process::own_mount_namespace()? })
     }
 
     /// Where a view is mounted now, in the mount namespace of the process that serves it or, if that cannot be looked at, in
@@ -207,15 +232,23 @@ impl MountTables {
     /// # Errors
     /// Those of reading /proc.
     pub fn place_of(&self, record: &Record) -> io::Result<Option<PathBuf>> {
+        let Place::Mounted { connection, .. } = &record.place else { return Ok(None) };
         let find = |all: &[MountInfo]| {
             all.iter().find(|mount| is_mount_of(record, mount)).map(|mount| mount.mount_point.clone())
         };
+        let own = self.own.get(connection).and_then(|mounts| find(mounts));
+        // The mounts of other namespaces have other numbers.
+        if own.is_some() && record.mount_in_mountinfo.is_some() {
+            return Ok(own);
+        }
         let namespace = Pid::from_raw(record.pid).map(process::mount_namespace_of);
-        let elsewhere = matches!(namespace, Some(Ok(Some(number))) if number != self.namespace);
-        match elsewhere.then(|| mountinfo::mounts_of(record.pid)) {
-            Some(Ok(all)) => Ok(find(&all)),
-            Some(Err(error)) if error.kind() == io::ErrorKind::InvalidData => Err(error),
-            Some(Err(_)) | None => Ok(find(&self.own)),
+        if !matches!(namespace, Some(Ok(Some(number))) if number != self.namespace) {
+            return Ok(own);
+        }
+        match mountinfo::mounts_of(record.pid) {
+            Ok(all) => Ok(find(&all)),
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => Err(error),
+            Err(_) => Ok(own),
         }
     }
 }

@@ -54,6 +54,9 @@ pub struct Record {
     /// Number of its mount in /proc/PID/mountinfo.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mount_in_mountinfo: Option<u64>,
+    /// Number of the mount that shows the directory beneath it, of the kind of `mountId`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mount_below: Option<u64>,
     /// The descriptor of process `pid` that leads to the directory beneath the mount.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mount_point_fd: Option<u32>,
@@ -253,11 +256,16 @@ pub fn parse(bytes: &[u8]) -> Result<Record, String> {
     }
     let whole = bytes.split_inclusive(|byte| *byte == b'\n').rfind(|line| line.ends_with(b"\n"));
     let line = whole.ok_or_else(|| "it has no whole line".to_owned())?;
+    let problem = match json::from_slice::<Record>(line) {
+        Ok(record) if record.version == VERSION => return Ok(record),
+        Ok(_) => String::new(),
+        Err(problem) => problem.to_string(),
+    };
     let versioned: Versioned = json::from_slice(line).map_err(|e| e.to_string())?;
     if versioned.version != VERSION {
         return Err(format!("its version is {}, this program knows version {VERSION}", versioned.version));
     }
-    json::from_slice(line).map_err(|e| e.to_string())
+    Err(problem)
 }
 
 /// Prints a record: one line of JSON.
@@ -292,6 +300,7 @@ pub(super) mod tests {
             place: Place::Mounted { target: "/run/views/web".into(), connection: 77 },
             mount_id: Some(2_147_483_700),
             mount_in_mountinfo: Some(63),
+            mount_below: Some(2_147_483_650),
             mount_point_fd: Some(7),
             lock_file: "/srv/env.lock".into(),
             closure: ClosureRecord { digest: "sha256-x".into(), count: 3 },

@@ -274,19 +274,26 @@ pub fn find(registry: &Registry, which: &Which<'_>) -> Result<(ViewName, State),
 fn find_at(registry: &Registry, path: &Path) -> Result<(ViewName, State), Failure> {
     let mount = mountinfo::mount_at(path).attempt(|| "cannot read the mount table".to_owned())?;
     let mount = mount.filter(is_view);
+    let attempt = || "cannot read the registry of views".to_owned();
+    let is_it = |record: &Record| match &mount {
+        Some(mount) => is_mount_of(record, mount),
+        None => matches!(&record.place, Place::Mounted { target, .. } if target == path),
+    };
+    // Most views have the name of their directory: the others are looked through only if this one has not.
+    let guess = ViewName::of_target(path).filter(|_| mount.is_some());
+    let guessed = guess.map(|name| Ok((registry.state(&name).attempt(attempt)?, name))).transpose()?;
+    if let Some((Some(state), name)) = guessed
+        && state.record().is_some_and(is_it)
+    {
+        return Ok((name, state));
+    }
     let mut was_there = None;
-    for (name, state) in registry.all().attempt(|| "cannot read the registry of views".to_owned())? {
-        let Ok(state) = state else { continue };
-        let (State::Served(record) | State::Unkept(record) | State::Dead(record)) = &state else { continue };
-        if mount.as_ref().is_some_and(|mount| is_mount_of(record, mount)) {
+    for name in registry.names_of(is_it).attempt(attempt)? {
+        let Ok(Some(state)) = registry.state(&name) else { continue };
+        if mount.is_some() || matches!(state, State::Dead(_)) {
             return Ok((name, state));
         }
-        if mount.is_none() && matches!(&record.place, Place::Mounted { target, .. } if target == path) {
-            if matches!(state, State::Dead(_)) {
-                return Ok((name, state));
-            }
-            was_there = Some((name, record.clone()));
-        }
+        was_there = state.record().map(|record| (name, record.clone()));
     }
     let none = Failure::new(format!("no view of this registry is mounted on {}", path.display()));
     Err(match (mount, was_there) {

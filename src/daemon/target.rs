@@ -1,6 +1,6 @@
 //! The directory that a view is mounted on.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
@@ -28,7 +28,6 @@ impl Target {
         let missing = || format!("cannot mount on {}", path.display());
         let parent = parent.canonicalize().attempt(missing)?;
         let path = path.file_name().map_or_else(|| parent.clone(), |name| parent.join(name));
-        refuse_view(&path)?;
         // No link has got into the path since it was resolved.
         let directory = mount_point::open_at(&path).map_err(|error| {
             let failure = Failure::of(&missing(), &error);
@@ -42,6 +41,7 @@ impl Target {
                 _ => failure,
             }
         })?;
+        refuse_view(&path, directory.as_fd())?;
         Ok(Self { path, directory })
     }
 
@@ -54,7 +54,7 @@ impl Target {
         let missing = || format!("cannot mount on {}", named.display());
         let directory = directory.try_clone().attempt(missing)?;
         let path = std::fs::read_link(open::proc_path(directory.as_fd())).attempt(missing)?;
-        refuse_view(&path)?;
+        refuse_view(&path, directory.as_fd())?;
         let wanted = StatxFlags::TYPE | StatxFlags::INO | StatxFlags::MNT_ID;
         let held = statx(&directory, "", AtFlags::EMPTY_PATH, wanted).attempt(missing)?;
         if u32::from(held.stx_mode) & libc::S_IFMT != libc::S_IFDIR {
@@ -82,8 +82,12 @@ pub fn open_target(path: &Path) -> Result<OwnedFd, Failure> {
     Target::at(path).map(|target| target.directory)
 }
 
-/// Fails if the topmost mount at `path` is a view.
-pub(super) fn refuse_view(path: &Path) -> Result<(), Failure> {
+/// Fails if the topmost mount on a directory is a view. The mount table is read only if something is mounted there.
+pub(super) fn refuse_view(path: &Path, directory: BorrowedFd<'_>) -> Result<(), Failure> {
+    // Where the directory cannot be looked at, the mount table tells.
+    if matches!(mount_point::has_mount(directory), Ok(false)) {
+        return Ok(());
+    }
     let found = mountinfo::mount_at(path).attempt(|| format!("cannot mount on {}", path.display()))?;
     if found.is_some_and(|m| is_view(&m)) {
         return Err(Failure::new(format!("a view is mounted on {} already", path.display()))

@@ -79,9 +79,27 @@ impl FuseConnection {
     /// # Errors
     /// `ENOENT` if the connection is gone; those of mounting fusectl, where it is not mounted: `EPERM` without CAP_SYS_ADMIN.
     pub fn sign(self) -> io::Result<Sign> {
-        let control = control()?;
-        let sign = statat(&control.top, self.0.to_string(), AtFlags::SYMLINK_NOFOLLOW)?.st_ino;
-        Ok(Sign(control.mounted.map(|since| (sign, since))))
+        if let Some((top, since)) = mounted_control()? {
+            return Ok(Sign(Some((self.inode_in(&top)?, since))));
+        }
+        self.inode_in(&new_control()?)?;
+        Ok(Sign(None))
+    }
+
+    /// As [`sign`](Self::sign), of a connection that is there. Where fusectl is not mounted, it is not mounted for this: that
+    /// takes time for each connection of the system.
+    ///
+    /// # Errors
+    /// Those of stat(2).
+    pub fn sign_of_existing(self) -> io::Result<Sign> {
+        match mounted_control()? {
+            Some((top, since)) => Ok(Sign(Some((self.inode_in(&top)?, since)))),
+            None => Ok(Sign(None)),
+        }
+    }
+
+    fn inode_in(self, top: &OwnedFd) -> io::Result<u64> {
+        Ok(statat(top, self.0.to_string(), AtFlags::SYMLINK_NOFOLLOW)?.st_ino)
     }
 
     fn file(self, name: &str) -> PathBuf {
@@ -118,26 +136,22 @@ impl Sign {
     }
 }
 
-/// The directory of all connections.
-struct Control {
-    top: OwnedFd,
-    /// Since when it is mounted, in nanoseconds; `None` if it was mounted for this look alone.
-    mounted: Option<i128>,
+/// The directory of all connections, and since when it is there in nanoseconds; `None` where fusectl is not mounted.
+fn mounted_control() -> io::Result<Option<(OwnedFd, i128)>> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let Ok(top) = rustix::fs::open(CONTROL, flags, Mode::empty()) else { return Ok(None) };
+    if fstatfs(&top)?.f_type != CONTROL_TYPE {
+        return Ok(None);
+    }
+    let found = fstat(&top)?;
+    // Nothing changes this time later (fs/libfs.c, `simple_fill_super`).
+    let since = i128::from(found.st_ctime) * 1_000_000_000 + i128::from(found.st_ctime_nsec);
+    Ok(Some((top, since)))
 }
 
-/// Opens fusectl, mounted where it belongs or for this look alone.
-fn control() -> io::Result<Control> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    if let Ok(top) = rustix::fs::open(CONTROL, flags, Mode::empty())
-        && fstatfs(&top)?.f_type == CONTROL_TYPE
-    {
-        let found = fstat(&top)?;
-        // Nothing changes this time later (fs/libfs.c, `simple_fill_super`).
-        let since = i128::from(found.st_ctime) * 1_000_000_000 + i128::from(found.st_ctime_nsec);
-        return Ok(Control { top, mounted: Some(since) });
-    }
+/// The directory of all connections, of fusectl that is mounted for one look.
+fn new_control() -> io::Result<OwnedFd> {
     let context = fsopen("fusectl", FsOpenFlags::FSOPEN_CLOEXEC)?;
     fsconfig_create(&context)?;
-    let top = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::MOUNT_ATTR_RDONLY)?;
-    Ok(Control { top, mounted: None })
+    Ok(fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::MOUNT_ATTR_RDONLY)?)
 }

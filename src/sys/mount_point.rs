@@ -8,7 +8,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, StatxAttributes, StatxFlags, statx};
 use rustix::mount::UnmountFlags;
 
 use super::mount::Unmount;
@@ -69,6 +69,18 @@ impl AsFd for MountPoint {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
+}
+
+/// True if a directory is the root of a mount, or something is mounted on it; also where that cannot be told (before Linux 5.8).
+/// No mount table is read.
+///
+/// # Errors
+/// Those of openat2(2) and statx(2).
+pub fn has_mount(directory: BorrowedFd<'_>) -> io::Result<bool> {
+    let top = open(directory, Path::new(".."), OFlags::empty(), ResolveFlags::IN_ROOT)?;
+    let found = statx(&top, "", AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC, StatxFlags::empty())?;
+    let root = StatxAttributes::MOUNT_ROOT;
+    Ok(!found.stx_attributes_mask.contains(root) || found.stx_attributes.contains(root))
 }
 
 /// Unmounts the topmost mount at `path` (absolute), if it is the one that is meant; `false` if it is another.

@@ -4,7 +4,7 @@
 
 use std::ffi::OsString;
 use std::io;
-use std::os::unix::ffi::OsStringExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 /// One mount.
@@ -52,8 +52,23 @@ pub fn mounts_of(pid: i32) -> io::Result<Vec<MountInfo>> {
 /// # Errors
 /// As for [`mounts`].
 pub fn mount_at(path: &Path) -> io::Result<Option<MountInfo>> {
-    Ok(mounts()?.into_iter().rev().find(|m| m.mount_point == path))
+    last_at(&std::fs::read("/proc/thread-self/mountinfo")?, path)
 }
+
+/// The last mount of a table that is on `path`. No other line is parsed: there may be thousands.
+fn last_at(table: &[u8], path: &Path) -> io::Result<Option<MountInfo>> {
+    let is_on = |line: &&[u8]| {
+        let point = line.split(|byte| *byte == b' ').nth(MOUNT_POINT);
+        point.is_some_and(|point| match point.contains(&b'\\') {
+            true => unescape(point) == path.as_os_str().as_bytes(),
+            false => point == path.as_os_str().as_bytes(),
+        })
+    };
+    table.rsplit(|byte| *byte == b'\n').find(is_on).map(parse_known_line).transpose()
+}
+
+/// Which field of a line is the mount point.
+const MOUNT_POINT: usize = 4;
 
 /// The mount that shows `path` (absolute, without symbolic links), which is not looked at.
 ///
@@ -67,14 +82,14 @@ pub fn mount_of(path: &Path) -> io::Result<Option<MountInfo>> {
 
 fn parse(table: &[u8]) -> io::Result<Vec<MountInfo>> {
     let lines = table.split(|b| *b == b'\n').filter(|line| !line.is_empty());
-    lines
-        .map(|line| {
-            parse_line(line).ok_or_else(|| {
-                let message = format!("/proc/thread-self/mountinfo has the line \"{}\"", line.escape_ascii());
-                io::Error::new(io::ErrorKind::InvalidData, message)
-            })
-        })
-        .collect()
+    lines.map(parse_known_line).collect()
+}
+
+fn parse_known_line(line: &[u8]) -> io::Result<MountInfo> {
+    parse_line(line).ok_or_else(|| {
+        let message = format!("/proc/thread-self/mountinfo has the line \"{}\"", line.escape_ascii());
+        io::Error::new(io::ErrorKind::InvalidData, message)
+    })
 }
 
 fn parse_line(line: &[u8]) -> Option<MountInfo> {
@@ -147,6 +162,18 @@ mod tests {
         assert_eq!(found[0].source, b"/dev/ro\tot");
         assert_eq!((found[0].id, found[0].parent, found[0].device), (36, 35, (98, 0)));
         assert_eq!(found[1].super_options, b"ro");
+    }
+
+    #[test]
+    fn the_last_mount_at_a_path_is_the_topmost() {
+        let table =
+            b"1 0 0:1 / / rw - ext4 a rw\n2 1 0:2 / /a\\040b rw - ext4 b rw\n3 1 0:3 / /a rw - ext4 c rw\n\
+                      4 3 0:4 / /a rw - ext4 d rw\n5 1 0:5 /a /b rw - ext4 e rw\n6 1 0:6 / /broken\n";
+        let at = |path: &str| last_at(table, Path::new(path)).map(|found| found.map(|mount| mount.id));
+        assert_eq!(at("/a").unwrap(), Some(4));
+        assert_eq!(at("/a b").unwrap(), Some(2));
+        assert_eq!((at("/").unwrap(), at("/b").unwrap(), at("/c").unwrap()), (Some(1), Some(5), None));
+        assert_eq!(at("/broken").unwrap_err().kind(), io::ErrorKind::InvalidData);
     }
 
     #[test]

@@ -48,7 +48,8 @@ impl OverlayUse {
     /// # Errors
     /// Those of statx(2), and of reading /proc.
     pub fn of_mount(mount: BorrowedFd<'_>, anchor: Option<FuseConnection>) -> io::Result<Self> {
-        let signed = anchor.map(|connection| connection.sign().map(|sign| Anchor { connection, sign }));
+        let signed =
+            anchor.map(|connection| connection.sign_of_existing().map(|sign| Anchor { connection, sign }));
         let anchor = signed.transpose().inspect_err(|error| {
             tracing::debug!(%error, "mount tables will tell of the overlay alone");
         });

@@ -180,8 +180,8 @@ impl Connecting<'_> {
             allow_other: self.serving.options.allow_other,
             no_exec: self.serving.options.no_exec,
         };
-        if let (true, Some(Target { path, .. })) = (self.serving.options.fusermount, &held.target) {
-            let _turn = self.serving.turn(path)?;
+        if let (true, Some(Target { path, directory })) = (self.serving.options.fusermount, &held.target) {
+            let _turn = self.serving.turn(path, directory.as_fd())?;
             let device = fusermount::mount(path, options).map_err(|error| {
                 let failure = Failure::of(&format!("fusermount3 cannot mount on {}", path.display()), &error);
                 if error.kind() == io::ErrorKind::NotFound {

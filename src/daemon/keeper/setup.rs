@@ -1,6 +1,6 @@
 //! Setting a view up: everything that it needs, in an order in which nothing is lost.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::SystemTime;
 
@@ -122,13 +122,13 @@ impl Serving<'_> {
                 .attempt(|| "cannot ask the mount".to_owned())?;
             mounted.note_in(&mut record);
             held.publish(&record)?;
-            let turn = self.turn(&path)?;
-            held.shown = true;
             if let Some(point) = mounted.point() {
+                let turn = self.turn(&path, point.as_fd())?;
+                held.shown = true;
                 mount::attach(mount.as_fd(), point.as_fd())
                     .attempt(|| format!("cannot mount the view on {}", path.display()))?;
+                drop(turn);
             }
-            drop(turn);
             held.mounted = Some(mounted);
         } else if let Some(mounted) = &held.mounted {
             mounted.note_in(&mut record);
@@ -215,17 +215,17 @@ impl Serving<'_> {
         Ok(Some(target))
     }
 
-    /// The right to mount on `path`, where no view is: until the answer is dropped nobody else mounts one there.
-    pub(super) fn turn(&self, path: &Path) -> Result<Turn, Failure> {
+    /// The right to mount on a directory, where no view is: until the answer is dropped nobody else mounts one there.
+    pub(super) fn turn(&self, path: &Path, directory: BorrowedFd<'_>) -> Result<Turn, Failure> {
         let turn = self.registry.turn().attempt(|| format!("cannot mount on {}", path.display()))?;
-        refuse_view(path)?;
+        refuse_view(path, directory)?;
         Ok(turn)
     }
 
     fn upper(&mut self) -> Result<Option<UpperDir>, Failure> {
         if let UpperChoice::Temporary { parent } = &self.spec.upper {
             // Uppers whose servers were killed before they could say so in the registry.
-            if let Err(error) = upper_dir::remove_stale(parent) {
+            if let Err(error) = upper_dir::remove_stale_part(parent, &self.dirs.rounds()) {
                 self.warnings.push(Failure::of("cannot remove an old temporary upper", &error).what);
             }
         }
@@ -284,6 +284,7 @@ impl Serving<'_> {
             place,
             mount_id: None,
             mount_in_mountinfo: None,
+            mount_below: None,
             mount_point_fd: None,
             lock_file: self.spec.lock_file.clone(),
             // The closure that is shown was verified to be this one.

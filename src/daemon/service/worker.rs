@@ -183,34 +183,42 @@ impl Worker<'_> {
             }
             ViewRef::Path(_) => Vec::new(),
         };
-        // Only looked up in the mount table, never walked: it is the peer's path.
-        let mount = match view {
+        let attempt = || "cannot read the registry of views".to_owned();
+        let mut found = match view {
+            ViewRef::Name(_) => names,
+            // Only looked up in the mount table, never walked: it is the peer's path.
             ViewRef::Path(path) => {
-                mountinfo::mount_at(path).attempt(|| "cannot read the mount table".to_owned())?
+                let mount = mountinfo::mount_at(path).attempt(|| "cannot read the mount table".to_owned())?;
+                match mount {
+                    Some(mount) => {
+                        registry.names_of(|record| is_mount_of(record, &mount)).attempt(attempt)?
+                    }
+                    None => Vec::new(),
+                }
             }
-            ViewRef::Name(_) => None,
         };
-        for (known, record) in self.known(registry)? {
-            let by_path = mount.as_ref().zip(record).is_some_and(|(m, record)| is_mount_of(&record, m));
-            if by_path || names.contains(&known) {
-                return Ok(Some(known));
+        found.sort();
+        for name in found {
+            if let Ok(Some(state)) = registry.state(&name)
+                && self.may_know_of(&state)
+            {
+                return Ok(Some(name));
             }
         }
         Ok(None)
     }
 
+    /// True if the peer may know of a view; of one that is only being started only those who know all.
+    fn may_know_of(&self, state: &State) -> bool {
+        is_ours(self.peer) || state.record().is_some_and(|record| policy::is_of(record, self.peer.uid))
+    }
+
     /// The views that the peer may know of; without a record those that are only being started.
     fn known(&self, registry: &Registry) -> Result<Vec<(ViewName, Option<Record>)>, Failure> {
         let all = registry.all().attempt(|| "cannot read the registry of views".to_owned())?;
-        let ours = is_ours(self.peer);
-        let record = |state| match state {
-            State::Served(record) | State::Unkept(record) | State::Dead(record) => Some(*record),
-            State::Starting => None,
-        };
-        let known = all.into_iter().filter_map(|(name, state)| Some((name, record(state.ok()?))));
-        Ok(known
-            .filter(|(_, record)| ours || record.as_ref().is_some_and(|r| policy::is_of(r, self.peer.uid)))
-            .collect())
+        let known = all.into_iter().filter_map(|(name, state)| Some((name, state.ok()?)));
+        let known = known.filter(|(_, state)| self.may_know_of(state));
+        Ok(known.map(|(name, state)| (name, state.record().cloned())).collect())
     }
 
     /// A copy of a log: its file is not the peer's to lock.
