@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use rayon::prelude::*;
 use serde::Serialize;
 
 use crate::cli::output::{self, duration};
@@ -16,8 +17,9 @@ use crate::daemon::record::{Place, Record, UpperRecord};
 use crate::daemon::registry::{Registry, State};
 use crate::daemon::{leftovers, old_roots};
 use crate::json;
+use crate::store::parallel::with_threads;
 use crate::view::ViewName;
-use crate::view::upper_dir::{Limit, Space, UpperError, UpperInfo, Usage};
+use crate::view::upper_dir::{self, Limit, Space, UpperError, UpperInfo, Usage};
 
 /// Arguments of `nixview status`.
 #[derive(Debug, clap::Args)]
@@ -95,8 +97,9 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
         .into_iter()
         .map(|(name, state)| Ok((name, placed(state, &tables)?)))
         .collect::<Result<_, CliError>>()?;
-    let mut problems = Vec::new();
-    let all_hold: Vec<_> = all.iter().map(|(_, view)| holds(view, &mut problems)).collect();
+    let told = hold(&all).context("cannot look at the uppers")?;
+    let mut problems: Vec<_> = told.iter().filter_map(|holds| holds.as_ref().err().cloned()).collect();
+    let all_hold: Vec<_> = told.into_iter().map(Result::unwrap_or_default).collect();
     if args.json {
         let shown = all.iter().zip(&all_hold).map(|((name, view), holds)| shown(name, view, *holds));
         let shown = shown.collect::<Result<Vec<_>, _>>()?;
@@ -116,7 +119,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     }
     let mut stores = BTreeSet::from([PathBuf::from(old_roots::DEFAULT_STORE)]);
     if let Some(registry) = &registry {
-        stores.extend(old_roots::stores(registry).context("cannot read the registry of views")?);
+        stores.extend(all.iter().filter_map(|(_, view)| record(view)).map(|record| record.store.clone()));
         let (_, left) = leftovers::sweep(registry).context("cannot clean up after dead views")?;
         problems.extend(left.into_iter().map(|p| p.what));
     }
@@ -192,25 +195,35 @@ fn upper(record: &Record) -> Option<(&Path, Option<&Limit>)> {
     }
 }
 
-/// How much the upper of a view holds, as far as that can be told.
-fn holds(view: &Placed, problems: &mut Vec<String>) -> Holds {
-    let Some((path, _)) = record(view).and_then(upper) else { return Holds::default() };
-    let read = UpperInfo::read(path).and_then(|info| {
-        let Some(info) = info else { return Ok(Holds::default()) };
-        Ok(Holds { usage: info.usage, space: info.space(COUNTED)? })
-    });
+/// How many views are looked at by one thread.
+const BY_ONE: usize = 32;
+
+/// How much the uppers of views hold, as far as that can be told, each with its problem.
+fn hold(views: &[(ViewName, Placed)]) -> io::Result<Vec<Result<Holds, String>>> {
+    if views.len() <= BY_ONE {
+        return Ok(views.iter().map(|(_, view)| holds(view)).collect());
+    }
+    with_threads(|| views.par_iter().map(|(_, view)| holds(view)).collect())
+}
+
+fn holds(view: &Placed) -> Result<Holds, String> {
+    let Some((path, limit)) = record(view).and_then(upper) else { return Ok(Holds::default()) };
+    let read = match limit {
+        None => upper_dir::space(path, COUNTED).map(|space| Holds { usage: None, space: Some(space) }),
+        Some(_) => UpperInfo::read(path)
+            .map(|info| info.map(|info| Holds { usage: info.usage, space: None }).unwrap_or_default()),
+    };
     match read {
-        Ok(holds) => holds,
+        Ok(holds) => Ok(holds),
         // It ended at this moment.
-        Err(UpperError::Missing { .. }) => Holds::default(),
-        // Another user's: the daemon's.
-        Err(UpperError::Io { source, .. }) if source.kind() == io::ErrorKind::PermissionDenied => {
-            Holds::default()
+        Err(UpperError::Missing { .. }) => Ok(Holds::default()),
+        // It ends at this moment, or it is another user's: the daemon's.
+        Err(UpperError::Io { source, .. })
+            if matches!(source.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::NotFound) =>
+        {
+            Ok(Holds::default())
         }
-        Err(error) => {
-            problems.push(error.to_string());
-            Holds::default()
-        }
+        Err(error) => Err(error.to_string()),
     }
 }
 
