@@ -12,11 +12,15 @@
     reason = "a benchmark"
 )]
 
+mod made_store;
+
 use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
+
+use made_store::base_name;
 
 /// Closures of these many paths are mounted; the time per mount must not grow with them.
 const SIZES: [usize; 4] = [10, 500, 5_000, 50_000];
@@ -90,25 +94,8 @@ impl Bench {
         if store.lock.exists() {
             return store;
         }
-        let (paths, state) = (store.root.join("nix/store"), store.root.join("nix/var/nix/db"));
-        fs::create_dir_all(&paths).unwrap();
-        fs::create_dir_all(&state).unwrap();
-        fs::create_dir_all(state.with_file_name("gcroots")).unwrap();
-        let mut db = rusqlite::Connection::open(state.join("db.sqlite")).unwrap();
-        db.execute_batch(SCHEMA).unwrap();
-        let change = db.transaction().unwrap();
-        for number in 1..=size {
-            let name = base_name(number);
-            fs::create_dir(paths.join(&name)).unwrap();
-            fs::write(paths.join(&name).join("file"), &name).unwrap();
-            let id = i64::try_from(number).unwrap();
-            let row = (id, format!("/nix/store/{name}"), format!("sha256:{}", "0".repeat(64)));
-            change
-                .execute("insert into ValidPaths(id, path, hash, registrationTime, narSize) values (?, ?, ?, 1, 400)", row)
-                .unwrap();
-            change.execute("insert into Refs values (1, ?)", [id]).unwrap();
-        }
-        change.commit().unwrap();
+        made_store::make(&store.root, &[(1, size)]);
+        let paths = store.root.join("nix/store");
         let mut big = File::create(paths.join(base_name(1)).join("big")).unwrap();
         std::io::copy(&mut std::io::repeat(7).take(SHARED_FILE), &mut big).unwrap();
         let mut command = self.nixview();
@@ -230,13 +217,6 @@ impl Bench {
     }
 }
 
-/// The base name of a member: a valid hash part made from its number.
-fn base_name(number: usize) -> String {
-    let alphabet = b"0123456789abcdfghijklmnpqrsvwxyz";
-    let hash: String = (0..32).map(|k| char::from(alphabet[(number >> (5 * (k % 6))) % 32])).collect();
-    format!("{hash}-member-{number}")
-}
-
 fn read_all(path: &Path) {
     let mut buffer = vec![0; 1 << 20];
     let mut file = File::open(path).unwrap();
@@ -273,15 +253,3 @@ fn spread(times: &[Duration]) -> String {
     let sorted = sorted(times);
     format!("{:.1} ({:.1}–{:.1})", ms(median(times)), ms(sorted[0]), ms(sorted[sorted.len() - 1]))
 }
-
-const SCHEMA: &str = "
-create table ValidPaths (id integer primary key autoincrement not null, path text unique not null, hash text not null,
-  registrationTime integer not null, deriver text, narSize integer, ultimate integer, sigs text, ca text);
-create table Refs (referrer integer not null, reference integer not null, primary key (referrer, reference),
-  foreign key (referrer) references ValidPaths(id) on delete cascade,
-  foreign key (reference) references ValidPaths(id) on delete restrict);
-create index IndexReferrer on Refs(referrer);
-create index IndexReference on Refs(reference);
-create table DerivationOutputs (drv integer not null, id text not null, path text not null, primary key (drv, id),
-  foreign key (drv) references ValidPaths(id) on delete cascade);
-create index IndexDerivationOutputs on DerivationOutputs(path);";

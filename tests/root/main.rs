@@ -32,6 +32,7 @@ mod layer;
 mod limits;
 mod locked_flags;
 mod logs;
+mod many_views;
 mod metadata;
 mod mount;
 mod nix_state;
