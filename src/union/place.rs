@@ -112,22 +112,18 @@ impl<L: Lower, U: Upper> UnionFs<L, U> {
     pub(super) fn upper_object(&self, ino: Ino) -> Outcome<U::Object> {
         let upper = self.upper()?;
         for _ in 0..WALKS {
-            let (number, path) = {
+            let number = {
                 let table = self.table.lock();
                 let node = table.get(ino)?;
                 if let Some(object) = node.held.as_ref().and_then(|h| h.upper.as_ref()) {
                     return Ok(object.clone());
                 }
-                (node.source.upper().ok_or(Errno::ESTALE)?, table.path(ino))
+                node.source.upper().ok_or(Errno::ESTALE)?
             };
-            if let Some(root) = self.upper_root.as_ref().filter(|_| ino == Ino::ROOT) {
-                return Ok(root.clone());
-            }
-            if let Some((known, object)) = self.caches.upper.lock().get(&ino)
-                && known == number
-            {
+            if let Some(object) = self.near_upper(ino, number) {
                 return Ok(object);
             }
+            let path = self.table.lock().path(ino);
             if let Some(path) = path
                 && let Some(object) = walked(upper.resolve(&path))?
                 && upper.stat(&object)?.ino == number
@@ -140,23 +136,29 @@ impl<L: Lower, U: Upper> UnionFs<L, U> {
         Err(Errno::ESTALE)
     }
 
+    /// The upper's object of an inode that is there without a walk: the root, or one that was used lately.
+    fn near_upper(&self, ino: Ino, number: u64) -> Option<U::Object> {
+        if ino == Ino::ROOT {
+            return self.upper_root.clone();
+        }
+        let known = self.caches.upper.lock().get(&ino);
+        known.filter(|(known, _)| *known == number).map(|(_, object)| object)
+    }
+
     /// The lower's object of an inode; the caller holds no lock of a directory.
     pub(super) fn lower_object(&self, ino: Ino) -> Outcome<L::Object> {
         for _ in 0..WALKS {
-            let path = {
+            {
                 let table = self.table.lock();
                 let node = table.get(ino)?;
                 if let Some(object) = node.held.as_ref().and_then(|h| h.lower.as_ref()) {
                     return Ok(object.clone());
                 }
-                table.lower_path(ino)
-            };
-            if ino == Ino::ROOT {
-                return Ok(self.lower_root.clone());
             }
-            if let Some(object) = self.caches.lower.lock().get(&ino) {
+            if let Some(object) = self.near_lower(ino) {
                 return Ok(object);
             }
+            let path = self.table.lock().lower_path(ino);
             if let Some(path) = path
                 && let Some(object) = walked(self.lower.resolve(&path))?
             {
@@ -166,6 +168,14 @@ impl<L: Lower, U: Upper> UnionFs<L, U> {
             self.settle(ino);
         }
         Err(Errno::ESTALE)
+    }
+
+    /// The lower's object of an inode that is there without a walk: the root, or one that was used lately.
+    fn near_lower(&self, ino: Ino) -> Option<L::Object> {
+        if ino == Ino::ROOT {
+            return Some(self.lower_root.clone());
+        }
+        self.caches.lower.lock().get(&ino)
     }
 
     /// Waits until a rename that is under way is done.
@@ -179,16 +189,23 @@ impl<L: Lower, U: Upper> UnionFs<L, U> {
 
     /// A directory as it is now; the caller holds no lock of a directory.
     pub(super) fn place(&self, ino: Ino) -> Outcome<PlaceOf<L, U>> {
-        let (source, changes, linked) = {
+        let (source, changes, linked, held) = {
             let table = self.table.lock();
             let node = table.get(ino)?;
             if node.kind != FileKind::Directory {
                 return Err(Errno::ENOTDIR);
             }
-            (node.source, node.changes, table.is_linked(ino))
+            let held = node.held.as_ref().map(|held| (held.upper.clone(), held.lower.clone()));
+            (node.source, node.changes, table.is_linked(ino), held)
         };
-        let upper = source.upper().map(|_| self.upper_object(ino)).transpose()?;
-        let lower = source.has_lower().then(|| self.lower_object(ino)).transpose()?;
+        let (held_upper, held_lower) = held.unwrap_or_default();
+        let upper = source.upper().map(|number| {
+            held_upper.or_else(|| self.near_upper(ino, number)).map_or_else(|| self.upper_object(ino), Ok)
+        });
+        let lower = source
+            .has_lower()
+            .then(|| held_lower.or_else(|| self.near_lower(ino)).map_or_else(|| self.lower_object(ino), Ok));
+        let (upper, lower) = (upper.transpose()?, lower.transpose()?);
         Ok(Place { ino, changes, source, linked, upper, lower })
     }
 

@@ -5,7 +5,7 @@
 //! symbolic link and across no mount point; only what was found to be a regular file or a directory is opened for
 //! real. No descriptors are kept here: an object is one descriptor, and who holds objects decides how many there are.
 //!
-//! One operation family a file: `read` and `file` serve both layers; `marks` (what is noted in extended attributes), `escape` (what programs call
+//! One operation family a file: `read` and `file` serve both layers; `names` the lower; `marks` (what is noted in extended attributes), `escape` (what programs call
 //! by the same names), `whiteout`, `work` (the work directory), `clear`, `probe` (which format a file system can), `draft`, `fill`,
 //! `publish` (the changes of names) and `write` (of metadata) serve the upper; `survey` reads what others wrote, and `overlay`
 //! judges it before the kernel's overlayfs does.
@@ -23,6 +23,7 @@ mod escape;
 mod file;
 mod fill;
 mod marks;
+mod names;
 mod overlay;
 mod probe;
 mod publish;
@@ -41,6 +42,7 @@ pub use draft::DirDraft;
 pub use file::DirFile;
 pub use fill::CopyCounts;
 pub use marks::Format;
+use names::Names;
 pub use overlay::{Objection, Objections, check, check_top, rebase};
 pub use reader::UpperReader;
 pub use survey::{Survey, survey};
@@ -48,21 +50,30 @@ pub use upper::{Ceiling, DirUpper};
 
 /// An inode of a directory layer: a shared `O_PATH` descriptor. It pins the inode, whatever happens to its names.
 #[derive(Clone, Debug)]
-pub struct DirObject(Arc<OwnedFd>);
+pub struct DirObject(Arc<Inode>);
+
+#[derive(Debug)]
+struct Inode {
+    descriptor: OwnedFd,
+    names: Names,
+}
 
 impl DirObject {
     fn new(descriptor: OwnedFd) -> Self {
-        Self(Arc::new(descriptor))
+        Self(Arc::new(Inode { descriptor, names: Names::default() }))
     }
 }
 
 impl AsFd for DirObject {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.0.descriptor.as_fd()
     }
 }
 
 /// A directory tree that is read and never written.
+///
+/// Nobody else may change it below its top either: an object of a directory in which names were missing remembers which names there are.
+/// At the top, names may come and go, as paths of a store do.
 ///
 /// Extended attributes are shown as overlayfs shows those of a lower: its marks of the trusted kind are not.
 ///
@@ -93,7 +104,15 @@ impl Lower for DirLower {
     }
 
     fn lookup(&self, dir: &DirObject, name: &Name) -> io::Result<DirObject> {
-        read::lookup(dir, name)
+        if dir.0.names.lack(name) {
+            return Err(error(Errno::ENOENT));
+        }
+        let answer = read::lookup(dir, name);
+        let missing = |error: &io::Error| Errno::of(error) == Errno::ENOENT;
+        if answer.as_ref().is_err_and(missing) && !Arc::ptr_eq(&dir.0, &self.root.0) {
+            dir.0.names.missed(dir.as_fd());
+        }
+        answer
     }
 
     fn resolve(&self, path: &[Name]) -> io::Result<DirObject> {
