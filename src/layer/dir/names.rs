@@ -78,7 +78,9 @@ mod tests {
 
     use std::fs::{self, File};
 
+    use super::super::{DirLower, DirObject};
     use super::*;
+    use crate::layer::Lower;
 
     fn name(text: &str) -> Name {
         Name::new(text.as_bytes()).unwrap()
@@ -102,6 +104,28 @@ mod tests {
         assert!(names.lack(&name("libm.so")));
         assert!(!names.lack(&name("libz.so")));
         assert!(after(MISSED, &[]).lack(&name("libz.so")), "also of an empty one");
+    }
+
+    #[test]
+    fn a_directory_that_lacked_several_names_is_asked_no_more_but_the_top_is() {
+        let temp = tempfile::tempdir().unwrap();
+        fs::create_dir(temp.path().join("member")).unwrap();
+        let lower = DirLower::new(&File::open(temp.path()).unwrap()).unwrap();
+        let top = lower.root().unwrap();
+        let member = lower.lookup(&top, &name("member")).unwrap();
+        let missing = |dir: &DirObject, text: &str| {
+            lower.lookup(dir, &name(text)).is_err_and(|error| Errno::of(&error) == Errno::ENOENT)
+        };
+        for dir in [&top, &member] {
+            assert!((0..MISSED).all(|n| missing(dir, &format!("lib{n}.so"))));
+        }
+        // What nobody may do tells who is asked.
+        for path in ["late", "member/late"] {
+            fs::write(temp.path().join(path), "").unwrap();
+        }
+        assert!(!missing(&top, "late"), "paths of a store come");
+        assert!(missing(&member, "late"));
+        assert!(!missing(&lower.lookup(&top, &name("member")).unwrap(), "late"), "another object asks anew");
     }
 
     #[test]
