@@ -108,6 +108,7 @@ fn run(lock: &EnvLock, store: &Location, program: &Program, context: &Context) -
         no_gc_warning: true,
         fusermount: false,
         prefer_overlay: true,
+        becomes_small: true,
         restart: true,
         threads: NonZeroUsize::MIN.saturating_add(3),
         verbose: context.verbose,

@@ -115,6 +115,7 @@ impl Order {
             no_gc_warning: request.no_gc_warning,
             fusermount: !privileged,
             prefer_overlay: true,
+            becomes_small: true,
             restart: !request.no_restart,
             threads: threads(request.threads)?,
             verbose: request.verbose,

@@ -53,7 +53,9 @@ pub fn mount_in_foreground(
         }
     }
     rustix::process::chdir("/").attempt(|| "cannot leave the working directory".to_owned())?;
-    serve(&order.spec, dirs, &order.destination, order.options, &mut Here(usable))
+    // Its output is the caller's.
+    let options = ServeOptions { becomes_small: false, ..order.options };
+    serve(&order.spec, dirs, &order.destination, options, &mut Here(usable))
 }
 
 /// Runs a command with a view at `/nix` in a mount namespace of its own; comes back when nothing of it is left.

@@ -7,6 +7,7 @@ pub mod attr;
 pub mod copy;
 pub mod descriptor;
 pub mod dirent;
+pub mod execute;
 pub mod file;
 pub mod fuse_connection;
 pub mod fuse_device;

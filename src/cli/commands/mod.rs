@@ -18,6 +18,7 @@ pub mod du;
 pub mod export;
 pub mod gc;
 pub mod import;
+pub mod keep;
 pub mod layers;
 pub mod lock;
 pub mod logs;
@@ -73,6 +74,9 @@ pub enum Command {
     Export(Deferred<export::Args>),
     /// Make an OCI image layer the changes of a view
     Import(Deferred<import::Args>),
+    /// Go on keeping a view: for nixview-keep
+    #[command(hide = true)]
+    Keep(Deferred<keep::Args>),
     /// Say what this machine lacks, and what to do about it
     Doctor(Deferred<doctor::Args>),
     /// Print a script that completes nixview's commands and options in a shell
@@ -107,6 +111,7 @@ impl Command {
             Self::Reset(args) => reset::run(args, context),
             Self::Export(args) => export::run(args, context),
             Self::Import(args) => import::run(args, context),
+            Self::Keep(args) => keep::run(args, context),
             Self::Doctor(args) => doctor::run(args, context),
             Self::Completions(args) => completions::run(args, context),
             Self::Man(args) => man::run(args, context),

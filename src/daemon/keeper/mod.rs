@@ -28,8 +28,6 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use nix::sys::signal::Signal;
-
 use super::claim;
 use super::error::{Attempt, Failure};
 use super::leftovers;
@@ -51,6 +49,7 @@ use crate::view::upper_dir::UpperDir;
 
 pub(super) use connection::probe_passthrough;
 use setup::Serving;
+pub use watch_overlay::{Passed, resume};
 
 /// How long those who still use a view have, once its server was told to end.
 const GRACE: Duration = Duration::from_secs(2);
@@ -84,6 +83,8 @@ pub struct ServeOptions {
     pub prefer_overlay: bool,
     /// The server is started again when it dies, where the kernel can ask again what it had not answered (Linux 6.9).
     pub restart: bool,
+    /// The keeper of an overlay becomes a smaller program while it waits.
+    pub becomes_small: bool,
     /// How many requests are worked on at once.
     pub threads: NonZeroUsize,
     /// How much is logged: as many as `-v` were given ([`log::level`]).
@@ -167,8 +168,8 @@ pub fn serve(
     caller: &mut dyn Caller,
 ) -> Result<(), Failure> {
     own_memory::stay_small();
-    let signals = Signals::block_only(&[Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP])
-        .attempt(|| "cannot take signals".to_owned())?;
+    let signals =
+        Signals::block_only(&watch_overlay::SIGNALS).attempt(|| "cannot take signals".to_owned())?;
     let limits =
         limits::prepare_to_serve().attempt(|| "cannot set the limits of the view's server".to_owned())?;
     let mut warnings = limits.refuse_or_warn().map_err(|refused| {

@@ -51,7 +51,7 @@ pub(super) struct Overlay {
     /// No sweep removes the image meanwhile.
     _image: OpenedImage,
     /// Nor the template of Nix's state.
-    _nix_state: Option<HeldTemplate>,
+    nix_state: Option<HeldTemplate>,
 }
 
 /// What becomes readable when the last use of an overlay is gone.
@@ -101,6 +101,14 @@ impl Refusal {
 }
 
 impl Overlay {
+    /// Takes back what tells of it, once it is gone.
+    ///
+    /// # Errors
+    /// Those of unlink(2).
+    pub(super) fn forget(self) -> io::Result<()> {
+        self.nix_state.map_or(Ok(()), HeldTemplate::forget)
+    }
+
     /// Becomes readable when the view is gone, and stays so.
     pub(super) fn end(&self) -> &OwnedFd {
         match &self.end {
@@ -233,7 +241,7 @@ impl Serving<'_> {
         held.mount = Some(mount);
         held.overlay = Some(mounted.clone());
         let anchor = number.map(FuseConnection::number);
-        Ok(Overlay { end, mounted, anchor, _image: image, _nix_state: nix_state })
+        Ok(Overlay { end, mounted, anchor, _image: image, nix_state })
     }
 
     fn overlay_options(&self, metacopy: bool) -> OverlayOptions<'_> {

@@ -154,7 +154,7 @@ impl Serving<'_> {
         drop(private);
         memory::give_back();
         match kept {
-            Kept::Overlay(overlay) => self.keep_overlay(&overlay, held, caller),
+            Kept::Overlay(overlay) => self.keep_overlay(*overlay, held, caller),
             Kept::Served(served) => {
                 let Served { connection, lower } = *served;
                 let deaths = Deaths::default();

@@ -1,77 +1,270 @@
 //! Keeping a view that the kernel makes by itself: waits for its end, and answers nothing.
+//!
+//! A keeper that has waited for a while becomes `nixview-keep`, a program of a tenth of the size that only waits, and that
+//! becomes nixview again when something happens ([`resume`]). All descriptors stay open through both, and with them the
+//! locks, the roots and the anchor. Killed at any point it is a keeper that was killed: the view goes on unkept.
 
-use std::os::fd::AsFd;
-use std::time::Duration;
+use std::convert::Infallible;
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
 
 use super::overlay::Overlay;
 use super::setup::Serving;
-use super::{Caller, GRACE, Held, SETTLING, take_away};
+use super::{Caller, Dirs, GRACE, Held, SETTLING, take_away};
 use crate::daemon::error::{Attempt, Failure};
-use crate::sys::process;
-use crate::sys::signals::wait_readable;
+use crate::daemon::mounted::Mounted;
+use crate::daemon::record::{Record, UpperRecord};
+use crate::daemon::registry::{Registry, State};
+use crate::daemon::{leftovers, log};
+use crate::sys::execute::{self, Started};
+use crate::sys::mount_point::MountPoint;
+use crate::sys::signals::{Signals, wait_readable};
+use crate::sys::{memory, open, process, socket};
+use crate::view::{ViewName, nix_state, upper_dir};
+
+/// How long a keeper waits before it becomes the small program: a command in a view that ends soon is not slowed down.
+const SOON: Duration = Duration::from_secs(2);
+
+/// The program that only waits.
+const PROGRAM: &str = "nixview-keep";
+
+/// The signals that tell a keeper to end its view.
+pub(super) const SIGNALS: [Signal; 3] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP];
+
+/// What a keeper passes to the program that it becomes: numbers of descriptors.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Passed {
+    /// Where signals arrive.
+    pub signals: u32,
+    /// Becomes readable when the view is gone.
+    pub end: u32,
+    /// The socket of the caller, for a private view that ends with it.
+    pub caller: Option<u32>,
+    /// The mount namespace of the command in a private view, as the caller told it.
+    pub namespace: Option<u64>,
+}
+
+/// Waits for the end of one overlay.
+struct Waiting<'w> {
+    name: &'w ViewName,
+    dirs: &'w Dirs,
+    registry: &'w Registry,
+    verbose: u8,
+    signals: &'w Signals,
+    end: BorrowedFd<'w>,
+    caller: Option<BorrowedFd<'w>>,
+    mounted: Option<Mounted>,
+    /// The numbers of what is waited for, as the small program gets them.
+    passed: Passed,
+    /// What this process was started with, if it was the small program before.
+    started: Option<Started>,
+}
 
 impl Serving<'_> {
-    /// Until the view is used nowhere any more.
-    ///
-    /// A signal, or the end of the caller of a private view, takes the view from its path and ends the command in it. Containers
-    /// that have it keep it, since no process can take a mount out of their mount namespace: it ends with them.
+    /// Until the view is used nowhere any more. Comes back only if the process did not become the small program meanwhile.
     pub(super) fn keep_overlay(
         &self,
-        overlay: &Overlay,
+        overlay: Overlay,
         held: &mut Held,
         caller: &mut dyn Caller,
     ) -> Result<(), Failure> {
+        let mut waiting = Waiting {
+            name: &self.spec.name,
+            dirs: self.dirs,
+            registry: self.registry,
+            verbose: self.options.verbose,
+            signals: &self.signals,
+            end: overlay.end().as_fd(),
+            caller: caller.socket().map(AsFd::as_fd),
+            mounted: held.mounted.take(),
+            passed: Passed {
+                signals: open::number(self.signals.as_fd()),
+                end: open::number(overlay.end().as_fd()),
+                caller: caller.socket().map(|socket| open::number(socket.as_fd())),
+                namespace: None,
+            },
+            started: None,
+        };
+        waiting.until_the_end(self.options.becomes_small.then_some(SOON))?;
+        held.overlay_is_gone = true;
+        overlay.forget().attempt(|| "cannot note that Nix's state is not used any more".to_owned())
+    }
+}
+
+/// Goes on keeping the overlay of a keeper that became the small program, and that this process is again.
+///
+/// # Errors
+/// What failed. What is left of the view is that of a keeper that was killed.
+pub fn resume(dirs: &Dirs, name: &ViewName, verbose: u8, passed: Passed) -> Result<(), Failure> {
+    let attempt = || format!("cannot go on keeping the view '{name}'");
+    let started = Started::note().attempt(attempt)?;
+    memory::stay_small();
+    let signals = Signals::block_only(&SIGNALS).attempt(attempt)?;
+    let registry = Registry::open(&dirs.runtime).attempt(attempt)?;
+    let own = rustix::process::getpid().as_raw_nonzero().get();
+    let record = match registry.state(name).attempt(attempt)? {
+        Some(State::Served(record)) if record.pid == own => record,
+        _ => return Err(Failure::new(format!("{}: it is another process's", attempt()))),
+    };
+    log::open(&dirs.state, name, log::level(verbose, passed.caller.is_some())).attempt(attempt)?;
+    log::detach(&process::null().attempt(attempt)?).attempt(attempt)?;
+    let end = execute::inherited(passed.end).attempt(attempt)?;
+    let caller = passed.caller.map(execute::inherited).transpose().attempt(attempt)?;
+    let point = record.mount_point_fd.map(execute::inherited).transpose().attempt(attempt)?;
+    let mut waiting = Waiting {
+        name,
+        dirs,
+        registry: &registry,
+        verbose,
+        signals: &signals,
+        end: end.as_fd(),
+        caller: caller.as_ref().map(AsFd::as_fd),
+        mounted: Mounted::of_record(&record, point.map(MountPoint::new)),
+        passed,
+        started: Some(started),
+    };
+    let answer = waiting.until_the_end(Some(Duration::ZERO)).and_then(|()| {
+        // The locks go with all that was passed: what is left is that of a dead keeper, and its overlay is gone.
+        waiting.started.take().into_iter().for_each(Started::close);
+        take_back(dirs, name, &registry, &record)
+    });
+    log::end(&answer);
+    answer
+}
+
+/// How long the kernel may show an overlay after it told that it is gone: its anchor says so before it leaves the list of connections.
+const LEAVING: Duration = Duration::from_secs(2);
+
+/// Takes away what is left of the view of this process, which has no lock of it any more.
+fn take_back(dirs: &Dirs, name: &ViewName, registry: &Registry, record: &Record) -> Result<(), Failure> {
+    let until = Instant::now() + LEAVING;
+    while record.is_overlay_mounted().attempt(|| "cannot look for the overlay".to_owned())?
+        && Instant::now() < until
+    {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    nix_state::forget_uses(&dirs.state, std::process::id())
+        .attempt(|| "cannot note that Nix's state is not used any more".to_owned())?;
+    if let UpperRecord::Directory { path, .. } = &record.upper {
+        upper_dir::note_end(path).map_err(io::Error::other).attempt(|| "cannot use the upper".to_owned())?;
+    }
+    leftovers::clean_if_dead(registry, name).map(drop)
+}
+
+impl Waiting<'_> {
+    /// Until the view is used nowhere any more; becomes the small program after `patience`.
+    ///
+    /// A signal, or the end of the caller of a private view, takes the view from its path and ends the command in it. Containers
+    /// that have it keep it, since no process can take a mount out of their mount namespace: it ends with them.
+    fn until_the_end(&mut self, patience: Option<Duration>) -> Result<(), Failure> {
         let attempt = || "cannot wait for the end of the view".to_owned();
-        let mut namespace = None;
-        let mut listens = true;
+        let mut patience = patience;
         loop {
-            let socket = caller.socket().filter(|_| listens);
-            let mut watched = vec![overlay.end().as_fd(), self.signals.as_fd()];
-            watched.extend(socket.map(AsFd::as_fd));
-            let ready = wait_readable(&watched, None).attempt(attempt)?;
+            let mut watched = vec![self.end, self.signals.as_fd()];
+            watched.extend(self.caller);
+            let ready = wait_readable(&watched, patience).attempt(attempt)?;
             if ready.first() == Some(&true) {
                 tracing::info!("the view is unmounted everywhere");
-                held.mounted = None;
-                held.overlay_is_gone = true;
                 return Ok(());
             }
+            if !ready.contains(&true) {
+                match self.become_small() {
+                    Ok(never) => match never {},
+                    Err(error) => tracing::debug!(%error, "the keeper waits by itself"),
+                }
+                // It is not tried again.
+                patience = None;
+                continue;
+            }
             let mut told = ready.get(1) == Some(&true) && self.signals.next().attempt(attempt)?.is_some();
-            if let (Some(true), Some(socket)) = (ready.get(2), socket) {
-                let (message, _) = crate::sys::socket::receive(socket, 64).attempt(attempt)?;
+            if let (Some(true), Some(caller)) = (ready.get(2), self.caller) {
+                let (message, _) = socket::receive(caller, 64).attempt(attempt)?;
                 match <[u8; 8]>::try_from(message.as_slice()) {
-                    Ok(number) => namespace = Some(u64::from_ne_bytes(number)),
-                    Err(_) => (told, listens) = (true, false),
+                    Ok(number) => self.passed.namespace = Some(u64::from_ne_bytes(number)),
+                    Err(_) => {
+                        told = true;
+                        (self.caller, self.passed.caller) = (None, None);
+                    }
                 }
             }
             if told {
                 tracing::info!("told to end");
-                self.take_overlay_from_users(overlay, held, namespace)?;
+                self.take_from_users()?;
             }
         }
     }
 
-    fn take_overlay_from_users(
-        &self,
-        overlay: &Overlay,
-        held: &mut Held,
-        namespace: Option<u64>,
-    ) -> Result<(), Failure> {
-        if let Some(mounted) = held.mounted.take() {
+    fn take_from_users(&mut self) -> Result<(), Failure> {
+        if let Some(mounted) = self.mounted.take() {
             take_away(&mounted, self.registry)?;
         }
         let over = |patience: Duration| {
-            wait_readable(&[overlay.end().as_fd()], Some(patience))
+            wait_readable(&[self.end], Some(patience))
                 .map(|ready| ready == [true])
                 .attempt(|| "cannot wait".to_owned())
         };
         let ending = over(SETTLING)?;
-        if let Some(namespace) = namespace.filter(|_| !ending) {
+        if let Some(namespace) = self.passed.namespace.filter(|_| !ending) {
             process::signal_mount_namespace(namespace, rustix::process::Signal::KILL)
                 .attempt(|| "cannot end the command".to_owned())?;
         }
         if !over(GRACE)? {
-            tracing::warn!(view = %self.spec.name, "still in use somewhere; it ends when it is not");
+            tracing::warn!(view = %self.name, "still in use somewhere; it ends when it is not");
         }
         Ok(())
     }
+
+    /// Becomes the program that only waits.
+    ///
+    /// # Errors
+    /// If it is not installed, or cannot be executed: then this process goes on.
+    fn become_small(&self) -> io::Result<Infallible> {
+        let program = execute::open_program(&small_program()?)?;
+        let own = execute::own_program()?;
+        let Passed { signals, end, caller, namespace } = self.passed;
+        let watched: Vec<u32> = [end, signals].into_iter().chain(caller).collect();
+        let mut words: Vec<Vec<u8>> = vec![PROGRAM.into(), number(&own), watched.len().to_string().into()];
+        words.extend(watched.iter().map(|number| number.to_string().into_bytes()));
+        for (option, dir) in [("--state-dir", &self.dirs.state), ("--runtime-dir", &self.dirs.runtime)] {
+            let first = if option == "--state-dir" { &b"nixview"[..] } else { &[] };
+            words.extend(
+                [first, option.as_bytes()].into_iter().filter(|word| !word.is_empty()).map(<[u8]>::to_vec),
+            );
+            words.push(dir.as_os_str().as_bytes().to_vec());
+        }
+        words.extend((0..self.verbose).map(|_| b"-v".to_vec()));
+        words.extend(["keep".into(), self.name.to_string().into_bytes()]);
+        let numbers = [("--signals", Some(u64::from(signals))), ("--end", Some(u64::from(end)))];
+        let others = [("--caller", caller.map(u64::from)), ("--namespace", namespace)];
+        for (option, number) in numbers.into_iter().chain(others) {
+            if let Some(number) = number {
+                words.extend([option.into(), number.to_string().into_bytes()]);
+            }
+        }
+        let words = words.into_iter().map(CString::new).collect::<Result<Vec<_>, _>>()?;
+        tracing::debug!("becomes {PROGRAM}");
+        match self.started {
+            None => execute::keep_descriptors()?,
+            Some(_) => execute::keep_descriptor(own.as_fd())?,
+        }
+        execute::become_program(&program, &words)
+    }
+}
+
+fn number(descriptor: &OwnedFd) -> Vec<u8> {
+    open::number(descriptor.as_fd()).to_string().into_bytes()
+}
+
+/// The small program: beside this one, or where a package has it.
+fn small_program() -> io::Result<PathBuf> {
+    let own = std::fs::read_link("/proc/self/exe")?;
+    let dir = own.parent().unwrap_or(Path::new("/"));
+    let places = [dir.join(PROGRAM), dir.join("../libexec/nixview").join(PROGRAM)];
+    places.into_iter().find(|place| place.is_file()).ok_or_else(|| io::ErrorKind::NotFound.into())
 }

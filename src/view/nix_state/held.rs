@@ -63,9 +63,23 @@ impl HeldTemplate {
     }
 }
 
+impl HeldTemplate {
+    /// Removes the note: the overlay is gone. The kernel may still show its anchor for a moment after it told so.
+    ///
+    /// # Errors
+    /// Those of unlink(2).
+    pub fn forget(self) -> io::Result<()> {
+        match std::fs::remove_file(&self.path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+}
+
 impl Drop for HeldTemplate {
     fn drop(&mut self) {
         let gone = match self.overlay.is_used() {
+            Ok(false) if !self.path.exists() => Ok(()),
             Ok(false) => std::fs::remove_file(&self.path),
             used => used.map(drop),
         };
@@ -73,6 +87,25 @@ impl Drop for HeldTemplate {
             tracing::debug!(%error, path = %self.path.display(), "left to the next sweep");
         }
     }
+}
+
+/// Removes the notes of the process `pid`, whose locks are free and whose overlays are gone.
+///
+/// # Errors
+/// The first that occurs.
+pub fn forget_uses(state: &Path, pid: u32) -> io::Result<()> {
+    let prefix = format!("{PREFIX}{pid}-");
+    for attempt in 0..ATTEMPTS {
+        let path = state.join(DIRECTORY).join(format!("{prefix}{attempt}"));
+        let file = match OpenOptions::new().read(true).write(true).open(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            opened => opened?,
+        };
+        if lock::try_lock(&file)? && !overlay_use::is_used(&file)? && file.metadata()?.nlink() > 0 {
+            std::fs::remove_file(&path)?;
+        }
+    }
+    Ok(())
 }
 
 /// The inode numbers of the templates in `dir` that overlays show; removes notes of overlays that are gone, unless `dry_run`.

@@ -40,7 +40,7 @@ use crate::sys::{self, memory};
 use crate::vfs::Errno;
 
 pub use error::NixStateError;
-pub use held::HeldTemplate;
+pub use held::{HeldTemplate, forget_uses};
 pub use sweep::{Swept, sweep};
 
 use error::Tried;

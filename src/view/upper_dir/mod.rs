@@ -381,6 +381,22 @@ impl Drop for UpperDir {
     }
 }
 
+/// Notes in an upper that the overlay over it is gone, and that it was used until now. One that is used again is left alone.
+///
+/// # Errors
+/// [`UpperError::Io`].
+pub fn note_end(path: &Path) -> Result<(), UpperError> {
+    const ACTION: &str = "write 'lock'";
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let dir = match rustix::fs::open(path, flags, Mode::empty()) {
+        Err(rustix::io::Errno::NOENT) => return Ok(()),
+        opened => opened.map_err(io::Error::from).tried("open", path)?,
+    };
+    let Attempt::Held(lock) = holder::hold(dir.as_fd()).tried(ACTION, path)? else { return Ok(()) };
+    holder::write(&lock, Holder { pid: std::process::id(), image: None }, None).tried(ACTION, path)?;
+    holder::touch(&lock).tried(ACTION, path)
+}
+
 /// Removes the upper at `path` and all that is in it, if nobody serves it.
 ///
 /// # Errors
