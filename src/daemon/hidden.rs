@@ -12,7 +12,7 @@ use super::old_roots::DEFAULT_STORE;
 use crate::store::Location;
 
 /// Directories of ours in the state and the runtime directory. Others in there may be anybody's mount points.
-const STATE: &[&str] = &["logs", "nix-state", "temporary", "uppers", "users"];
+const STATE: &[&str] = &["closures", "logs", "nix-state", "temporary", "uppers", "users", "verified"];
 const RUNTIME: &[&str] = &["views"];
 
 /// Refuses a directory to mount on (without symbolic links) that lies in the store or in Nix's state, or hides state of nixview.
