@@ -50,6 +50,7 @@ mod quota;
 mod run;
 mod run_isolated;
 mod server_death;
+mod small_keeper;
 mod sys_mount;
 mod sys_overlay;
 mod trace;
