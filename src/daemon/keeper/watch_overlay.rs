@@ -112,7 +112,7 @@ pub fn resume(dirs: &Dirs, name: &ViewName, verbose: u8, passed: Passed) -> Resu
         Some(State::Served(record)) if record.pid == own => record,
         _ => return Err(Failure::new(format!("{}: it is another process's", attempt()))),
     };
-    log::open(&dirs.state, name, log::level(verbose, passed.caller.is_some())).attempt(attempt)?;
+    log::open(&dirs.state, name, log::level(verbose, passed.caller.is_some()), false).attempt(attempt)?;
     log::detach(&process::null().attempt(attempt)?).attempt(attempt)?;
     let end = execute::inherited(passed.end).attempt(attempt)?;
     let caller = passed.caller.map(execute::inherited).transpose().attempt(attempt)?;
