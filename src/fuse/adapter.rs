@@ -91,6 +91,7 @@ impl<V: Vfs + 'static> fuser::Filesystem for Adapter<V> {
 
     fn forget(&self, request: &Request, ino: INodeNo, count: u64) {
         self.run(Operation::Forget, request, ino, |_| {
+            self.opens.forgotten(convert::ino(ino));
             self.vfs.forget(convert::ino(ino), count);
             Ok(())
         })
@@ -266,8 +267,7 @@ impl<V: Vfs + 'static> fuser::Filesystem for Adapter<V> {
             );
         }
         let handle = FileHandle(opened.handle.0);
-        let backing = opened.backing.as_ref();
-        let mode = self.opens.enter(entry.attr.ino, backing);
+        let mode = self.opens.enter(entry.attr.ino, &opened);
         match &mode {
             Mode::Passthrough(file) => {
                 let lent = file.for_create(&reply);
@@ -311,8 +311,7 @@ impl<V: Vfs + 'static> fuser::Filesystem for Adapter<V> {
             Err(errno) => return reply.error(errno),
         };
         let handle = FileHandle(opened.handle.0);
-        let backing = opened.backing.as_ref();
-        let mode = self.opens.enter(convert::ino(ino), backing);
+        let mode = self.opens.enter(convert::ino(ino), &opened);
         match &mode {
             Mode::Passthrough(file) => {
                 let lent = file.for_open(&reply);
@@ -320,6 +319,9 @@ impl<V: Vfs + 'static> fuser::Filesystem for Adapter<V> {
                     Some(id) => reply.opened_passthrough(handle, FopenFlags::FOPEN_NOFLUSH, id),
                     None => reply.error(fuser::Errno::EIO),
                 }
+            }
+            Mode::Plain if opened.settled => {
+                reply.opened(handle, FopenFlags::FOPEN_NOFLUSH | FopenFlags::FOPEN_KEEP_CACHE);
             }
             // Not with FOPEN_KEEP_CACHE: the file may have been written through passthrough since it was cached.
             Mode::Plain => reply.opened(handle, FopenFlags::FOPEN_NOFLUSH),

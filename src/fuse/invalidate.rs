@@ -1,4 +1,4 @@
-//! Telling the kernel that something it keeps is no longer true.
+//! Telling the kernel that something it keeps is no longer true, and giving it something to keep.
 
 use std::sync::OnceLock;
 
@@ -16,6 +16,14 @@ impl Invalidator {
     pub(super) fn connect(&self, notifier: Notifier) {
         // Only the first is taken, and there is one session per invalidator.
         self.notifier.get_or_init(|| notifier);
+    }
+
+    /// Gives the kernel the content of `ino` to keep. It waits for pages that are being read: nobody may have the inode open yet.
+    pub(super) fn content(&self, ino: Ino, content: &[u8]) {
+        let Some(notifier) = self.notifier.get() else { return };
+        if let Err(error) = notifier.store(INodeNo(ino.0), 0, content) {
+            tracing::debug!(%ino, %error, "the kernel asks for content that it was given");
+        }
     }
 
     /// Makes the kernel ask for the attributes of `ino` again. No lock of the kernel's is taken for this

@@ -19,6 +19,7 @@ mod passthrough;
 mod recorder;
 mod requests;
 mod rights;
+mod small;
 mod uses;
 
 use std::collections::HashSet;
@@ -196,7 +197,7 @@ impl<V: Vfs + 'static> Session<V> {
         }
         let shared = Shared::default();
         let device = Arc::new(device);
-        let mut opens = Opens::new(Arc::clone(&device), recorder.clone());
+        let mut opens = Opens::new(Arc::clone(&device), recorder.clone(), Arc::clone(&shared.invalidator));
         if let Some(files) = files {
             opens.restore(files);
         }

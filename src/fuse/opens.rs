@@ -5,12 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::sys::memory;
-use crate::vfs::Ino;
+use crate::vfs::{Ino, Opened};
 
 use super::LONGEST_WRITE;
 use super::backing::Backing;
+use super::invalidate::Invalidator;
 use super::passthrough::{Mode, OpenInodes};
 use super::recorder::{OpenFiles, Recorder};
+use super::small::Small;
 
 /// The open inodes of a connection.
 pub(super) struct Opens {
@@ -18,11 +20,23 @@ pub(super) struct Opens {
     device: Arc<OwnedFd>,
     recorder: Option<Arc<dyn Recorder>>,
     refusal_was_told: AtomicBool,
+    small: Small,
 }
 
 impl Opens {
-    pub(super) fn new(device: Arc<OwnedFd>, recorder: Option<Arc<dyn Recorder>>) -> Self {
-        Self { inodes: OpenInodes::default(), device, recorder, refusal_was_told: AtomicBool::new(false) }
+    /// `kernel` is the way to the kernel's caches.
+    pub(super) fn new(
+        device: Arc<OwnedFd>,
+        recorder: Option<Arc<dyn Recorder>>,
+        kernel: Arc<Invalidator>,
+    ) -> Self {
+        Self {
+            inodes: OpenInodes::default(),
+            device,
+            recorder,
+            refusal_was_told: AtomicBool::new(false),
+            small: Small::new(kernel),
+        }
     }
 
     /// Puts back what another process had open.
@@ -32,16 +46,23 @@ impl Opens {
         }
     }
 
-    /// Counts an open of `ino` and answers how it is served: from `file`, if the kernel takes it; told once if not.
-    pub(super) fn enter(&self, ino: Ino, file: Option<&Arc<OwnedFd>>) -> Mode<Backing> {
-        let register = || match Backing::register(&self.device, file?.as_fd()) {
-            Ok(backing) => Some(backing),
-            Err(error) => {
-                if !self.refusal_was_told.swap(true, Ordering::Relaxed) {
-                    memory::expect_requests(LONGEST_WRITE);
-                    tracing::warn!(%error, "the kernel refuses passthrough for a file; such files are served by requests");
+    /// Counts an open of `ino` and answers how it is served: from its file, if that is not [small](Small) and the kernel takes it; told
+    /// once if not.
+    pub(super) fn enter(&self, ino: Ino, opened: &Opened) -> Mode<Backing> {
+        let register = || {
+            let file = opened.backing.as_ref()?.as_fd();
+            if opened.settled && self.small.give(ino, file) {
+                return None;
+            }
+            match Backing::register(&self.device, file) {
+                Ok(backing) => Some(backing),
+                Err(error) => {
+                    if !self.refusal_was_told.swap(true, Ordering::Relaxed) {
+                        memory::expect_requests(LONGEST_WRITE);
+                        tracing::warn!(%error, "the kernel refuses passthrough for a file; such files are served by requests");
+                    }
+                    None
                 }
-                None
             }
         };
         let mode = self.inodes.enter(ino, register, |backing| {
@@ -53,6 +74,11 @@ impl Opens {
             recorder.secure();
         }
         mode
+    }
+
+    /// The kernel knows an inode no more, and what it kept of it is gone.
+    pub(super) fn forgotten(&self, ino: Ino) {
+        self.small.forgotten(ino);
     }
 
     /// Takes back one open.

@@ -57,7 +57,7 @@ impl<L: Lower, U: Upper> UnionFs<L, U> {
         let told = |handle: Handle| self.note(&[Event::Opened { handle: handle.0, ino: ino.0, lower }]);
         let handle = self.handles.add(Open { ino, side: opening.side, file }, told);
         opening.done = true;
-        Ok(Opened { handle, backing })
+        Ok(Opened { handle, backing, settled: lower && self.passes_through() })
     }
 
     /// Counts an open, and so decides which layer's file it is; a copy-up that comes later knows of it.

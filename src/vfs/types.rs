@@ -200,6 +200,8 @@ pub struct Opened {
     /// The layer's own file, where it has a descriptor: what the kernel may read and write by itself
     /// (passthrough). All handles open at one time on one inode stand for the same file of a layer.
     pub backing: Option<Arc<OwnedFd>>,
+    /// The content is that of each other open of the inode that says so, before and after: what the kernel has kept of it is true.
+    pub settled: bool,
 }
 
 /// How two names are exchanged or replaced (renameat2(2)).

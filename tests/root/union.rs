@@ -228,6 +228,71 @@ fn warm_metadata_of_both_layers_costs_no_request() {
     }
 }
 
+#[test]
+#[ignore = "needs root and /dev/fuse"]
+fn a_small_file_of_the_store_costs_an_open_and_a_large_one_its_attributes_too() {
+    if !private_namespace() {
+        return;
+    }
+    let places = Places::new();
+    if !has_passthrough(places.store.path()) {
+        return;
+    }
+    let small = vec![b's'; 64 << 10];
+    let large = vec![b'l'; (64 << 10) + 1];
+    for (name, content) in [("small", &small), ("large", &large), ("empty", &Vec::new())] {
+        fs::write(places.store.path().join(name), content).unwrap();
+    }
+    let m = places.mount(Io::Passthrough);
+    assert!(fs::metadata(&m.path).is_ok(), "the root is asked for once");
+    let requests = |name: &str, content: &[u8]| {
+        let mut requests = m.requests(|| {
+            let path = m.path.join(name);
+            let length = fs::metadata(&path).unwrap().len();
+            let mut file = File::open(&path).unwrap();
+            let mut read = Vec::new();
+            file.read_to_end(&mut read).unwrap();
+            assert!(read == content && file.metadata().unwrap().len() == length, "{name}");
+        });
+        requests.sort_unstable();
+        requests
+    };
+    assert_eq!(requests("small", &small), [("lookup", 1), ("open", 1)]);
+    assert_eq!(requests("large", &large), [("getattr", 1), ("lookup", 1), ("open", 1)]);
+    assert_eq!(requests("empty", b""), [("lookup", 1), ("open", 1)]);
+    wait_for_releases(&m);
+    assert_eq!(requests("small", &small), [("open", 1)]);
+    assert_eq!(
+        requests("large", &large),
+        [("getattr", 1), ("open", 1)],
+        "the read made the time of access unknown"
+    );
+    wait_for_releases(&m);
+
+    // Pages that the kernel has dropped are read again by a request.
+    let dropped = m.requests(|| {
+        let mut file = File::open(m.path.join("small")).unwrap();
+        rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+        let mut read = Vec::new();
+        file.read_to_end(&mut read).unwrap();
+        assert!(read == small);
+    });
+    assert!(dropped.iter().any(|(kind, _)| *kind == "read"), "{dropped:?}");
+    wait_for_releases(&m);
+
+    // What the kernel keeps of it goes when the file is changed, whoever changes it and whoever reads it then.
+    let reader = File::open(m.path.join("small")).unwrap();
+    fs::write(m.path.join("small"), "changed").unwrap();
+    assert_eq!(io::read_to_string(&reader).unwrap().as_bytes(), small, "a reader keeps the old bytes");
+    drop(reader);
+    assert_eq!(fs::read_to_string(m.path.join("small")).unwrap(), "changed");
+    let empty = m.path.join("empty");
+    fs::set_permissions(&empty, PermissionsExt::from_mode(0o600)).unwrap();
+    OpenOptions::new().append(true).open(&empty).unwrap().write_all(b"more").unwrap();
+    assert_eq!(fs::read_to_string(&empty).unwrap(), "more");
+    m.unmount();
+}
+
 /// Names and kinds alone: reading content would cost opens.
 fn shown(root: &Path) -> Vec<(PathBuf, bool)> {
     let mut found = Vec::new();

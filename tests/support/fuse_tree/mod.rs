@@ -123,7 +123,7 @@ impl Tree {
         let handle = Handle(self.next.fetch_add(1, Ordering::Relaxed));
         let file = Arc::new(file);
         self.files.lock().unwrap().insert(handle, Arc::clone(&file));
-        Opened { handle, backing: Some(Arc::new(file.try_clone().unwrap().into())) }
+        Opened { handle, backing: Some(Arc::new(file.try_clone().unwrap().into())), settled: false }
     }
 
     fn file(&self, ino: Ino, handle: Option<Handle>, write: bool) -> io::Result<Arc<File>> {
