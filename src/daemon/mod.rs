@@ -13,6 +13,7 @@ pub mod old_roots;
 pub mod order;
 mod overlay_probe;
 mod pin;
+pub mod prepare;
 pub mod record;
 pub mod registry;
 pub mod run;

@@ -3,6 +3,7 @@
 pub mod build;
 pub mod changes;
 pub mod late;
+pub mod late_members;
 pub mod members;
 mod name;
 pub mod nix_state;

@@ -288,10 +288,9 @@ fn doctor_says_that_views_can_be_made_without_a_server() {
 
 #[test]
 #[ignore = "needs root and /dev/fuse"]
-fn a_host_that_prefers_overlays_has_servers_for_what_only_they_can() {
+fn root_has_overlays_and_servers_for_what_only_they_can() {
     let scene = Scene::new();
     let config = scene.path("nixview.toml");
-    fs::write(&config, "backend = \"overlay\"\n").unwrap();
     let (trace, upper) = (scene.path("t"), scene.path("u"));
     // A redirect that the rule for uppers of others refuses.
     fs::create_dir_all(upper.join("tree/nix/store/forged")).unwrap();
@@ -299,12 +298,17 @@ fn a_host_that_prefers_overlays_has_servers_for_what_only_they_can() {
         .shell("setfattr -n trusted.overlay.redirect -v /secret u/tree/nix/store/forged && chmod 700 u")
         .ok();
     let [trace, upper] = [trace, upper].map(|path| path.to_str().unwrap().to_owned());
-    for (more, backend, reason) in [
-        (vec!["--tmp"], "overlay", None),
-        (vec!["--tmp", "--backend", "fuse"], "fuse", Some("asked for")),
-        (vec!["--tmp", "--trace", &trace], "fuse", Some("trace")),
-        (vec!["--upper", &upper], "fuse", Some("could show more than its closure")),
+    for (host, more, backend, reason) in [
+        ("", vec!["--tmp"], "overlay", None),
+        ("backend = 'overlay'", vec!["--tmp"], "overlay", None),
+        ("backend = 'fuse'", vec!["--tmp"], "fuse", Some("the host's configuration prefers a server")),
+        ("backend = 'fuse'", vec!["--tmp", "--backend", "overlay"], "overlay", None),
+        ("", vec!["--tmp", "--backend", "fuse"], "fuse", Some("asked for")),
+        ("", vec!["--tmp", "--trace", &trace], "fuse", Some("trace")),
+        ("", vec!["--tmp", "--io", "cached"], "fuse", Some("who reads files")),
+        ("", vec!["--upper", &upper], "fuse", Some("could show more than its closure")),
     ] {
+        fs::write(&config, host).unwrap();
         let mut command = scene.command();
         command.env("NIXVIEW_CONFIG", &config).args(["mount", "--name", "web", "--closure"]);
         command.arg(scene.path("env-a.lock")).arg("--store").arg(scene.store.root()).args(&more);
@@ -319,4 +323,28 @@ fn a_host_that_prefers_overlays_has_servers_for_what_only_they_can() {
         scene.nixview(&["umount", "web"]).ok();
     }
     scene.assert_nothing_left();
+}
+
+#[test]
+#[ignore = "needs root and /dev/fuse"]
+fn a_lock_prepares_the_first_view() {
+    let scene = Scene::new();
+    let lock = scene.path("made.lock");
+    let mut command = scene.command();
+    command.arg("lock").arg("--store").arg(scene.store.root()).arg(scene.store.logical("env-a"));
+    scene::ran(command.arg("-o").arg(&lock).output().unwrap()).ok();
+    // Notes are made once the database has been left alone for a moment.
+    let made = || {
+        let states = scene.names("state/nix-state").into_iter().filter(|name| !name.starts_with("key-"));
+        (scene.names("state/closures"), states.collect::<Vec<_>>())
+    };
+    let before = made();
+    assert_eq!((before.0.len(), before.1.len()), (2, 1), "{before:?}");
+    let mut command = scene.command();
+    command.args(["mount", "--backend", "overlay", "--name", "web", "--tmp", "--closure"]).arg(&lock);
+    scene::ran(command.arg("--store").arg(scene.store.root()).arg(scene.path("a")).output().unwrap()).ok();
+    let states: Vec<String> = made().1.into_iter().filter(|name| !name.starts_with("use-")).collect();
+    assert_eq!((made().0, states), before);
+    scene.nixview(&["umount", "web"]).ok();
+    all_gone(&scene);
 }

@@ -12,6 +12,7 @@ use crate::cli::output_file::{Destination, Kind};
 use crate::cli::source::{SOURCES, SourceArgs};
 use crate::cli::{CliError, Context, ErrorContext};
 use crate::closure::Mode;
+use crate::daemon::prepare;
 use crate::lock::{Evaluation, Made};
 
 /// Arguments of `nixview lock`.
@@ -112,6 +113,12 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let written = destination.update(text.as_bytes())?;
     if let Evaluation::Doubtful(why) = &made.evaluation {
         context.output.note(&format!("nixview: note: will be evaluated each time: {why}"));
+    }
+    // The first mount has it then. If it cannot be made, that mount says why.
+    if prepare::is_useful()
+        && let Err(error) = prepare::prepare(&made.lock, &args.how.location()?, &context.state.state)
+    {
+        tracing::info!(%error, "the first view of the lock is not prepared");
     }
     if args.json {
         context.output.json(&report(&made, file, written, recorded))?;

@@ -1,11 +1,8 @@
 //! A view that the kernel makes by itself: its layers, its mount, and what tells of its end.
 
-use std::cell::OnceCell;
-use std::error::Error;
 use std::fmt::Display;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::fs::StatVfsMountFlags;
@@ -27,7 +24,7 @@ use crate::sys::overlay::{self, Layers, OverlayMount, OverlayOptions};
 use crate::sys::overlay_use::OverlayUse;
 use crate::sys::{self, fuse_device, idmap, memory, open, process};
 use crate::vfs::Name;
-use crate::view::members::Members;
+use crate::view::late_members::LateMembers;
 use crate::view::nix_state::{HeldTemplate, NixState};
 use crate::view::spec::{BackendChoice, IoChoice, UpperChoice};
 
@@ -61,29 +58,6 @@ enum End {
     Anchor(OwnedFd),
     /// An inotify(7) of its top.
     Watch(OwnedFd),
-}
-
-/// The members of the closure, read when they are first needed.
-struct LateMembers<'c> {
-    closure: &'c VerifiedClosure<'c>,
-    read: OnceCell<Arc<Members>>,
-}
-
-impl LateMembers<'_> {
-    fn get(&self) -> Result<Arc<Members>, Box<dyn Error + Send + Sync>> {
-        if let Some(members) = self.read.get() {
-            return Ok(Arc::clone(members));
-        }
-        let members = Members::of_names(self.closure.paths()?.names());
-        let members =
-            members.map_err(|length| format!("the names of the closure are {length} bytes long"))?;
-        Ok(Arc::clone(self.read.get_or_init(|| Arc::new(members))))
-    }
-
-    fn names(&self) -> Result<Vec<Name>, Box<dyn Error + Send + Sync>> {
-        let names = self.get()?.iter().map(Name::new).collect::<Result<_, _>>();
-        Ok(names.map_err(io::Error::from)?)
-    }
 }
 
 /// Why there is no overlay, for people.
@@ -165,7 +139,7 @@ impl Serving<'_> {
             return Err(Refusal(why));
         }
         // Read if something must be made of them, which is once for a closure and a state of the store.
-        let members = LateMembers { closure, read: OnceCell::new() };
+        let members = LateMembers::new(closure);
         let nix_state = NixState::of(&self.dirs.state, &spec.store, &spec.lock);
         let nix_state = nix_state.map_err(Refusal::of("cannot open Nix's database"))?;
         let nix_state = nix_state.map(|state| state.open_for_overlay(&|| members.get()));

@@ -50,6 +50,15 @@ pub(super) fn works(work: &Arc<Work>, format: Format) -> io::Result<bool> {
     Ok(format == Format::Files || (whiteouts && has_marks(work, format)?))
 }
 
+/// True if this process may set the marks of a format, on a file system that keeps them.
+///
+/// # Errors
+/// Those of setxattr(2) and its like, but for a disk that is full.
+pub(super) fn may_mark(work: &Arc<Work>, format: Format) -> io::Result<bool> {
+    let marks = || Ok(format == Format::Files || has_marks(work, format)?);
+    Ok(unless(marks(), &[Errno::ENOSPC, Errno::EDQUOT])?.unwrap_or(true))
+}
+
 /// Makes sure that names can be exchanged; true if whiteouts can be made besides.
 ///
 /// Where they can, the two that come into being in the two ways there are (made, and left by a rename) are the names

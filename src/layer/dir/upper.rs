@@ -57,6 +57,30 @@ impl DirUpper {
     /// `ENOTDIR`, `EXDEV` if the two are not directories of one mount; `Unsupported`, with a message for people, if
     /// the file system or the privilege does not allow `format`, or any.
     pub fn open(data: &impl AsFd, work: &impl AsFd, format: Option<Format>) -> io::Result<Self> {
+        Self::open_with(data, work, |work| match format {
+            None => probe::best(work),
+            Some(format) if still_works(work, format)? => Ok(format),
+            Some(format) => Err(refused(format)),
+        })
+    }
+
+    /// As [`open`](Self::open) of an upper that was opened before on this very file system, which can do what it could: only what
+    /// this process may do is tried again. To make and remove names for a trial takes most of the time.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_again(data: &impl AsFd, work: &impl AsFd, format: Format) -> io::Result<Self> {
+        Self::open_with(data, work, |work| match probe::may_mark(work, format)? {
+            true => Ok(format),
+            false => Err(refused(format)),
+        })
+    }
+
+    fn open_with(
+        data: &impl AsFd,
+        work: &impl AsFd,
+        choose: impl FnOnce(&Arc<Work>) -> io::Result<Format>,
+    ) -> io::Result<Self> {
         let root = DirObject::new(sys::open::open_directory(data.as_fd(), b".")?);
         let work = sys::open::open_directory(work.as_fd(), b".")?;
         let (of_data, of_work) = (sys::stat::stat(root.as_fd())?, sys::stat::stat(work.as_fd())?);
@@ -65,17 +89,7 @@ impl DirUpper {
             return Err(error(Errno::EXDEV));
         }
         let work = Arc::new(Work::open(work)?);
-        let format = match format {
-            None => probe::best(&work)?,
-            Some(format) if still_works(&work, format)? => format,
-            Some(format) => {
-                let why = format!(
-                    "its format is {}, which its file system or this process's privilege does not allow here",
-                    format.as_str()
-                );
-                return Err(io::Error::new(io::ErrorKind::Unsupported, why));
-            }
-        };
+        let format = choose(&work)?;
         let access_lists = probe::keeps_access_lists(&root, &work)?;
         Ok(Self { root, work, format, access_lists, copies: Arc::default(), ceiling: None, base: None })
     }
@@ -109,6 +123,14 @@ impl DirUpper {
     pub fn copy_counts(&self) -> CopyCounts {
         self.copies.read()
     }
+}
+
+fn refused(format: Format) -> io::Error {
+    let why = format!(
+        "its format is {}, which its file system or this process's privilege does not allow here",
+        format.as_str()
+    );
+    io::Error::new(io::ErrorKind::Unsupported, why)
 }
 
 /// True if an upper's format works; also where the disk is too full to try: it did when the upper was made.

@@ -221,7 +221,16 @@ impl UpperDir {
             Some(meta) => Some(meta.format),
             None => survey(root.dir.as_fd(), work.as_fd(), path)?.or(spec.format),
         };
-        let layer = DirUpper::open(&root.dir, &work, format).map_err(|error| match error.kind() {
+        let own = found.and_then(|meta| meta.own.as_ref()).filter(|_| image.is_none());
+        let same = match own {
+            Some(own) => *own == TreeId::of(root.dir.as_fd(), None).tried("look at 'tree/nix'", path)?,
+            None => false,
+        };
+        let opened = match format.filter(|_| same) {
+            Some(format) => DirUpper::open_again(&root.dir, &work, format),
+            None => DirUpper::open(&root.dir, &work, format),
+        };
+        let layer = opened.map_err(|error| match error.kind() {
             io::ErrorKind::Unsupported => {
                 UpperError::Unsupported { path: path.to_owned(), why: error.to_string() }
             }

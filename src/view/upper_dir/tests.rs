@@ -274,3 +274,25 @@ fn a_directory_that_got_the_path_of_an_upper_stays() {
         fs::remove_dir(temp.path().join("moved")).unwrap();
     }
 }
+
+/// When a directory's names were last changed.
+fn changed(path: &Path) -> std::time::SystemTime {
+    fs::metadata(path).unwrap().modified().unwrap()
+}
+
+#[test]
+fn an_upper_of_ours_is_opened_again_without_a_trial_of_names() {
+    let temp = tempfile::tempdir().unwrap();
+    let (path, copy) = (temp.path().join("web"), temp.path().join("copy"));
+    let store = StoreDir::default();
+    drop(UpperDir::open(&path, true, &spec(&store)).unwrap());
+    let before = changed(&path.join("work"));
+    drop(UpperDir::open(&path, false, &spec(&store)).unwrap());
+    assert_eq!(changed(&path.join("work")), before);
+    // Where a copy lies, anything may be otherwise.
+    let copied = std::process::Command::new("cp").arg("-a").args([&path, &copy]).status().unwrap();
+    assert!(copied.success());
+    let before = changed(&copy.join("work"));
+    drop(UpperDir::open(&copy, false, &spec(&store)).unwrap());
+    assert_ne!(changed(&copy.join("work")), before);
+}
