@@ -31,6 +31,8 @@ const ATTEMPTS: u32 = 1000;
 pub struct HeldTemplate {
     path: PathBuf,
     overlay: OverlayUse,
+    /// It is known to be gone: by now its numbers may be another one's.
+    is_gone: bool,
     /// Locked.
     _file: File,
     /// Locked by all that show it.
@@ -56,7 +58,13 @@ impl HeldTemplate {
             if lock::try_lock(&file)? && file.metadata()?.nlink() > 0 {
                 let line = overlay.line_in(&file)?;
                 file.write_all(format!("{line}\n{MARK}{number}\n").as_bytes())?;
-                return Ok(Self { path, overlay: overlay.clone(), _file: file, _template: template });
+                return Ok(Self {
+                    path,
+                    overlay: overlay.clone(),
+                    is_gone: false,
+                    _file: file,
+                    _template: template,
+                });
             }
         }
         Err(ErrorKind::ResourceBusy.into())
@@ -68,7 +76,8 @@ impl HeldTemplate {
     ///
     /// # Errors
     /// Those of unlink(2).
-    pub fn forget(self) -> io::Result<()> {
+    pub fn forget(mut self) -> io::Result<()> {
+        self.is_gone = true;
         match std::fs::remove_file(&self.path) {
             Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
             _ => Ok(()),
@@ -78,6 +87,9 @@ impl HeldTemplate {
 
 impl Drop for HeldTemplate {
     fn drop(&mut self) {
+        if self.is_gone {
+            return;
+        }
         let gone = match self.overlay.is_used() {
             Ok(false) if !self.path.exists() => Ok(()),
             Ok(false) => std::fs::remove_file(&self.path),
