@@ -5,6 +5,7 @@
 //! RUNTIME/views/NAME.json   the record: who serves what, where; and what must be cleaned up if the server dies.
 //!                           A line of JSON for each state of it; the last whole one counts
 //! RUNTIME/rounds/           where the last looks at directories ended that a start cleans in parts ([`Rounds`])
+//! RUNTIME/namespace         where a mount namespace with hardly a mount is found ([`crate::sys::small_namespace`])
 //! RUNTIME/mounting.lock     held from the look at what is mounted on a directory until a view is mounted or unmounted there
 //! ```
 //!

@@ -35,6 +35,7 @@ pub mod overlay_use;
 pub mod process;
 pub mod rounds;
 pub mod signals;
+pub mod small_namespace;
 pub mod socket;
 pub mod sqlite;
 pub mod stat;

@@ -21,7 +21,7 @@ use rustix::mount::{
     fsmount, fsopen, mount_remount, move_mount, open_tree,
 };
 
-use crate::support::scene::{self, Scene};
+use crate::support::scene::{self, Scene, on_each_backend};
 use crate::support::skip::skip;
 use crate::support::wait::{PATIENCE, eventually};
 
@@ -188,6 +188,56 @@ fn flags_of_a_view_on_a_directory_and_of_a_command_are_locked() {
         scene.run("env-a", &[], "mount -i -o remount,bind,suid,dev /nix; grep ' /nix ' /proc/self/mountinfo");
     assert!(ran.out.contains(" /nix rw,nosuid,nodev,relatime"), "{ran:?}");
     wait_until_no_view_is_left(&scene);
+}
+
+/// No copy of many mounts is made for a view, but one of a namespace that another view's keeper has open, or of a new one.
+#[test]
+#[ignore = "needs root and /dev/fuse"]
+fn flags_are_locked_where_the_host_has_many_mounts() {
+    if !user_namespaces() {
+        return;
+    }
+    scene::alone();
+    let crowd = tempfile::tempdir().unwrap();
+    let dir = crowd.path().display();
+    for scene in on_each_backend() {
+        let begin = |target: &str| {
+            scene.mount("env-a", target, &["--name", target, "--tmp"]).ok();
+            let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+            let volume = open_tree(CWD, scene.path(target), flags).unwrap();
+            assert_eq!(attack(volume.as_fd(), &scene.path("crowd")), 0);
+            fs::read_to_string(scene.path("run/namespace")).ok()
+        };
+        fs::create_dir(scene.path("crowd")).unwrap();
+        assert_eq!(begin("a"), None, "few mounts are copied");
+        scene.shell(&format!("for n in $(seq 120); do mount -t tmpfs none {dir} || exit; done")).ok();
+        let first = begin("b").expect("the first keeper makes one");
+        assert!(first.starts_with(&format!("{} ", scene.keeper("b"))), "{first}");
+        fs::create_dir(scene.path("c")).unwrap();
+        assert_eq!(begin("c"), Some(first.clone()), "the second takes it over");
+        scene.nixview(&["umount", "c"]).ok();
+        scene.nixview(&["umount", "b"]).ok();
+        eventually("the keeper ends", PATIENCE, || !first_is_there(&first));
+        let next = begin("b").expect("it went with the keeper");
+        assert_ne!(next, first);
+        // Another process has the number, or something else open.
+        let own = File::open("/dev/null").unwrap();
+        let id = next.split_ascii_whitespace().nth(2).unwrap();
+        for fd in [own.as_raw_fd().to_string(), "ns".to_owned()] {
+            let told = format!("{} {fd} {id}\n", std::process::id());
+            fs::write(scene.path("run/namespace"), &told).unwrap();
+            assert_ne!(begin("c").unwrap(), told);
+            scene.nixview(&["umount", "c"]).ok();
+        }
+        scene.shell(&format!("for n in $(seq 120); do umount {dir} || exit; done")).ok();
+        ["a", "b"].iter().for_each(|name| drop(scene.nixview(&["umount", name]).ok()));
+        wait_until_no_view_is_left(&scene);
+    }
+}
+
+fn first_is_there(note: &str) -> bool {
+    let pid = note.split_ascii_whitespace().next().unwrap();
+    fs::exists(format!("/proc/{pid}")).unwrap()
 }
 
 #[test]

@@ -8,7 +8,8 @@ use crate::support::strace;
 use crate::support::wait::{PATIENCE, eventually};
 
 /// Calls that look at files: each look at another view is one.
-const LOOKS: &str = "trace=open,openat,openat2,statx,newfstatat,fcntl,flock,getdents64,unlinkat,readlink";
+const LOOKS: &str =
+    "trace=setns,open,openat,openat2,statx,newfstatat,fcntl,flock,getdents64,unlinkat,readlink";
 
 /// The calls of a command, and of the processes that it starts.
 fn traced(scene: &Scene, file: &str, arguments: &[&str]) -> Command {
@@ -35,6 +36,7 @@ fn looks(scene: &Scene) -> [usize; 2] {
     let [store, lock, target] =
         [scene.store.root().to_owned(), scene.path("env-a.lock"), scene.path("traced")];
     let [store, lock, target] = [&store, &lock, &target].map(|path| path.to_str().unwrap());
+    let mounts = fs::read_to_string("/proc/thread-self/mountinfo").unwrap().lines().count();
     let once = |_| {
         let mount = ["mount", "--name", "traced", "--tmp", "--closure", lock, "--store", store, target];
         let mut mounting = traced(scene, "mount.calls", &mount).spawn().expect("strace is needed");
@@ -46,6 +48,9 @@ fn looks(scene: &Scene) -> [usize; 2] {
             for call in &calls {
                 assert!(!call.contains("mountinfo"), "it is as long as there are views: {call}");
             }
+            // The host's mounts are as many: another namespace is copied.
+            let enters = calls.iter().any(|call| call.contains("setns("));
+            assert_eq!(enters, file == "mount.calls" && mounts > 100, "beside {mounts} mounts");
             calls.len()
         })
     };
@@ -97,10 +102,18 @@ fn a_view_costs_the_same_however_many_there_are() {
                 scene.shell(&format!("umount {}", path.display())).ok();
             });
         }
-        scene.mount("env-a", "v0", &["--name", "next", "--tmp"]).ok();
-        assert_eq!(scene.names("run/views"), ["next.json", "next.lock"]);
-        assert_eq!((scene.leases().len(), scene.names("state/temporary").len()), (1, 1));
-        scene.nixview(&["umount", "next"]).ok();
+        // An overlay ends a moment after its last mount.
+        eventually("a start takes all away", PATIENCE, || {
+            scene.mount("env-a", "v0", &["--name", "next", "--tmp"]).ok();
+            let left = [
+                scene.names("run/views").len() / 2,
+                scene.leases().len(),
+                scene.names("state/temporary").len(),
+            ];
+            scene.nixview(&["umount", "next"]).ok();
+            assert!(left[0] <= 10, "more than a few are left: {left:?}");
+            left == [1, 1, 1]
+        });
         scene.assert_nothing_left();
     }
 }

@@ -43,7 +43,7 @@ use crate::sys::mount::Unmount;
 use crate::sys::overlay_use::OverlayUse;
 use crate::sys::rounds::Rounds;
 use crate::sys::signals::Signals;
-use crate::sys::{limits, memory as own_memory};
+use crate::sys::{limits, memory as own_memory, small_namespace};
 use crate::view::spec::ViewSpec;
 use crate::view::upper_dir::UpperDir;
 
@@ -180,6 +180,9 @@ pub fn serve(
     })?;
     let registry =
         Registry::open(&dirs.runtime).attempt(|| "cannot open the registry of views".to_owned())?;
+    if let Err(error) = small_namespace::provide(&dirs.runtime.join("namespace")) {
+        tracing::debug!(%error, "copies of all mounts are made for each view");
+    }
     let (problems, round_ended) =
         leftovers::sweep_part(&registry).attempt(|| "cannot read the registry of views".to_owned())?;
     warnings.extend(problems.into_iter().map(|p| p.what));
