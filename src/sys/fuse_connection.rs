@@ -3,11 +3,13 @@
 
 use std::fs::OpenOptions;
 use std::io::{self, Write};
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
 use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags, fstat, fstatfs, statat, statx};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
+
+use super::mount_id::MountId;
 
 /// Where fusectl is mounted, if it is.
 const CONTROL: &str = "/sys/fs/fuse/connections";
@@ -108,7 +110,8 @@ impl FuseConnection {
 }
 
 /// What tells a connection from a later one of the same number: the inode number of its directory, which stays as long as fusectl is
-/// mounted, and the time from when on that is. Nothing where fusectl is mounted nowhere.
+/// mounted and which the kernel gives no other file before 2^32 are made, and what tells that mount of fusectl from others. Nothing
+/// where fusectl is mounted nowhere.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Sign(Option<(u64, i128)>);
 
@@ -117,7 +120,8 @@ impl Sign {
     #[must_use]
     pub fn is_of_one(self, other: Self) -> Option<bool> {
         match (self.0, other.0) {
-            (Some((one, since)), Some((other, then))) if since == then => Some(one == other),
+            (Some((one, _)), Some((other, _))) if one == other => Some(true),
+            (Some((_, since)), Some((_, then))) if since == then => Some(false),
             _ => None,
         }
     }
@@ -136,15 +140,20 @@ impl Sign {
     }
 }
 
-/// The directory of all connections, and since when it is there in nanoseconds; `None` where fusectl is not mounted.
+/// The directory of all connections, and what tells its mount from others; `None` where fusectl is not mounted.
 fn mounted_control() -> io::Result<Option<(OwnedFd, i128)>> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let Ok(top) = rustix::fs::open(CONTROL, flags, Mode::empty()) else { return Ok(None) };
     if fstatfs(&top)?.f_type != CONTROL_TYPE {
         return Ok(None);
     }
+    let mount = MountId::of(top.as_fd())?;
+    if mount.is_unique() {
+        return Ok(Some((top, mount.number().into())));
+    }
     let found = fstat(&top)?;
-    // Nothing changes this time later (fs/libfs.c, `simple_fill_super`).
+    // Before Linux 6.8, which has numbers of mounts, nothing changes this time later (fs/libfs.c, `simple_fill_super`). Linux 6.18
+    // changes it when a connection goes.
     let since = i128::from(found.st_ctime) * 1_000_000_000 + i128::from(found.st_ctime_nsec);
     Ok(Some((top, since)))
 }

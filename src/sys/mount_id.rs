@@ -55,12 +55,18 @@ impl MountId {
         self.0
     }
 
+    /// True if no other mount ever gets it.
+    #[must_use]
+    pub fn is_unique(self) -> bool {
+        self.0 > LARGEST_REUSED
+    }
+
     /// True if the descriptor leads into the mount of this number, which is asked for by the number's own kind.
     ///
     /// # Errors
     /// As for [`of`](Self::of).
     pub fn is_of(self, mount: BorrowedFd<'_>) -> io::Result<bool> {
-        let mask = if self.0 > LARGEST_REUSED { UNIQUE } else { StatxFlags::MNT_ID };
+        let mask = if self.is_unique() { UNIQUE } else { StatxFlags::MNT_ID };
         Ok(asked(mount, mask)? == Some(self.0))
     }
 }

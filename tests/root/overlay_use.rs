@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::process::{Command, Stdio};
 
 use nix::sched::{CloneFlags, setns};
+use nixview::sys::fuse_connection::{FuseConnection, Sign};
 
 use crate::support::scene::{self, Scene};
 use crate::support::skip::skip;
@@ -48,6 +49,31 @@ fn is_swept(scene: &Scene) {
         gc(scene, &[]);
         scene.leases().is_empty() && scene.names("run/views").is_empty()
     });
+    scene.assert_nothing_left();
+}
+
+#[test]
+#[ignore = "needs root and /dev/fuse"]
+fn a_connection_is_known_again_after_others_went_and_told_from_a_later_one() {
+    let scene = Scene::new();
+    scene
+        .shell("mountpoint -q /sys/fs/fuse/connections || mount -t fusectl none /sys/fs/fuse/connections")
+        .ok();
+    let connection = |name: &str| {
+        let number = scene.status(name)["anchor"].as_u64().unwrap();
+        FuseConnection::of_number(number)
+    };
+    mount(&scene, "web", "a");
+    mount(&scene, "other", "b");
+    let (web, other) = (connection("web"), connection("other"));
+    let (sign, old) = (web.sign().unwrap(), other.sign().unwrap());
+    scene.nixview(&["umount", "other"]).ok();
+    assert_eq!(web.sign().unwrap().is_of_one(sign), Some(true));
+    assert_eq!(Sign::parse(&sign.text()).is_of_one(sign), Some(true));
+    mount(&scene, "other", "b");
+    assert_eq!(connection("other").sign().unwrap().is_of_one(old), Some(false));
+    scene.nixview(&["umount", "other"]).ok();
+    scene.nixview(&["umount", "web"]).ok();
     scene.assert_nothing_left();
 }
 
