@@ -117,7 +117,8 @@ pub fn sweep_part(registry: &Registry) -> Result<(Vec<Failure>, bool), RegistryE
     Ok((problems, part.ended))
 }
 
-fn clean_dead(registry: &Registry, names: &[ViewName]) -> (Vec<ViewName>, Vec<Failure>) {
+/// Cleans up after those of these names whose servers are dead.
+pub fn clean_dead(registry: &Registry, names: &[ViewName]) -> (Vec<ViewName>, Vec<Failure>) {
     let (mut cleaned, mut problems) = (Vec::new(), Vec::new());
     for name in names {
         match registry.state(name) {

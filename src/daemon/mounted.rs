@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Pid;
 
-use super::record::{Place, Record};
+use super::record::{Place, Record, text_of_connection};
 use super::registry::Turn;
 use crate::sys::fuse_connection::FuseConnection;
 use crate::sys::mount::{SUBTYPE, Unmount};
@@ -203,6 +203,12 @@ impl Mounted {
 #[must_use]
 pub fn is_mount_of(record: &Record, mount: &MountInfo) -> bool {
     Mounted::of_record(record, None).is_some_and(|mounted| mounted.is(mount))
+}
+
+/// A text that the record has of the view that this is a mount of.
+#[must_use]
+pub(super) fn text_of_record(mount: &MountInfo) -> String {
+    text_of_connection(connection(mount))
 }
 
 /// Mount tables of the processes that serve views.

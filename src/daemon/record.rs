@@ -278,6 +278,11 @@ pub fn print(record: &Record) -> io::Result<Vec<u8>> {
     Ok(text)
 }
 
+/// A text that the records have of views whose file system has this number: others need not be parsed.
+pub(super) fn text_of_connection(number: u64) -> String {
+    format!("\"connection\":{number}")
+}
+
 #[cfg(test)]
 pub(super) mod tests {
     #![allow(clippy::unwrap_used, reason = "test code")]
@@ -324,6 +329,7 @@ pub(super) mod tests {
     fn printed_records_are_read_again() {
         let record = example("web");
         assert_eq!(parse(&print(&record).unwrap()).unwrap(), record);
+        assert!(String::from_utf8(print(&record).unwrap()).unwrap().contains(&text_of_connection(77)));
     }
 
     #[test]

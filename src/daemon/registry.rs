@@ -303,16 +303,24 @@ impl Registry {
     }
 
     /// The names whose records are such, sorted. The locks are not looked at, and records that cannot be read are left out.
+    /// Only records that have the text `with` are parsed.
     ///
     /// # Errors
     /// [`RegistryError::File`] for the directory.
-    pub fn names_of(&self, is_such: impl Fn(&Record) -> bool) -> Result<Vec<ViewName>, RegistryError> {
+    pub fn names_of(
+        &self,
+        with: &str,
+        is_such: impl Fn(&Record) -> bool,
+    ) -> Result<Vec<ViewName>, RegistryError> {
         let fail = |source| RegistryError::File { path: self.dir.clone(), source };
         let mut names = Vec::new();
         for entry in fs::read_dir(&self.dir).map_err(fail)? {
             let name = name_of_record(entry.map_err(fail)?.file_name().as_bytes());
-            let is_such =
-                |name: &ViewName| self.record(name).is_ok_and(|found| found.is_some_and(|r| is_such(&r)));
+            let is_such = |name: &ViewName| {
+                let text =
+                    fs::read_to_string(self.file(name, "json")).ok().filter(|text| text.contains(with));
+                text.and_then(|text| record::parse(text.as_bytes()).ok()).is_some_and(|found| is_such(&found))
+            };
             names.extend(name.filter(is_such));
         }
         names.sort();

@@ -8,7 +8,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use super::error::{Attempt, Failure};
 use super::leftovers;
-use super::mounted::{MountTables, Mounted, Outcome, is_mount_of, is_view};
+use super::mounted::{MountTables, Mounted, Outcome, is_mount_of, is_view, text_of_record};
 use super::record::{Place, Record};
 use super::registry::{Registry, State};
 use crate::control::Container;
@@ -288,7 +288,8 @@ fn find_at(registry: &Registry, path: &Path) -> Result<(ViewName, State), Failur
         return Ok((name, state));
     }
     let mut was_there = None;
-    for name in registry.names_of(is_it).attempt(attempt)? {
+    let with = mount.as_ref().map(text_of_record).unwrap_or_default();
+    for name in registry.names_of(&with, is_it).attempt(attempt)? {
         let Ok(Some(state)) = registry.state(&name) else { continue };
         if mount.is_some() || matches!(state, State::Dead(_)) {
             return Ok((name, state));

@@ -120,7 +120,9 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let mut stores = BTreeSet::from([PathBuf::from(old_roots::DEFAULT_STORE)]);
     if let Some(registry) = &registry {
         stores.extend(all.iter().filter_map(|(_, view)| record(view)).map(|record| record.store.clone()));
-        let (_, left) = leftovers::sweep(registry).context("cannot clean up after dead views")?;
+        let dead = all.iter().filter(|(_, view)| matches!(view.state, Ok(State::Dead(_))));
+        let dead: Vec<_> = dead.map(|(name, _)| name.clone()).collect();
+        let (_, left) = leftovers::clean_dead(registry, &dead);
         problems.extend(left.into_iter().map(|p| p.what));
     }
     problems.extend(old_roots::sweep(&stores, false).1);

@@ -10,7 +10,7 @@ use super::super::error::{Attempt, Failure};
 use super::super::keeper::Dirs;
 use super::super::launch::Launched;
 use super::super::log::{LogError, LogReader};
-use super::super::mounted::is_mount_of;
+use super::super::mounted::{is_mount_of, text_of_record};
 use super::super::order::Order;
 use super::super::record::Record;
 use super::super::registry::{Registry, State};
@@ -190,9 +190,9 @@ impl Worker<'_> {
             ViewRef::Path(path) => {
                 let mount = mountinfo::mount_at(path).attempt(|| "cannot read the mount table".to_owned())?;
                 match mount {
-                    Some(mount) => {
-                        registry.names_of(|record| is_mount_of(record, &mount)).attempt(attempt)?
-                    }
+                    Some(mount) => registry
+                        .names_of(&text_of_record(&mount), |record| is_mount_of(record, &mount))
+                        .attempt(attempt)?,
                     None => Vec::new(),
                 }
             }
