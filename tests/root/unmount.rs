@@ -23,7 +23,15 @@ struct Attacked {
 
 impl Attacked {
     fn new() -> Self {
-        let scene = Scene::new();
+        Self::within(Scene::new())
+    }
+
+    /// Where views have servers.
+    fn with_servers() -> Self {
+        Self::within(Scene::on("fuse"))
+    }
+
+    fn within(scene: Scene) -> Self {
         fs::create_dir_all(scene.path("home/d/view")).unwrap();
         fs::create_dir_all(scene.path("victim/view")).unwrap();
         symlink("../victim", scene.path("home/l")).unwrap();
@@ -112,7 +120,7 @@ fn an_exchanged_directory_leads_no_unmount_elsewhere() {
 #[test]
 #[ignore = "needs root and /dev/fuse"]
 fn an_exchanged_directory_leads_no_server_that_ends_elsewhere() {
-    let attacked = Attacked::new();
+    let attacked = Attacked::with_servers();
     attacked.rounds("SIGTERM to the keeper", |scene| told_to_end(scene, scene.keeper("web")));
     attacked.rounds("SIGTERM to the server whose keeper is dead", |scene| {
         let server = scene.server("web");
@@ -124,7 +132,7 @@ fn an_exchanged_directory_leads_no_server_that_ends_elsewhere() {
 #[test]
 #[ignore = "needs root and /dev/fuse"]
 fn an_exchanged_directory_leads_no_sweep_elsewhere() {
-    let attacked = Attacked::new();
+    let attacked = Attacked::with_servers();
     attacked.rounds("status after both were killed", |scene| {
         scene.kill_view("web");
         drop(scene.nixview(&["status"]).ok());
