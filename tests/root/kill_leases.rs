@@ -49,6 +49,8 @@ pub(super) fn killed_at(call: &str, n: usize, command: &Command) -> Command {
     strace.args(["-f", "-q", "-o", "/dev/null", "-e", &format!("trace={call}")]);
     strace.args(["-e", &format!("inject={call}:signal=KILL:when={n}")]);
     strace.arg(command.get_program()).args(command.get_args());
+    // What tells the backend is among them.
+    strace.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
     strace.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     strace
 }
