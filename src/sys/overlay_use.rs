@@ -101,7 +101,12 @@ impl OverlayUse {
         if let Some(Anchor { connection, sign }) = self.anchor {
             match connection.sign() {
                 Ok(now) => {
-                    tracing::debug!(connection = connection.number(), ?sign, ?now, "the number of an anchor is there");
+                    tracing::debug!(
+                        connection = connection.number(),
+                        ?sign,
+                        ?now,
+                        "the number of an anchor is there"
+                    );
                     if let Some(one) = sign.is_of_one(now) {
                         return Ok(one);
                     }

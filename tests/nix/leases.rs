@@ -118,7 +118,7 @@ fn nix(root: &Path, program: &str, arguments: &[&str]) -> Command {
 
 impl World {
     fn new(seed: u64) -> Self {
-        let scene = Scene::new();
+        let scene = Scene::on("fuse");
         scene.lock_in("env-a.drv", Mode::Build);
         fs::create_dir(scene.path("c")).unwrap();
         fs::copy(scene.store.database(), scene.path("kept.sqlite")).unwrap();
@@ -180,6 +180,7 @@ impl World {
         let mut command = Command::new(env!("CARGO_BIN_EXE_nixview"));
         command.arg("--state-dir").arg(self.scene.path("state"));
         command.arg("--runtime-dir").arg(self.scene.path(registry)).env_remove("NIXVIEW_LOG");
+        self.scene.choose_backend(&mut command);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }

@@ -540,7 +540,7 @@ fn a_container_that_dies_while_its_view_is_made_leaves_nothing() {
 #[test]
 #[ignore = "needs root, /dev/fuse and runc"]
 fn the_daemon_serves_containers_when_it_runs() {
-    let host = Host::new();
+    let host = Host::of(Scene::on("fuse"));
     if !runs(&host, "runc") {
         return;
     }

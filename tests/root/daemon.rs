@@ -7,7 +7,7 @@ use std::os::unix::net::UnixDatagram;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use nixview::control::{Client, ControlError, MountRequest, Place, Stopped, Upper, ViewRef};
+use nixview::control::{Backend, Client, ControlError, MountRequest, Place, Stopped, Upper, ViewRef};
 use nixview::sys::{mount, socket};
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -66,6 +66,7 @@ fn handed(scene: &Scene, name: &str) -> (MountRequest, File) {
     let mut request = MountRequest::new(lock.clone(), place, Upper::Temporary);
     request.name = Some(name.to_owned());
     request.store = scene.store.root().to_owned();
+    request.backend = Backend::Fuse;
     (request, File::open(lock).unwrap())
 }
 

@@ -71,7 +71,7 @@ fn a_view_serves_whatever_limits_its_caller_has() {
 }
 
 fn serves_below(limits: &str) {
-    let scene = Scene::new();
+    let scene = Scene::on("fuse");
     let large = large(&scene);
     let mount = format!(
         "mount --closure {0}/env-a.lock --store {1} --name web --tmp {0}/a",
@@ -125,7 +125,7 @@ fn a_command_has_what_its_caller_has() {
 }
 
 fn has_what_its_caller_has(limits: &str) {
-    let scene = Scene::new();
+    let scene = Scene::on("fuse");
     let large = large(&scene);
     let limits = format!("umask 031 && {limits}");
     let before =

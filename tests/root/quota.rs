@@ -589,7 +589,8 @@ fn state_on(scene: &Scene, kind: &str, size: u64) -> Option<PathBuf> {
 }
 
 fn exact_on(kind: &str) {
-    let scene = Scene::new();
+    // df(1) of an overlay tells of the whole image.
+    let scene = Scene::on("fuse");
     let Some(state) = state_on(&scene, kind, 400 * MIB) else { return };
     scene.mount("env-a", "a", &["--name", "web", "--upper-size", "16M"]).ok();
     let view = scene.path("a");

@@ -430,6 +430,7 @@ fn a_container_goes_on() {
         command.env("NIXVIEW", env!("CARGO_BIN_EXE_nixview")).env("NIXVIEW_OCI_HOOK", hook());
         command.env("NIXVIEW_STATE_DIR", scene.path("state")).env("NIXVIEW_RUNTIME_DIR", scene.path("run"));
         command.env("TMPDIR", scene.dir.path()).env_remove("NIXVIEW_LOG").stdin(Stdio::null());
+        scene.choose_backend(&mut command);
         command
     };
     let probed = scene::ran(prepared("probe").arg("runc").output().unwrap());

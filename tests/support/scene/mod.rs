@@ -168,6 +168,7 @@ impl Scene {
     pub(crate) fn shell(&self, script: &str) -> Ran {
         let mut command = Command::new("timeout");
         command.args(["-k", "5", "30", "/bin/sh", "-c", script]).current_dir(self.dir.path());
+        self.choose_backend(&mut command);
         ran(command.stdin(Stdio::null()).output().unwrap())
     }
 
