@@ -12,6 +12,7 @@ use nixview::sys::mount_id::MountId;
 use nixview::sys::mount_point;
 use nixview::sys::mountinfo::{self, MountInfo};
 use nixview::sys::open::open_input;
+use nixview::sys::overlay;
 
 use crate::options::{OptionError, Options};
 use crate::service::Dirs;
@@ -292,7 +293,8 @@ fn view_at(target: &Path) -> Result<(MountInfo, PathBuf), Problem> {
     let what = |error: &io::Error| Problem::system(format!("cannot find {}", target.display()), error);
     let path = resolved(target).map_err(|error| what(&error))?;
     let found = mountinfo::mount_at(&path).map_err(|error| what(&error))?;
-    let view = found.filter(|m| m.file_system.strip_prefix(b"fuse.") == Some(SUBTYPE.as_bytes()));
+    let served = |mount: &MountInfo| mount.file_system.strip_prefix(b"fuse.") == Some(SUBTYPE.as_bytes());
+    let view = found.filter(|mount| served(mount) || overlay::is_ours(mount));
     match view {
         Some(view) => Ok((view, path)),
         None => Err(Problem::new(code::MOUNT, format!("no view is mounted on {}", path.display()))),

@@ -33,10 +33,16 @@ fn nixview() -> PathBuf {
 struct Scene {
     dir: TempDir,
     store: MiniStore,
+    /// What makes the views.
+    backend: &'static str,
 }
 
 impl Scene {
     fn new() -> Self {
+        Self::on("fuse")
+    }
+
+    fn on(backend: &'static str) -> Self {
         let dir = tempfile::Builder::new().prefix("nv").tempdir_in("/tmp").unwrap();
         let store = MiniStore::build(&dir.path().join("s"));
         for name in ["a", "sbin", "work"] {
@@ -45,7 +51,7 @@ impl Scene {
         for name in ["mount.nixview", "mount.fuse.nixview", "umount.nixview", "umount.fuse.nixview"] {
             symlink(HELPER, dir.path().join("sbin").join(name)).unwrap();
         }
-        let scene = Self { dir, store };
+        let scene = Self { dir, store, backend };
         let mut lock = Command::new(nixview());
         lock.args(["lock", "--store"]).arg(scene.store.root()).arg(scene.store.logical("env-a"));
         lock.arg("-o").arg(scene.dir.path().join("env.lock"));
@@ -62,9 +68,9 @@ impl Scene {
     /// nixview keeps its files and which store it is. All servers of the script end with it.
     fn run(&self, script: &str) -> Output {
         let dir = self.dir.path().display();
-        let store = self.store.root().display();
+        let (store, backend) = (self.store.root().display(), self.backend);
         let whole = format!(
-            "set -u; D={dir}; O=store={store},state-dir={dir}/state,runtime-dir={dir}/run
+            "set -u; D={dir}; O=store={store},state-dir={dir}/state,runtime-dir={dir}/run,backend={backend}
              fail() {{ echo \"$*\" >&2; exit 99; }}
              mount -t overlay overlay -o lowerdir=$D/sbin:/usr/sbin /usr/sbin || fail overlay
              cd $D; {script}"
@@ -141,6 +147,33 @@ fn fstab_lines_mount_and_unmount() {
     let members = scene.store.closure("env-a").len();
     let lock = scene.dir.path().join("env.lock");
     assert_eq!(out, format!("{members}\n1\n{}\n1\n", lock.display()));
+}
+
+/// A mount by overlayfs has its type in the table of mounts: umount(8) and a remount without fstab ask no helper.
+#[test]
+#[ignore = "needs root and /dev/fuse"]
+fn views_by_overlayfs_are_mounted_remounted_and_unmounted() {
+    for backend in ["overlay", "auto"] {
+        let scene = Scene::on(backend);
+        let out = scene.ok("echo \"$D/env.lock $D/a nixview noauto,upper=$D/up,$O 0 0\" >fstab
+             mount -T fstab $D/a || fail mount
+             grep -c \"^$D/env.lock $D/a overlay rw,nosuid,nodev\" /proc/mounts
+             echo changed >a/store/own || fail write
+             mount -T fstab -o remount,ro $D/a || fail remount
+             ! touch a/store/two 2>/dev/null || fail 'written though read-only'
+             mount -o remount,rw a || fail 'remount rw'
+             touch a/store/two || fail 'not writable again'
+             mount -T fstab -av | grep -q \"$D/a .*already mounted\\|ignored\" || fail 'not taken for mounted'
+             umount $D/a || fail umount
+             # A keeper that nothing waits for lives on for a moment.
+             for n in 1 2 3 4 5 6 7 8 9 10; do mount -T fstab $D/a 2>err && break; sleep 0.1; done
+             cat a/store/own
+             umount a || fail umount
+             mount -t nixview $D/env.lock a -o $O,ro || fail 'mount ro'
+             mount -T fstab -o remount,rw $D/a 2>err && fail 'rw without an upper'
+             umount a || fail umount");
+        assert_eq!(out, "1\nchanged\n");
+    }
 }
 
 #[test]

@@ -116,10 +116,12 @@ fn run(cli: &Cli) -> Result<ExitCode, CliError> {
     cli.command.run(&Context { state, output: Output::new(), inherited, verbose: cli.verbose })
 }
 
-/// The definition of the command line, for completions and man pages.
+/// The definition of the command line, with the arguments of all commands: for completions, man pages and usage lines.
 #[must_use]
 pub fn definition() -> clap::Command {
-    Cli::command()
+    let mut definition = Cli::command();
+    definition.build();
+    definition
 }
 
 /// Prints help or what was wrong with the usage; 0 for help that was asked for, else 2.

@@ -179,7 +179,38 @@ fn builds(rows: &[Row]) -> String {
 
 fn starts(rows: &[Row]) -> String {
     let ways = measured(rows, STARTS[0]);
-    per_environment(rows, "Starts", &STARTS, "ms", &ways)
+    per_environment(rows, "Starts", &STARTS, "ms", &ways) + &beside_binds(rows, &ways)
+}
+
+/// The starts of each way beside those of bind mounts by the same runtime: the k-th measurements are a pair.
+fn beside_binds(rows: &[Row], ways: &[&str]) -> String {
+    let timed = timed(rows);
+    let mut text = String::new();
+    for what in STARTS {
+        let line = |way: &&str| {
+            let (_, runtime) = way.rsplit_once(", ")?;
+            let binds = format!("bind mounts, {runtime}");
+            if **way == binds {
+                return None;
+            }
+            let ratios = timed.iter().map(|environment| {
+                let [own, beside] = [*way, &binds].map(|way| cell(rows, way, environment, what).numbers);
+                let pairs: Vec<f64> = own.iter().zip(&beside).map(|(own, beside)| own / beside).collect();
+                shown(spread(&pairs), 1.0)
+            });
+            let ratios: Vec<String> = ratios.collect();
+            ratios.iter().any(|ratio| ratio != "–").then(|| [vec![(*way).to_owned()], ratios].concat())
+        };
+        let lines: Vec<Vec<String>> = ways.iter().filter_map(line).collect();
+        if !lines.is_empty() {
+            let head: Vec<String> = [""].iter().chain(&timed).map(|word| (*word).to_owned()).collect();
+            let table = table(&head, lines);
+            text.push_str(&format!(
+                "**{what}**, ratio to bind mounts of the same round: median (least–greatest)\n\n{table}"
+            ));
+        }
+    }
+    text
 }
 
 /// A table for each measurement: lines are approaches, columns the timed environments.
@@ -322,6 +353,23 @@ mod tests {
         assert_eq!(told(&cell(&rows, "c", "e", "start, cold"), 1.0), "–");
         assert!(failures(&rows).contains("| b | e | start, cold | no ¦ disk |"));
         assert!(starts(&rows).contains("| a | 3 (2–4), 1 failed |"));
+    }
+
+    #[test]
+    fn a_start_is_compared_with_that_of_bind_mounts_beside_it() {
+        let mut rows = Vec::new();
+        for (way, value) in [
+            ("bind mounts, runc", "10"),
+            ("nixview, runc", "20"),
+            ("bind mounts, runc", "20"),
+            ("nixview, runc", "20"),
+            ("nix-shell", "5"),
+        ] {
+            rows.push(row(way, "e", "start, warm", value));
+        }
+        let text = beside_binds(&rows, &["nix-shell", "nixview, runc", "bind mounts, runc"]);
+        assert!(text.contains("| nixview, runc | 1.50 (1–2) |"), "{text}");
+        assert_eq!(text.matches("runc").count(), 1, "{text}");
     }
 
     #[test]

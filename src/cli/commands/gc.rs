@@ -94,8 +94,9 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
         let removed = if args.dry_run { cache.stale(args.older_than) } else { cache.prune(args.older_than) };
         report.closures = removed.context("cannot clean the cache of closures")? as u64;
     }
-    let verified = lock::sweep_verified(state, args.older_than, args.dry_run);
-    report.closures += verified.context("cannot clean what is remembered of closures")?;
+    // Each is of a closure that is counted already.
+    lock::sweep_verified(state, args.older_than, args.dry_run)
+        .context("cannot clean what is remembered of closures")?;
     if state.join(lock::memory::FILE).exists() {
         let memory = Memory::open(state);
         let removed = memory.prune(args.older_than, args.dry_run);

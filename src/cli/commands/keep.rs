@@ -9,6 +9,7 @@ use crate::view::ViewName;
 
 /// Arguments of `nixview keep`: numbers of descriptors that the process has.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "For nixview-keep alone.\n\nExample:\n  nixview keep web --signals 5 --end 17")]
 pub struct Args {
     /// The view
     pub name: ViewName,
