@@ -9,7 +9,10 @@ use crate::support::effort::pick;
 use crate::support::scene::Scene;
 
 fn states(scene: &Scene) -> Vec<String> {
-    scene.names("state/nix-state")
+    let mut names = scene.names("state/nix-state");
+    // Notes of which template a closure has.
+    names.retain(|name| !name.starts_with("key-"));
+    names
 }
 
 fn is_whole(scene: &Scene, name: &str) -> bool {

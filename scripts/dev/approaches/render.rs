@@ -365,7 +365,7 @@ mod tests {
             ("nixview, runc", "20"),
             ("nix-shell", "5"),
         ] {
-            rows.push(row(way, "e", "start, warm", value));
+            rows.push(row(way, "e", "start, cold", value));
         }
         let text = beside_binds(&rows, &["nix-shell", "nixview, runc", "bind mounts, runc"]);
         assert!(text.contains("| nixview, runc | 1.50 (1–2) |"), "{text}");
