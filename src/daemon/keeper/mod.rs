@@ -26,7 +26,7 @@ use std::io;
 use std::num::NonZeroUsize;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::claim;
 use super::error::{Attempt, Failure};
@@ -167,6 +167,7 @@ pub fn serve(
     options: ServeOptions,
     caller: &mut dyn Caller,
 ) -> Result<(), Failure> {
+    let began = Instant::now();
     own_memory::stay_small();
     let signals =
         Signals::block_only(&watch_overlay::SIGNALS).attempt(|| "cannot take signals".to_owned())?;
@@ -205,7 +206,7 @@ pub fn serve(
         overlay_is_gone: false,
         shown: false,
     };
-    let answer = Serving { spec, dirs, registry: &registry, destination, options, signals, warnings }
+    let answer = Serving { spec, dirs, registry: &registry, destination, options, signals, warnings, began }
         .run(&mut held, caller);
     let ended = answer.and(held.release());
     log::end(&ended);

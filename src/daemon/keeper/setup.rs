@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use super::connection::{Connecting, Connection};
 use super::overlay::{Overlay, Refusal};
@@ -37,6 +37,8 @@ pub(super) struct Serving<'a> {
     pub(super) options: ServeOptions,
     pub(super) signals: Signals,
     pub(super) warnings: Vec<String>,
+    /// When this process began to make the view.
+    pub(super) began: Instant,
 }
 
 /// What a view is made of, with all that keeps it.
@@ -144,7 +146,7 @@ impl Serving<'_> {
         }
         tracing::info!(
             place = %record.place, backend = %record.backend, io = %record.io, upper = %record.upper, server = record.server,
-            "the view can be used"
+            took = ?self.began.elapsed(), "the view can be used"
         );
         self.warnings.iter().for_each(|warning| tracing::warn!(target: REPORTED, "{warning}"));
         caller
