@@ -5,10 +5,10 @@
 //! locks, the roots and the anchor. Killed at any point it is a keeper that was killed: the view goes on unkept.
 
 use std::convert::Infallible;
-use std::ffi::CString;
+use std::ffi::{CString, OsString};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -229,25 +229,24 @@ impl Waiting<'_> {
         let own = execute::own_program()?;
         let Passed { signals, end, caller, namespace } = self.passed;
         let watched: Vec<u32> = [end, signals].into_iter().chain(caller).collect();
-        let mut words: Vec<Vec<u8>> = vec![PROGRAM.into(), number(&own), watched.len().to_string().into()];
-        words.extend(watched.iter().map(|number| number.to_string().into_bytes()));
-        for (option, dir) in [("--state-dir", &self.dirs.state), ("--runtime-dir", &self.dirs.runtime)] {
-            let first = if option == "--state-dir" { &b"nixview"[..] } else { &[] };
-            words.extend(
-                [first, option.as_bytes()].into_iter().filter(|word| !word.is_empty()).map(<[u8]>::to_vec),
-            );
-            words.push(dir.as_os_str().as_bytes().to_vec());
+        let count = u32::try_from(watched.len()).unwrap_or_default();
+        let text = |number: u32| OsString::from(number.to_string());
+        let mut words = vec![OsString::from(PROGRAM), text(open::number(own.as_fd())), text(count)];
+        words.extend(watched.into_iter().map(text));
+        // From here on what nixview is called with.
+        words.extend(["nixview".into(), "--state-dir".into(), self.dirs.state.clone().into()]);
+        words.extend(["--runtime-dir".into(), self.dirs.runtime.clone().into()]);
+        words.extend((0..self.verbose).map(|_| "-v".into()));
+        words.extend(["keep".into(), self.name.as_str().into()]);
+        words.extend(["--signals".into(), text(signals), "--end".into(), text(end)]);
+        if let Some(caller) = caller {
+            words.extend(["--caller".into(), text(caller)]);
         }
-        words.extend((0..self.verbose).map(|_| b"-v".to_vec()));
-        words.extend(["keep".into(), self.name.to_string().into_bytes()]);
-        let numbers = [("--signals", Some(u64::from(signals))), ("--end", Some(u64::from(end)))];
-        let others = [("--caller", caller.map(u64::from)), ("--namespace", namespace)];
-        for (option, number) in numbers.into_iter().chain(others) {
-            if let Some(number) = number {
-                words.extend([option.into(), number.to_string().into_bytes()]);
-            }
+        if let Some(namespace) = namespace {
+            words.extend(["--namespace".into(), namespace.to_string().into()]);
         }
-        let words = words.into_iter().map(CString::new).collect::<Result<Vec<_>, _>>()?;
+        let words =
+            words.into_iter().map(|word| CString::new(word.into_vec())).collect::<Result<Vec<_>, _>>()?;
         tracing::debug!("becomes {PROGRAM}");
         match self.started {
             None => execute::keep_descriptors()?,
@@ -255,10 +254,6 @@ impl Waiting<'_> {
         }
         execute::become_program(&program, &words)
     }
-}
-
-fn number(descriptor: &OwnedFd) -> Vec<u8> {
-    open::number(descriptor.as_fd()).to_string().into_bytes()
 }
 
 /// The small program: beside this one, or where a package has it.
