@@ -237,6 +237,12 @@ impl Registry {
         }
     }
 
+    /// The claim of a name whose lock this process holds already, by a copy of its descriptor.
+    #[must_use]
+    pub(super) fn claim_held(&self, name: &ViewName, lock: File) -> Claim {
+        Claim { registry: self.clone(), name: name.clone(), lock, record: None }
+    }
+
     /// What there is under a name; `None` if nothing is, or if the name is being given back.
     ///
     /// # Errors

@@ -104,7 +104,7 @@ fn no_command_lets_a_name_steer_the_terminal() {
     let mut seen = BTreeSet::new();
     let mut run = |words: &[&str]| run(scene, &mut seen, words);
     let hostile = HOSTILE;
-    run(&["keep", hostile, "--signals", "0", "--end", "0"]);
+    run(&["keep", hostile, "--signals", "0", "--claim", "0", "--end", "0"]);
     let (json, nix) = (format!("{HOSTILE}.json"), format!("{HOSTILE}.nix"));
     for source in [hostile, &lock, &json, &nix, &upper] {
         for more in [&[][..], &["--json"], &["-v"], &["--name", hostile], &["--extra-root", hostile]] {

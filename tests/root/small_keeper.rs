@@ -48,7 +48,8 @@ fn it_takes_back_what_a_large_one_does() {
     {
         let keeper = mounted(&scene, more);
         assert_eq!(scene.status("web")["state"], "mounted");
-        scene.nixview(&[how, "web"]).ok();
+        let said = scene.nixview(&[how, "web"]).ok();
+        assert_eq!(said.err, "view 'web' has ended\n");
         all_gone(&scene);
         assert!(!Path::new(&format!("/proc/{keeper}/comm")).exists() || name(keeper) != "nixview-keep");
     }

@@ -9,13 +9,18 @@ use crate::view::ViewName;
 
 /// Arguments of `nixview keep`: numbers of descriptors that the process has.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "For nixview-keep alone.\n\nExample:\n  nixview keep web --signals 5 --end 17")]
+#[command(
+    after_help = "For nixview-keep alone.\n\nExample:\n  nixview keep web --signals 5 --claim 6 --end 17"
+)]
 pub struct Args {
     /// The view
     pub name: ViewName,
     /// Where signals arrive
     #[arg(long, value_name = "FD")]
     pub signals: u32,
+    /// The lock of the view's name
+    #[arg(long, value_name = "FD")]
+    pub claim: u32,
     /// What becomes readable when the view is gone
     #[arg(long, value_name = "FD")]
     pub end: u32,
@@ -32,8 +37,8 @@ pub struct Args {
 /// # Errors
 /// As [`keeper::resume`].
 pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
-    let passed =
-        Passed { signals: args.signals, end: args.end, caller: args.caller, namespace: args.namespace };
+    let Args { signals, claim, end, caller, namespace, .. } = *args;
+    let passed = Passed { signals, claim, end, caller, namespace };
     keeper::resume(&dirs(context), &args.name, context.verbose, passed).map_err(failed)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -20,7 +20,7 @@ use super::{Caller, Dirs, GRACE, Held, SETTLING, take_away};
 use crate::daemon::error::{Attempt, Failure};
 use crate::daemon::mounted::Mounted;
 use crate::daemon::record::{Record, UpperRecord};
-use crate::daemon::registry::{Registry, State};
+use crate::daemon::registry::{Claim, Registry, State};
 use crate::daemon::{leftovers, log};
 use crate::sys::execute::{self, Started};
 use crate::sys::mount_point::MountPoint;
@@ -42,6 +42,8 @@ pub(super) const SIGNALS: [Signal; 3] = [Signal::SIGTERM, Signal::SIGINT, Signal
 pub struct Passed {
     /// Where signals arrive.
     pub signals: u32,
+    /// The lock of the view's name.
+    pub claim: u32,
     /// Becomes readable when the view is gone.
     pub end: u32,
     /// The socket of the caller, for a private view that ends with it.
@@ -85,6 +87,7 @@ impl Serving<'_> {
             mounted: held.mounted.take(),
             passed: Passed {
                 signals: open::number(self.signals.as_fd()),
+                claim: held.claim.as_ref().map_or(0, |claim| open::number(claim.lock().as_fd())),
                 end: open::number(overlay.end().as_fd()),
                 caller: caller.socket().map(|socket| open::number(socket.as_fd())),
                 namespace: None,
@@ -115,6 +118,9 @@ pub fn resume(dirs: &Dirs, name: &ViewName, verbose: u8, passed: Passed) -> Resu
     log::open(&dirs.state, name, log::level(verbose, passed.caller.is_some()), false).attempt(attempt)?;
     log::detach(&process::null().attempt(attempt)?).attempt(attempt)?;
     let end = execute::inherited(passed.end).attempt(attempt)?;
+    // Held until all is taken back: no other process takes the view for dead meanwhile.
+    let lock = execute::inherited(passed.claim).attempt(attempt)?;
+    let claim = registry.claim_held(name, lock.into());
     let caller = passed.caller.map(execute::inherited).transpose().attempt(attempt)?;
     let point = record.mount_point_fd.map(execute::inherited).transpose().attempt(attempt)?;
     let mut waiting = Waiting {
@@ -132,7 +138,7 @@ pub fn resume(dirs: &Dirs, name: &ViewName, verbose: u8, passed: Passed) -> Resu
     let answer = waiting.until_the_end(Some(Duration::ZERO)).and_then(|()| {
         // The locks go with all that was passed: what is left is that of a dead keeper, and its overlay is gone.
         waiting.started.take().into_iter().for_each(Started::close);
-        take_back(dirs, name, &registry, &record)
+        take_back(dirs, claim, &record)
     });
     log::end(&answer);
     answer
@@ -141,8 +147,8 @@ pub fn resume(dirs: &Dirs, name: &ViewName, verbose: u8, passed: Passed) -> Resu
 /// How long the kernel may show an overlay after it told that it is gone: its anchor says so before it leaves the list of connections.
 const LEAVING: Duration = Duration::from_secs(2);
 
-/// Takes away what is left of the view of this process, which has no lock of it any more.
-fn take_back(dirs: &Dirs, name: &ViewName, registry: &Registry, record: &Record) -> Result<(), Failure> {
+/// Takes away what is left of the view of this process, which has no lock of it any more but that of its name.
+fn take_back(dirs: &Dirs, claim: Claim, record: &Record) -> Result<(), Failure> {
     let until = Instant::now() + LEAVING;
     while record.is_overlay_mounted().attempt(|| "cannot look for the overlay".to_owned())?
         && Instant::now() < until
@@ -154,7 +160,7 @@ fn take_back(dirs: &Dirs, name: &ViewName, registry: &Registry, record: &Record)
     if let UpperRecord::Directory { path, .. } = &record.upper {
         upper_dir::note_end(path).map_err(io::Error::other).attempt(|| "cannot use the upper".to_owned())?;
     }
-    leftovers::clean_if_dead(registry, name).map(drop)
+    leftovers::clean(claim, record)
 }
 
 impl Waiting<'_> {
@@ -227,7 +233,7 @@ impl Waiting<'_> {
     fn become_small(&self) -> io::Result<Infallible> {
         let program = execute::open_program(&small_program()?)?;
         let own = execute::own_program()?;
-        let Passed { signals, end, caller, namespace } = self.passed;
+        let Passed { signals, claim, end, caller, namespace } = self.passed;
         let watched: Vec<u32> = [end, signals].into_iter().chain(caller).collect();
         let count = u32::try_from(watched.len()).unwrap_or_default();
         let text = |number: u32| OsString::from(number.to_string());
@@ -239,6 +245,7 @@ impl Waiting<'_> {
         words.extend((0..self.verbose).map(|_| "-v".into()));
         words.extend(["keep".into(), self.name.as_str().into()]);
         words.extend(["--signals".into(), text(signals), "--end".into(), text(end)]);
+        words.extend(["--claim".into(), text(claim)]);
         if let Some(caller) = caller {
             words.extend(["--caller".into(), text(caller)]);
         }
