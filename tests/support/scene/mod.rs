@@ -184,7 +184,11 @@ impl Scene {
         let mut found = Vec::new();
         for entry in fs::read_dir("/proc").unwrap().flatten() {
             let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse::<i32>().ok()) else { continue };
-            let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            let mut line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            // A process that becomes another program has none for a moment; a dead one has no program either.
+            while line.is_empty() && fs::read_link(entry.path().join("exe")).is_ok() {
+                line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            }
             if line.split(|b| *b == 0).any(|argument| argument == marker.as_bytes()) {
                 found.push(pid);
             }
