@@ -186,7 +186,10 @@ impl Scene {
             let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse::<i32>().ok()) else { continue };
             let mut line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
             // A process that becomes another program has none for a moment; a dead one has no program either.
-            while line.is_empty() && fs::read_link(entry.path().join("exe")).is_ok() {
+            for _ in 0..1000 {
+                if !line.is_empty() || fs::read_link(entry.path().join("exe")).is_err() {
+                    break;
+                }
                 line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
             }
             if line.split(|b| *b == 0).any(|argument| argument == marker.as_bytes()) {
