@@ -6,8 +6,8 @@
 //! ```
 //!
 //! The name of a file stands for the question. Everything in it can be computed again: a file that is missing,
-//! cut or of another state of the database is no answer. Reading one costs three system calls beside the stamp,
-//! where SQLite takes a third of a millisecond to open.
+//! cut or of another state of the database is no answer. Reading one takes a few system calls beside the stamp;
+//! SQLite opens its file and reads the schema first.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};

@@ -158,7 +158,7 @@ fn without_the_small_program_the_keeper_waits_by_itself() {
     mount.args(["mount", "-vv", "--name", "web", "--backend", "overlay", "--tmp", "--closure"]);
     mount.arg(scene.path("env-a.lock")).arg("--store").arg(scene.store.root()).arg(scene.path("a"));
     assert!(mount.status().unwrap().success());
-    let waits = "the keeper waits by itself";
+    let waits = "the keeper itself waits";
     eventually(waits, PATIENCE, || scene.nixview(&["logs", "web"]).ok().out.contains(waits));
     assert_eq!(name(scene.keeper("web")), "nixview");
     scene.nixview(&["umount", "web"]).ok();

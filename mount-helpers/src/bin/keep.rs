@@ -1,7 +1,7 @@
 //! `nixview-keep PROGRAM COUNT FD... NAME ARGS...`: waits until one of COUNT descriptors can be read, and becomes PROGRAM again.
 //!
-//! The keeper of a view that overlayfs makes has nothing to do until the view ends or is told to end. It becomes this
-//! program meanwhile, which takes a fifth of the memory. All that the keeper holds (locks, roots, the view's anchor) stays
+//! The keeper of an overlay only waits for the end of its view, or for a signal. It becomes this program meanwhile, which
+//! takes a fifth of the memory. All that the keeper holds (locks, roots, the view's anchor) stays
 //! open, because descriptors outlive execve(2). PROGRAM is the descriptor of the program to become, NAME and ARGS are its
 //! arguments. Nothing is read from the descriptors: PROGRAM does that.
 

@@ -32,7 +32,7 @@ pub struct Args {
     pub namespace: Option<u64>,
 }
 
-/// Goes on keeping the view.
+/// Resumes the keeper.
 ///
 /// # Errors
 /// As [`keeper::resume`].

@@ -74,7 +74,7 @@ pub enum Command {
     Export(Deferred<export::Args>),
     /// Make an OCI image layer the changes of a view
     Import(Deferred<import::Args>),
-    /// Go on keeping a view: for nixview-keep
+    /// Resume a keeper: for nixview-keep
     #[command(hide = true)]
     Keep(Deferred<keep::Args>),
     /// Say what this machine lacks, and what to do about it

@@ -217,7 +217,7 @@ impl Serving<'_> {
         Ok(Some(target))
     }
 
-    /// The right to mount on a directory, where no view is: until the answer is dropped nobody else mounts one there.
+    /// The right to mount on a directory, where no view is: while the answer lives no other process of the registry mounts one there.
     pub(super) fn turn(&self, path: &Path, directory: BorrowedFd<'_>) -> Result<Turn, Failure> {
         let turn = self.registry.turn().attempt(|| format!("cannot mount on {}", path.display()))?;
         refuse_view(path, directory)?;

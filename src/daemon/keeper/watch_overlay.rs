@@ -1,8 +1,8 @@
 //! Keeping a view that the kernel makes by itself: waits for its end, and answers nothing.
 //!
-//! A keeper that has waited for a while becomes `nixview-keep`, a program of a tenth of the size that only waits, and that
+//! A keeper that has waited for a while becomes `nixview-keep`, a program of a fifth of the memory that only waits, and that
 //! becomes nixview again when something happens ([`resume`]). All descriptors stay open through both, and with them the
-//! locks, the roots and the anchor. Killed at any point it is a keeper that was killed: the view goes on unkept.
+//! locks, the roots and the anchor. A kill at any point leaves an unkept view, as that of any keeper.
 
 use std::convert::Infallible;
 use std::ffi::{CString, OsString};
@@ -100,12 +100,12 @@ impl Serving<'_> {
     }
 }
 
-/// Goes on keeping the overlay of a keeper that became the small program, and that this process is again.
+/// Resumes the keeper of an overlay, in the process that was the small program.
 ///
 /// # Errors
 /// What failed. What is left of the view is that of a keeper that was killed.
 pub fn resume(dirs: &Dirs, name: &ViewName, verbose: u8, passed: Passed) -> Result<(), Failure> {
-    let attempt = || format!("cannot go on keeping the view '{name}'");
+    let attempt = || format!("cannot resume the keeper of the view '{name}'");
     let started = Started::note().attempt(attempt)?;
     memory::stay_small();
     let signals = Signals::block_only(&SIGNALS).attempt(attempt)?;
@@ -118,7 +118,7 @@ pub fn resume(dirs: &Dirs, name: &ViewName, verbose: u8, passed: Passed) -> Resu
     log::open(&dirs.state, name, log::level(verbose, passed.caller.is_some()), false).attempt(attempt)?;
     log::detach(&process::null().attempt(attempt)?).attempt(attempt)?;
     let end = execute::inherited(passed.end).attempt(attempt)?;
-    // Held until all is taken back: no other process takes the view for dead meanwhile.
+    // Held to the end: other processes must not see a dead view meanwhile.
     let lock = execute::inherited(passed.claim).attempt(attempt)?;
     let claim = registry.claim_held(name, lock.into());
     let caller = passed.caller.map(execute::inherited).transpose().attempt(attempt)?;
@@ -182,7 +182,7 @@ impl Waiting<'_> {
             if !ready.contains(&true) {
                 match self.become_small() {
                     Ok(never) => match never {},
-                    Err(error) => tracing::debug!(%error, "the keeper waits by itself"),
+                    Err(error) => tracing::debug!(%error, "the keeper itself waits"),
                 }
                 // It is not tried again.
                 patience = None;
@@ -229,7 +229,7 @@ impl Waiting<'_> {
     /// Becomes the program that only waits.
     ///
     /// # Errors
-    /// If it is not installed, or cannot be executed: then this process goes on.
+    /// If it is not installed, or cannot be executed; this process is as it was then.
     fn become_small(&self) -> io::Result<Infallible> {
         let program = execute::open_program(&small_program()?)?;
         let own = execute::own_program()?;

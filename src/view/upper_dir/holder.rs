@@ -73,7 +73,7 @@ pub(super) struct Holder {
 /// Writes who holds the upper into the file: its process id, and after a space the descriptor. A second line tells of an overlay that
 /// is mounted over it.
 ///
-/// Shorter text is written over longer text, which is then cut: to empty a file first takes ext4 a third of a millisecond. A reader
+/// Shorter text is written over longer text, which is then cut: ext4 takes longer to empty a file than to write it. A reader
 /// between the two sees at most an overlay that is no longer mounted, which it knows for none.
 pub(super) fn write(lock: &File, holder: Holder, overlay: Option<&OverlayUse>) -> io::Result<()> {
     let image = holder.image.map(|fd| format!(" {fd}")).unwrap_or_default();
