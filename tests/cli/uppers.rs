@@ -157,6 +157,8 @@ fn what_only_reads_an_upper_of_the_last_release_leaves_it_as_it_is() {
     let commands: [&[&str]; 5] =
         [&["diff", "web"], &["diff", "--json", "web"], &["upper", "list"], &["status"], &["gc", "--dry-run"]];
     let answers = |changed: &Changed| commands.map(|words| changed.nixview(words).ok().out);
+    // A list tells the age, of a new upper in seconds: they could pass between the two lists.
+    age(&changed, 3);
     let new = answers(&changed);
     make_old(&changed);
     let look = || {
