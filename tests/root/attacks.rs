@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use crate::support::effort::pick;
 use crate::support::scene::{MODES, Ran, Scene, on_each_backend, ran};
 use crate::support::skip::skip;
-use rustix::fs::{CWD, Mode, RenameFlags, renameat_with};
+use rustix::fs::{CWD, Mode, OFlags, RenameFlags, ResolveFlags, renameat_with};
 
 const INSIDE: &str = include_str!("../data/attacks/inside.py");
 
@@ -94,11 +94,18 @@ fn asked(path: &Path) -> Vec<Option<i32>> {
     }
     let other = path.with_file_name("other");
     let handle = |flags| rustix::fs::open(path, flags, Mode::empty()).map_err(io::Error::from);
+    let beneath = || {
+        let dir = fs::File::open(path.parent().unwrap()).unwrap();
+        let name = path.file_name().unwrap();
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
+        rustix::fs::openat2(dir, name, OFlags::PATH, Mode::empty(), resolve).map_err(io::Error::from)
+    };
     vec![
         errno(fs::symlink_metadata(path)),
         errno(fs::metadata(path)),
         errno(fs::File::open(path)),
-        errno(handle(rustix::fs::OFlags::PATH)),
+        errno(handle(OFlags::PATH)),
+        errno(beneath()),
         errno(fs::OpenOptions::new().append(true).open(path)),
         errno(fs::read_link(path)),
         errno(fs::read_dir(path)),
@@ -132,6 +139,11 @@ fn what_is_hidden_answers_as_what_is_absent() {
         {
             assert_eq!(asked(&view.join(hidden)), absent, "{hidden}");
         }
+        for number in 0_u32..10_000 {
+            let name = format!("{:032x}-secret", u128::from(number.wrapping_mul(2_654_435_761)) << 64);
+            let error = fs::symlink_metadata(view.join(&name)).unwrap_err();
+            assert_eq!(error.raw_os_error(), Some(libc::ENOENT), "{name}");
+        }
         // Nor does what Nix records in the view name it.
         let recorded = fs::read(scene.path("a/var/nix/db/db.sqlite")).unwrap();
         let named = |part: &str| recorded.windows(part.len()).any(|bytes| bytes == part.as_bytes());
@@ -145,6 +157,49 @@ fn what_is_hidden_answers_as_what_is_absent() {
         assert_eq!(fs::read_dir(view.join(&secret)).unwrap().count(), 0);
         scene.nixview(&["umount", "web"]).ok();
         assert_eq!(scene.store_digest(), before);
+        scene.assert_nothing_left();
+    }
+}
+
+/// Links in a member that name a hidden path.
+#[test]
+#[ignore = "needs root and /dev/fuse"]
+fn links_of_a_member_lead_nowhere_that_is_hidden() {
+    for scene in on_each_backend() {
+        let (data, secret) = (scene.store.real("data"), scene.store.logical("secret"));
+        let up = format!("{}{}", "../".repeat(40), secret.trim_start_matches('/'));
+        let beside = format!("../{}", scene.store.path("secret"));
+        for (name, target) in [("absolute", &secret), ("up", &up), ("beside", &beside)] {
+            symlink(target, data.join(name)).unwrap();
+            symlink(format!("{target}/key"), data.join(format!("{name}-key"))).unwrap();
+        }
+        let before = scene.store_digest();
+        let script = format!(
+            "cd {}; for name in absolute up beside; do readlink $name; ls $name/ && echo seen; cat $name-key $name/key && echo seen; \
+             echo x >$name-key; done 2>/dev/null; cd ../../..; pwd; ls nix/store | wc -l",
+            scene.store.logical("data")
+        );
+        let ran = scene.run("env-b", &[], &script).ok();
+        let want = [&secret, &up, &beside, "/", &scene.store.closure("env-b").len().to_string()].join("\n");
+        assert_eq!(ran.out.trim_end(), want, "{ran:?}");
+        assert_eq!(scene.store_digest(), before);
+        scene.assert_nothing_left();
+    }
+}
+
+#[test]
+#[ignore = "needs root and /dev/fuse"]
+fn what_proc_tells_of_a_process_in_a_view_are_the_view_s_names() {
+    if !python() {
+        return;
+    }
+    for scene in on_each_backend() {
+        victims(&scene);
+        let data = scene.store.logical("data");
+        fs::copy("/bin/cat", scene.store.real("data").join("cat")).unwrap();
+        let (file, program) = (format!("{data}/victim0"), format!("{data}/cat"));
+        let host = scene.dir.path().to_str().unwrap();
+        inside(&scene, &[], &["processes", &file, &program, host]).ok();
         scene.assert_nothing_left();
     }
 }

@@ -42,6 +42,7 @@ mod overlay_backend;
 mod overlay_life;
 mod overlay_oracle;
 mod overlay_program;
+mod overlay_rules;
 mod overlay_use;
 mod overlay_ways;
 mod owner;

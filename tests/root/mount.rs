@@ -115,6 +115,19 @@ fn an_upper_of_another_environment_is_warned_of_and_shows_whole_paths_alone() {
     scene.mount("env-a", "a", &overlay).failed(1, &told);
     mount("env-b");
     assert_eq!(scene.shell(&format!("stat -c %a a/store/{data}/share")).ok().out, "700\n");
+    // A path that was moved as a whole is a part of what it was before.
+    scene.nixview(&["reset", "web", "store"]).failed(1, &[]);
+    scene.nixview(&["umount", "web"]).ok();
+    scene.nixview(&["reset", "web", "store"]).ok();
+    mount("env-b");
+    scene.shell(&format!("mv a/store/{data} a/store/kept")).ok();
+    scene.nixview(&["umount", "web"]).ok();
+    scene.mount("env-a", "a", &overlay).failed(1, &told);
+    mount("env-a");
+    scene.shell("! test -e a/store/kept").ok();
+    scene.nixview(&["umount", "web"]).ok();
+    scene.mount("env-b", "a", &overlay).ok();
+    scene.shell(&format!("test -e a/store/kept/share && ! test -e a/store/{data}")).ok();
     scene.nixview(&["umount", "web"]).ok();
     scene.assert_nothing_left();
 }

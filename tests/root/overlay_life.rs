@@ -103,6 +103,7 @@ fn nightly_other_defaults_of_the_module_change_nothing() {
         let options = String::from_utf8(line.super_options).unwrap();
         assert!(!options.contains("index=on") && !options.contains("nfs_export=on"), "{options}");
         assert!(!options.contains("metacopy=on") && !options.contains("xino=on"), "{options}");
+        assert!(!options.contains("xino=auto"), "{options}");
         scene.nixview(&["umount", "web"]).ok();
         // The file was copied, not its attributes alone.
         let copy = Path::new(&upper).join("tree/nix/store/moved/lib/libc.so.1");

@@ -188,6 +188,11 @@ pub fn rebase(root: BorrowedFd<'_>, base: &Name) -> io::Result<u64> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "test code")]
+
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
     use super::*;
 
     #[test]
@@ -221,5 +226,30 @@ mod tests {
             assert!(wrong(bad, b"nix").is_some(), "{}", bad.escape_ascii());
         }
         assert!(wrong(&[b"/nix/", &[b'x'; 4095][..]].concat(), b"nix").is_some());
+    }
+
+    #[test]
+    fn the_top_of_an_upper_holds_one_real_directory() {
+        let base = Name::new(b"nix").unwrap();
+        let top = tempfile::tempdir().unwrap();
+        let path = top.path().join("nix");
+        let told = || {
+            let found = check_top(fs::File::open(top.path()).unwrap().as_fd(), &base).unwrap();
+            found.first.into_iter().map(|objection| objection.why).collect::<Vec<_>>()
+        };
+        assert_eq!(told(), ["it is missing"]);
+        fs::create_dir(&path).unwrap();
+        assert_eq!(told(), [""; 0]);
+        fs::create_dir(top.path().join("store")).unwrap();
+        assert_eq!(told(), ["only 'nix' may be there"]);
+        fs::remove_dir(top.path().join("store")).unwrap();
+        fs::remove_dir(&path).unwrap();
+        for target in ["/etc", ".", "none"] {
+            symlink(target, &path).unwrap();
+            assert_eq!(told(), ["it is no directory"], "{target}");
+            fs::remove_file(&path).unwrap();
+        }
+        fs::write(&path, "").unwrap();
+        assert_eq!(told(), ["it is no directory"]);
     }
 }

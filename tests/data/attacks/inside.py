@@ -7,6 +7,7 @@ import mmap
 import os
 import stat
 import struct
+import subprocess
 import sys
 
 libc = ctypes.CDLL(None, use_errno=True)
@@ -147,4 +148,53 @@ def handle_of(path):
     print(buffer.raw[: 8 + struct.unpack_from("=I", buffer)[0]].hex())
 
 
-{"lower": lower, "marks": marks, "handles": handles, "handle_of": handle_of}[sys.argv[1]](*sys.argv[2:])
+def processes(file, program, *hosts):
+    """What /proc tells of a process that runs a copy of cat(1) in the view and of one that has a file of it open and mapped: nothing of the host's names."""
+    child = subprocess.Popen([program, "-u"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
+    try:
+        # It runs, and not what was there before.
+        child.stdin.write(b"x")
+        expect("an echo", child.stdout.read(1), b"x")
+        told_of(child.pid, file, program, hosts)
+    finally:
+        child.kill()
+        child.wait()
+
+
+def told_of(child, file, program, hosts):
+    opened = os.open(file, os.O_RDONLY)
+    with mmap.mmap(opened, 0, mmap.MAP_SHARED, mmap.PROT_READ):
+        os.chdir(os.path.dirname(file))
+        told = []
+        for pid, wanted in (child, program), (os.getpid(), file):
+            proc = f"/proc/{pid}"
+            with open(proc + "/maps", encoding="utf-8") as maps:
+                lines = maps.readlines()
+            areas = [line.split()[0] for line in lines if line.rstrip().endswith(wanted)]
+            assert areas, f"{wanted} is not in {proc}/maps: {lines}"
+            for area in areas:
+                start, end = (int(number, 16) for number in area.split("-"))
+                expect("a mapping's name", os.readlink(f"{proc}/map_files/{start:x}-{end:x}"), wanted)
+            told.extend(lines)
+            for name in os.listdir(proc + "/fdinfo"):
+                for tell in (lambda: open(f"{proc}/fdinfo/{name}", encoding="utf-8").read(), lambda: os.readlink(f"{proc}/fd/{name}")):
+                    try:
+                        told.append(tell())
+                    except FileNotFoundError:
+                        pass  # that of the listing
+            told.extend(os.readlink(f"{proc}/{name}") for name in ("exe", "cwd", "root"))
+    expect("a program's name", os.readlink(f"/proc/{child}/exe"), program)
+    expect("a file's name", os.readlink(f"/proc/self/fd/{opened}"), file)
+    expect("a directory's name", os.readlink("/proc/self/cwd"), os.path.dirname(file))
+    with open("/proc/self/mountinfo", encoding="utf-8") as mounts:
+        views = [line for line in mounts if line.split()[4] == "/nix"]
+    with open(f"/proc/self/fdinfo/{opened}", encoding="utf-8") as info:
+        mount = [line.split()[1] for line in info if line.startswith("mnt_id:")]
+    expect("the mount of a file", mount[0], views[-1].split()[0])
+    for line in told + views:
+        for host in hosts:
+            assert host not in line, f"{line} tells of {host}"
+
+
+CASES = {"lower": lower, "marks": marks, "handles": handles, "handle_of": handle_of, "processes": processes}
+CASES[sys.argv[1]](*sys.argv[2:])

@@ -163,7 +163,23 @@ def by_handle(kind, data):
     return fd
 
 
+def own_handle(path, flags):
+    handle, mount = Handle(128), ctypes.c_int()
+    if libc.name_to_handle_at(AT_FDCWD, path, ctypes.byref(handle), ctypes.byref(mount), flags):
+        raise OSError(ctypes.get_errno(), "name_to_handle_at")
+    return handle
+
+
 nix = directory("/nix")
+for path in [b"/nix", b"/nix/..", b"/nix/store"]:
+    # AT_HANDLE_FID gives one that serves comparison alone.
+    for flags in [0, 0x200]:
+
+        def opened_by_own_handle():
+            handle = own_handle(path, flags)
+            return by_handle(handle.type, bytes(handle.bytes[: handle.length]))
+
+        attempt("own handle", opened_by_own_handle)
 for handle in HANDLES:
     kind, data = handle.split(":")
     for kind in [int(kind), 1, 2, 0x81, 0xF8, 0xFB, 0xFE]:
