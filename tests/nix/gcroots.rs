@@ -6,7 +6,7 @@ use crate::support::scene::{Ran, Scene, ran};
 use crate::support::skip::skip;
 
 /// Real Nix on the scene's store; nothing where it is not installed.
-fn nix(scene: &Scene, program: &str, arguments: &[&str]) -> Option<Ran> {
+pub(crate) fn nix(scene: &Scene, program: &str, arguments: &[&str]) -> Option<Ran> {
     let remote = format!("local?root={}", scene.store.root().display());
     let mut command = Command::new("timeout");
     command.args(["120", program]).args(arguments).env("NIX_REMOTE", remote);

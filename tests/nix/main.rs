@@ -16,6 +16,7 @@ mod leases;
 mod lock;
 mod mini_store;
 mod quick_start;
+mod repair;
 mod second_machine;
 mod trace;
 mod usage;
