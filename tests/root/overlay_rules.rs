@@ -127,6 +127,32 @@ fn a_temporary_upper_is_volatile_and_one_that_stays_is_not() {
     scene.assert_nothing_left();
 }
 
+/// A set-id program gives no rights in a view, which is `nosuid`, and none on the host, where no user enters an upper.
+#[test]
+#[ignore = "needs root, /dev/fuse and setpriv"]
+fn a_set_id_program_of_a_view_gives_no_rights_and_no_user_enters_an_upper() {
+    const USER: &str = "setpriv --reuid 65534 --regid 65534 --clear-groups";
+    for scene in on_each_backend() {
+        let upper = scene.path("u").to_str().unwrap().to_owned();
+        for how in [&["--tmp"][..], &["--upper", &upper], &["--upper-size", "8M"]] {
+            mount(&scene, how).ok();
+            scene.shell("chmod 755 . && chmod go+x state state/* && cp /usr/bin/id a/program && chmod 6755 a/program").ok();
+            let identity = scene.shell(&format!("{USER} a/program")).ok().out;
+            assert!(identity.starts_with("uid=65534(") && !identity.contains("euid="), "{identity}");
+            let script =
+                "for upper in u state/uppers/web state/temporary/*; do test ! -d $upper || echo $upper; done";
+            let uppers = scene.shell(script).ok().out;
+            assert!(!uppers.is_empty());
+            for upper in uppers.lines() {
+                let found = scene.shell(&format!("{USER} ls {upper}/tree/nix/program {upper}"));
+                assert!(found.code != Some(0) && found.out.is_empty(), "{upper}: {found:?}");
+            }
+            umount(&scene);
+        }
+        scene.assert_nothing_left();
+    }
+}
+
 /// The collector may take a member that is looked at before a root keeps it.
 #[test]
 #[ignore = "needs root, /dev/fuse and strace"]
