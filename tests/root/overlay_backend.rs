@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::support::scene::{self, Ran, Scene};
+use crate::support::skip::skip;
 use crate::support::wait::{PATIENCE, eventually};
 
 /// Mounts the environment `env-a` on `a`.
@@ -84,6 +85,34 @@ fn a_read_only_view_has_no_upper_and_takes_no_change() {
     for below in ["a", "a/store", &format!("a/store/{}/lib", scene.store.path("libc"))] {
         let found = fs::metadata(scene.path(below)).unwrap();
         assert_eq!((found.uid(), found.gid()), (1234, 5678), "{below}");
+    }
+    scene.nixview(&["umount", "web"]).ok();
+    scene.assert_nothing_left();
+}
+
+/// A view with a server has none of these (`flags_of_inodes_clones_and_devices_are_refused`).
+#[test]
+#[ignore = "needs root and /dev/fuse"]
+fn flags_of_inodes_and_files_without_a_name_work_and_protect_no_temporary_upper() {
+    use rustix::fs::{IFlags, Mode, OFlags, ioctl_getflags, ioctl_setflags};
+    use rustix::io::Errno;
+    let scene = Scene::new();
+    mount(&scene, &["--tmp"]).ok();
+    let store = scene.path("a/store");
+    let of_the_store = store.join(scene.store.path("libc")).join("lib/libc.so.1");
+    let directory = store.join("directory");
+    fs::create_dir(&directory).unwrap();
+    for (path, flag) in [(&of_the_store, IFlags::IMMUTABLE), (&directory, IFlags::APPEND)] {
+        let opened = fs::File::open(path).unwrap();
+        ioctl_setflags(&opened, flag).unwrap();
+        assert!(ioctl_getflags(&opened).unwrap().contains(flag), "{}", path.display());
+        let renamed = fs::rename(path, path.with_extension("moved"));
+        assert_eq!(renamed.unwrap_err().raw_os_error(), Some(libc::EPERM), "{}", path.display());
+    }
+    let mode = Mode::from_raw_mode(0o600);
+    match rustix::fs::open(&store, OFlags::TMPFILE | OFlags::RDWR, mode) {
+        Err(Errno::OPNOTSUPP) => skip!("overlayfs of this kernel has no O_TMPFILE"),
+        opened => drop(opened.unwrap()),
     }
     scene.nixview(&["umount", "web"]).ok();
     scene.assert_nothing_left();
