@@ -15,7 +15,7 @@ use rustix::fs::{CWD, Mode, OFlags, mkdirat, openat};
 use rustix::mount::{OpenTreeFlags, open_tree};
 use rustix::process::Signal;
 
-use super::process::{self, Fork};
+use super::process::{self, EndingChild, Fork};
 use super::{mount, namespace, small_namespace, socket};
 
 /// Where the mount stands in the namespace of the process that clones it.
@@ -28,6 +28,8 @@ pub struct MountClone {
     pub mount: OwnedFd,
     /// Why its flags are not locked, if they are not.
     pub not_locked: Option<io::Error>,
+    /// The forked process, whose namespaces take a moment to end: to be dropped when that delays nothing.
+    pub maker: Option<EndingChild>,
 }
 
 /// A detached clone of the detached `mount` whose flags no process can clear, not even one of the host's root.
@@ -43,7 +45,7 @@ pub struct MountClone {
 pub fn lock_flags(mount: OwnedFd) -> io::Result<MountClone> {
     match in_child(|_| clone_locked(mount.as_fd(), None))? {
         Answer::Clone(clone) => Ok(clone),
-        Answer::Failed(not_locked) => Ok(MountClone { mount, not_locked: Some(not_locked) }),
+        Answer::Failed(not_locked) => Ok(MountClone { mount, not_locked: Some(not_locked), maker: None }),
     }
 }
 
@@ -91,15 +93,17 @@ fn in_child(make: impl FnOnce(BorrowedFd<'_>) -> io::Result<Made>) -> io::Result
     };
     drop(there);
     let received = socket::receive(&here, LONGEST);
-    let ended = process::wait(child)?;
+    let maker = EndingChild::new(child);
     let (message, clone) = received?;
     let error = std::str::from_utf8(&message).ok().and_then(told);
     match (error, clone) {
-        (Some(not_locked), Some(mount)) => Ok(Answer::Clone(MountClone { mount, not_locked })),
+        (Some(not_locked), Some(mount)) => {
+            Ok(Answer::Clone(MountClone { mount, not_locked, maker: Some(maker) }))
+        }
         (Some(Some(error)), None) => Ok(Answer::Failed(error)),
         // The mount may have had a place and lost it: it cannot get another one.
         (Some(None) | None, _) => {
-            let code = ended.shell_code();
+            let code = maker.wait()?.shell_code();
             Err(io::Error::other(format!("the process that clones the mount ended with code {code}")))
         }
     }

@@ -89,6 +89,36 @@ pub fn wait(child: Pid) -> io::Result<Ended> {
     }
 }
 
+/// A child that ends by itself and soon. It is waited for when this is dropped.
+#[derive(Debug)]
+pub struct EndingChild(Option<Pid>);
+
+impl EndingChild {
+    /// One that nothing else waits for.
+    #[must_use]
+    pub fn new(child: Pid) -> Self {
+        Self(Some(child))
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Errors
+    /// As [`wait`].
+    pub fn wait(mut self) -> io::Result<Ended> {
+        self.0.take().map_or_else(|| Err(rustix::io::Errno::CHILD.into()), wait)
+    }
+}
+
+impl Drop for EndingChild {
+    fn drop(&mut self) {
+        if let Some(child) = self.0.take()
+            && let Err(error) = wait(child)
+        {
+            tracing::debug!(%error, "a child cannot be waited for");
+        }
+    }
+}
+
 /// Takes the next child that has ended, without waiting; `None` if all live on.
 ///
 /// # Errors
@@ -420,6 +450,19 @@ mod tests {
         let mut counts = [3, 2, 1].into_iter();
         wait_until_alone(|| Ok(counts.next().unwrap())).unwrap();
         assert_eq!(counts.next(), None);
+    }
+
+    #[test]
+    fn a_child_that_ends_is_waited_for_once_and_at_the_latest_when_it_is_dropped() {
+        let shell = |line: &str| {
+            Pid::from_child(&std::process::Command::new("sh").args(["-c", line]).spawn().unwrap())
+        };
+        let child = shell("exit 3");
+        assert_eq!(EndingChild::new(child).wait().unwrap(), Ended::Exited(3));
+        assert_eq!(wait(child).unwrap_err().raw_os_error(), Some(libc::ECHILD));
+        let child = shell("sleep 0.1");
+        drop(EndingChild::new(child));
+        assert_eq!(wait(child).unwrap_err().raw_os_error(), Some(libc::ECHILD));
     }
 
     #[test]

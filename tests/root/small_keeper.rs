@@ -20,6 +20,9 @@ fn mounted(scene: &Scene, more: &[&str]) -> i32 {
 
 fn is_small(keeper: i32) {
     eventually("the keeper becomes small", PATIENCE, || name(keeper) == "nixview-keep");
+    // Also those that have ended, and that nothing has waited for.
+    let children = fs::read_to_string(format!("/proc/{keeper}/task/{keeper}/children")).unwrap();
+    assert_eq!(children, "", "the small program would never wait for them");
 }
 
 fn name(pid: i32) -> String {

@@ -219,7 +219,8 @@ impl Connecting<'_> {
         let on_directory = matches!(self.serving.destination, Destination::Directory { .. });
         let later = options.no_exec && on_directory;
         let options = FuseOptions { no_exec: options.no_exec && !later, ..options };
-        let MountClone { mount, not_locked } = lock_flags(mount::new_fuse(device.as_fd(), options)?)?;
+        let MountClone { mount, not_locked, maker } = lock_flags(mount::new_fuse(device.as_fd(), options)?)?;
+        drop(maker);
         self::not_locked(not_locked);
         if later {
             mount::change(mount.as_fd(), Change { read_only: None, no_exec: Some(true) })?;

@@ -22,7 +22,8 @@ use crate::sys::loop_device::LoopDevice;
 use crate::sys::mount::{self, Change};
 use crate::sys::overlay::{self, Layers, OverlayMount, OverlayOptions};
 use crate::sys::overlay_use::OverlayUse;
-use crate::sys::{self, fuse_device, idmap, memory, open, process};
+use crate::sys::process::EndingChild;
+use crate::sys::{self, fuse_device, idmap, open, process};
 use crate::vfs::Name;
 use crate::view::late_members::LateMembers;
 use crate::view::nix_state::{HeldTemplate, NixState};
@@ -45,6 +46,8 @@ pub(super) struct Overlay {
     pub(super) mounted: OverlayUse,
     /// Number of the connection of the anchor.
     pub(super) anchor: Option<u64>,
+    /// The process that has mounted it, which ends: to be dropped when the view can be used.
+    pub(super) maker: Option<EndingChild>,
     /// No sweep removes the image meanwhile.
     _image: OpenedImage,
     /// Nor the template of Nix's state.
@@ -189,7 +192,7 @@ impl Serving<'_> {
         }
         let made = overlay::mount(&layers, &options, SHOWN);
         let OverlayMount { shown, anchored } = made.map_err(Refusal::of("the kernel refuses the overlay"))?;
-        let MountClone { mount, not_locked: error } = shown;
+        let MountClone { mount, not_locked: error, maker } = shown;
         not_locked(error);
         self.check(&mount, upper.is_some())?;
         let (end, number) = match anchor {
@@ -211,11 +214,10 @@ impl Serving<'_> {
         }
         let nix_state = state_lock.flatten().map(|lock| HeldTemplate::note(&self.dirs.state, lock, &mounted));
         let nix_state = nix_state.transpose().map_err(Refusal::of("cannot note that Nix's state is used"))?;
-        memory::give_back();
         held.mount = Some(mount);
         held.overlay = Some(mounted.clone());
         let anchor = number.map(FuseConnection::number);
-        Ok(Overlay { end, mounted, anchor, _image: image, nix_state })
+        Ok(Overlay { end, mounted, anchor, maker, _image: image, nix_state })
     }
 
     fn overlay_options(&self, metacopy: bool) -> OverlayOptions<'_> {

@@ -72,10 +72,11 @@ impl Serving<'_> {
     /// Until the view is used nowhere any more. Comes back only if the process did not become the small program meanwhile.
     pub(super) fn keep_overlay(
         &self,
-        overlay: Overlay,
+        mut overlay: Overlay,
         held: &mut Held,
         caller: &mut dyn Caller,
     ) -> Result<(), Failure> {
+        drop(overlay.maker.take());
         let mut waiting = Waiting {
             name: &self.spec.name,
             dirs: self.dirs,
