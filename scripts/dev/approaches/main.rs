@@ -79,6 +79,9 @@ pub(crate) struct Measure {
     /// How many containers these are
     #[arg(long, default_value_t = 20)]
     containers: usize,
+    /// With `--starts`: how many starts at once are measured, too
+    #[arg(long, default_value_t = 0)]
+    at_once: usize,
     /// Nothing but starts of views, bind mounts and overlays of the whole store
     #[arg(long)]
     starts: bool,

@@ -7,7 +7,7 @@ use crate::build::{Approach, kept};
 use crate::machine::{bytes, describe};
 use crate::memory::{Memory, drop_caches, of_nothing, together, write_all};
 use crate::record::Records;
-use crate::start::{Start, Way, home_of, wait_for_views};
+use crate::start::{STARTS_AT_ONCE, Start, Way, home_of, wait_for_views};
 use crate::world::{Environment, World, space};
 use crate::{Measure, Result, image, say};
 
@@ -40,6 +40,11 @@ pub(crate) fn all(mut asked: Measure) -> Result<usize> {
         }
         passed("starts");
         starts(&world, &timed, &asked, &Way::VIEWS, &mut records)?;
+        if asked.at_once > 0 {
+            passed(&format!("{} starts at once", asked.at_once));
+            records.note("starts at once", &asked.at_once.to_string())?;
+            starts_at_once(&world, &timed, &asked, &mut records)?;
+        }
         passed("done");
         return Ok(records.failures());
     }
@@ -99,7 +104,7 @@ fn disk(world: &World, records: &mut Records) -> Result<()> {
             }
             // Using it may keep something too.
             if approach == Approach::Nixview {
-                for way in [Way::NixviewShell, Way::NixviewRunc] {
+                for way in [Way::NixviewShell, Way::NixviewRunc, Way::OverlayRunc] {
                     number += 1;
                     if let Err(why) = started(world, environment, way, number) {
                         records.result(0, (way.key(), &environment.name), ("first use", "ms"), Err(why))?;
@@ -209,7 +214,48 @@ fn starts(
 /// One start, with nothing left of it.
 fn started(world: &World, environment: &Environment, way: Way, number: usize) -> Result<Duration> {
     let took = Start::new(world, environment, way, number)?.until_first_line();
-    wait_for_views(world).and(took)
+    wait_for_views(world).and(took.map(|(_, took)| took))
+}
+
+/// Starts many of each at once; from the first until the last of them has written its line.
+fn starts_at_once(
+    world: &World,
+    timed: &[&Environment],
+    asked: &Measure,
+    records: &mut Records,
+) -> Result<()> {
+    for round in 1..=asked.together {
+        for (at, environment) in timed.iter().enumerate() {
+            for way in by_turns(&Way::VIEWS, usize::try_from(round)? + at) {
+                let took = all_started(world, environment, way, asked.at_once);
+                let of = (way.key(), environment.name.as_str());
+                records.result(
+                    round,
+                    of,
+                    (STARTS_AT_ONCE, "ms"),
+                    took.map(|took| took.as_secs_f64() * 1e3),
+                )?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn all_started(world: &World, environment: &Environment, way: Way, count: usize) -> Result<Duration> {
+    let began = Instant::now();
+    let last = std::thread::scope(|scope| {
+        // An error that can be handed on from a thread.
+        let one = |number| {
+            let start = Start::new(world, environment, way, number).and_then(Start::until_first_line);
+            start.map(|(began, took)| began + took).map_err(|e| e.to_string())
+        };
+        let threads: Vec<_> = (0..count).map(|number| scope.spawn(move || one(number))).collect();
+        let ends =
+            threads.into_iter().map(|thread| thread.join().map_err(|_| "a thread failed".to_owned())?);
+        ends.collect::<std::result::Result<Vec<_>, String>>()
+    });
+    wait_for_views(world)?;
+    Ok(last?.into_iter().max().ok_or("nothing was started")? - began)
 }
 
 /// Containers that stay: of all environments by turns, and of one.
@@ -217,6 +263,8 @@ fn containers(world: &World, timed: &[&Environment], asked: &Measure, records: &
     let ways = [
         Way::Alone,
         Way::NixviewRunc,
+        Way::OverlayRunc,
+        Way::WholeRunc,
         Way::Image,
         Way::Layers,
         Way::Binds,

@@ -82,6 +82,8 @@ pub(crate) fn together(world: &World, way: Way, of: &[&Environment]) -> Result<(
         let threads: Vec<_> = all.map(|(number, each)| scope.spawn(move || one(number, each))).collect();
         threads.into_iter().map(|thread| thread.join()).collect()
     });
+    // A keeper becomes a smaller program when it has waited for two seconds.
+    std::thread::sleep(Duration::from_secs(4));
     let measured = Memory::now().and_then(|now| Ok((now.since(before), of_program(&world.nixview)?)));
     let mut failure = None;
     for started in started {
@@ -98,11 +100,12 @@ pub(crate) fn together(world: &World, way: Way, of: &[&Environment]) -> Result<(
     failure.map_or(measured, |why| Err(why.into()))
 }
 
-/// Proportional set size of all processes of a program, in bytes.
+/// Proportional set size of all processes of a program and of the one that its keepers become, in bytes.
 fn of_program(program: &Path) -> Result<f64> {
     let program = fs::canonicalize(program)?;
+    let keep = fs::canonicalize(program.with_file_name("nixview-keep"))?;
     let of = |dir: &Path| {
-        fs::read_link(dir.join("exe")).ok().filter(|exe| *exe == program)?;
+        fs::read_link(dir.join("exe")).ok().filter(|exe| *exe == program || *exe == keep)?;
         let rollup = fs::read_to_string(dir.join("smaps_rollup")).ok()?;
         let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:"))?;
         line.split_whitespace().next()?.parse::<f64>().ok()

@@ -8,15 +8,16 @@ use crate::Result;
 use crate::build::Approach;
 use crate::plots;
 use crate::record::Row;
-use crate::start::Way;
+use crate::start::{STARTS_AT_ONCE, Way};
 use crate::stats::{Cell, Spread, cell, different, spread};
 
 const BEGIN: &str = "<!-- measured: what is between these marks is written by scripts/thesis -->";
 const END: &str = "<!-- measured: end -->";
 
 /// The lines of the overview: what it is, what it is built as, and how it is started.
-const OVERVIEW: [(&str, &str, &str); 7] = [
-    ("1, nixview, in a container", "nixview", "nixview, runc"),
+const OVERVIEW: [(&str, &str, &str); 8] = [
+    ("1, nixview by overlayfs, in a container", "nixview", "nixview by overlayfs, runc"),
+    ("1, nixview with a server, in a container", "nixview", "nixview, runc"),
     ("1, nixview, as a shell", "nixview", "nixview shell"),
     ("1, nix-shell", "nix-shell", "nix-shell"),
     ("2, image of one layer", "image, one layer", "image of one layer, runc"),
@@ -27,6 +28,7 @@ const OVERVIEW: [(&str, &str, &str); 7] = [
 
 const BUILDS: [&str; 3] = ["initial build", "rebuild after a change", "rebuild without a change"];
 const STARTS: [&str; 2] = ["start, cold", "start, warm"];
+const ALL_STARTS: [&str; 3] = [STARTS[0], STARTS[1], STARTS_AT_ONCE];
 
 /// Replaces what is between the marks of the document, and writes the plots beside it.
 pub(crate) fn document(rows: &[Row], path: &Path) -> Result<()> {
@@ -179,14 +181,16 @@ fn builds(rows: &[Row]) -> String {
 
 fn starts(rows: &[Row]) -> String {
     let ways = measured(rows, STARTS[0]);
-    per_environment(rows, "Starts", &STARTS, "ms", &ways) + &beside_binds(rows, &ways)
+    let whats: Vec<&str> =
+        ALL_STARTS.into_iter().filter(|what| rows.iter().any(|row| row.what == *what)).collect();
+    per_environment(rows, "Starts", &whats, "ms", &ways) + &beside_binds(rows, &ways)
 }
 
 /// The starts of each way beside those of bind mounts by the same runtime: the k-th measurements are a pair.
 fn beside_binds(rows: &[Row], ways: &[&str]) -> String {
     let timed = timed(rows);
     let mut text = String::new();
-    for what in STARTS {
+    for what in ALL_STARTS {
         let line = |way: &&str| {
             let (_, runtime) = way.rsplit_once(", ")?;
             let binds = format!("bind mounts, {runtime}");

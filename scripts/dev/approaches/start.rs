@@ -18,6 +18,9 @@ use crate::jobs;
 use crate::run::{READY, Staying, command, first_line};
 use crate::world::{Environment, World};
 
+/// What is measured of many starts at once.
+pub(crate) const STARTS_AT_ONCE: &str = "starts at once, until the last is there";
+
 /// How an environment is started.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Way {
@@ -37,12 +40,18 @@ pub(crate) enum Way {
     /// An overlay over the store as it is, which shows all of it.
     WholeRunc,
     WholeBwrap,
+    /// A hook that does nothing, and no `/nix`.
+    EmptyHook,
+    /// The hook that mounts a view, in a container whose job does not use it.
+    UnusedView,
 }
 
 impl Way {
     /// Those that start the same container with views and with what views are compared with.
-    pub(crate) const VIEWS: [Self; 9] = [
+    pub(crate) const VIEWS: [Self; 11] = [
         Self::Alone,
+        Self::EmptyHook,
+        Self::UnusedView,
         Self::NixviewRunc,
         Self::OverlayRunc,
         Self::Binds,
@@ -86,17 +95,20 @@ impl Way {
             Self::OverlayBwrap => "nixview by overlayfs, bubblewrap",
             Self::WholeRunc => "overlay of the whole store, runc",
             Self::WholeBwrap => "overlay of the whole store, bubblewrap",
+            Self::EmptyHook => "runc with an empty hook",
+            Self::UnusedView => "runc with a view by overlayfs that nothing uses",
         }
     }
 
     fn approach(self) -> Option<Approach> {
         match self {
-            Self::Alone | Self::WholeRunc | Self::WholeBwrap => None,
+            Self::Alone | Self::WholeRunc | Self::WholeBwrap | Self::EmptyHook => None,
             Self::NixviewShell
             | Self::NixviewRunc
             | Self::NixviewBwrap
             | Self::OverlayRunc
-            | Self::OverlayBwrap => Some(Approach::Nixview),
+            | Self::OverlayBwrap
+            | Self::UnusedView => Some(Approach::Nixview),
             Self::NixShell => Some(Approach::NixShell),
             Self::Image => Some(Approach::Image),
             Self::Layers => Some(Approach::Layers),
@@ -141,21 +153,21 @@ impl<'a> Start<'a> {
         Ok(Self { world, environment, way, home, dir, id })
     }
 
-    /// From asking for the environment until the first line that its job writes.
-    pub(crate) fn until_first_line(self) -> Result<Duration> {
-        let job = if self.way == Way::Alone { "echo up" } else { jobs::of(&self.environment.name) };
+    /// From asking for the environment until the first line that its job writes: when that began, and how long it took.
+    pub(crate) fn until_first_line(self) -> Result<(Instant, Duration)> {
+        let job = if self.uses_nix() { jobs::of(&self.environment.name) } else { "echo up" };
         let result = self.command(job).and_then(|mut command| {
             let began = Instant::now();
             self.prepare()?;
             let mounted = began.elapsed();
-            first_line(&mut command).map(|took| mounted + took)
+            first_line(&mut command).map(|took| (began, mounted + took))
         });
         self.clean_up().and(result)
     }
 
     /// Does the environment's job, and stays.
     pub(crate) fn stay(self) -> Result<(Staying, Self)> {
-        let work = if self.way == Way::Alone { ":" } else { jobs::of(&self.environment.name) };
+        let work = if self.uses_nix() { jobs::of(&self.environment.name) } else { ":" };
         let job = format!("{{ {work}\n}} >/dev/null; echo '{READY}'; read end");
         let started = self.prepare().and_then(|()| Staying::start(&mut self.command(&job)?));
         match started {
@@ -222,7 +234,7 @@ impl<'a> Start<'a> {
 
     fn backend(&self) -> &'static str {
         match self.way {
-            Way::OverlayRunc | Way::OverlayBwrap => "overlay",
+            Way::OverlayRunc | Way::OverlayBwrap | Way::UnusedView => "overlay",
             _ => "fuse",
         }
     }
@@ -232,11 +244,12 @@ impl<'a> Start<'a> {
         [("PATH", format!("{path}/bin")), ("HOME", "/tmp".to_owned()), ("ENV", path.clone())]
     }
 
+    fn uses_nix(&self) -> bool {
+        !matches!(self.way, Way::Alone | Way::EmptyHook | Way::UnusedView)
+    }
+
     fn shell(&self) -> String {
-        match self.way {
-            Way::Alone => "/bin/sh".to_owned(),
-            _ => format!("{}/bin/bash", self.environment.path),
-        }
+        if self.uses_nix() { format!("{}/bin/bash", self.environment.path) } else { "/bin/sh".to_owned() }
     }
 
     fn bubblewrap(&self, command: &mut Command, nix: &[&str], job: &str) {
@@ -277,30 +290,36 @@ impl<'a> Start<'a> {
         };
         let all = config.pointer_mut("/mounts").and_then(Value::as_array_mut).ok_or("no mounts")?;
         all.append(mounts.as_array_mut().ok_or("no mounts")?);
-        if matches!(self.way, Way::NixviewRunc | Way::OverlayRunc) {
-            let hook = self.world.nixview.with_file_name("nixview-oci-hook");
-            let args = json!([
-                "nixview-oci-hook",
-                "--state-dir",
-                self.home.join("state"),
-                "--runtime-dir",
-                self.world.path("run"),
-                "--nixview",
-                self.world.nixview,
-                "--store",
-                "/nix/store",
-                "--backend",
-                self.backend(),
-                "--closure",
-                lock_of(&self.home, name)
-            ]);
-            let hooks = json!([{ "path": hook, "args": args }]);
-            config
-                .as_object_mut()
-                .ok_or("no object")?
-                .insert("hooks".to_owned(), json!({ "createRuntime": hooks, "poststop": hooks }));
+        if let Some(hook) = self.hook() {
+            let hooks = json!({ "createRuntime": [hook.clone()], "poststop": [hook] });
+            config.as_object_mut().ok_or("no object")?.insert("hooks".to_owned(), hooks);
         }
         Ok(fs::write(self.dir.join("config.json"), serde_json::to_vec(&config)?)?)
+    }
+
+    fn hook(&self) -> Option<Value> {
+        match self.way {
+            Way::EmptyHook => return Some(json!({ "path": "/bin/true" })),
+            Way::NixviewRunc | Way::OverlayRunc | Way::UnusedView => {}
+            _ => return None,
+        }
+        let hook = self.world.nixview.with_file_name("nixview-oci-hook");
+        let args = json!([
+            "nixview-oci-hook",
+            "--state-dir",
+            self.home.join("state"),
+            "--runtime-dir",
+            self.world.path("run"),
+            "--nixview",
+            self.world.nixview,
+            "--store",
+            "/nix/store",
+            "--backend",
+            self.backend(),
+            "--closure",
+            lock_of(&self.home, &self.environment.name)
+        ]);
+        Some(json!({ "path": hook, "args": args }))
     }
 
     /// After the end: what was mounted and written for it goes, and views have time to.
