@@ -25,7 +25,10 @@ pub(crate) fn describe(world: &World, records: &mut Records) -> Result<()> {
     records.note("processors", &format!("{processors} × {model}"))?;
     records.note("memory", &field("/proc/meminfo", "MemTotal"))?;
     let disk = of("findmnt", &["-n", "-o", "FSTYPE,OPTIONS", "-T", &world.work.display().to_string()]);
-    records.note("file system", &disk.split_whitespace().collect::<Vec<_>>().join(", "))?;
+    let device = of("findmnt", &["-n", "-o", "SOURCE", "-T", &world.work.display().to_string()]);
+    let journal = if disk.starts_with("ext4") && !has_journal(&device) { ", no journal" } else { "" };
+    let disk = disk.split_whitespace().collect::<Vec<_>>().join(", ");
+    records.note("file system", &format!("{disk}{journal}"))?;
     for (what, program, words) in [
         ("nixview", world.nixview.display().to_string(), "--version"),
         ("Nix", "nix-store".to_owned(), "--version"),
@@ -47,6 +50,15 @@ pub(crate) fn describe(world: &World, records: &mut Records) -> Result<()> {
     records.note("measured", &date)?;
     records.note("approaches", &Approach::ALL.map(Approach::key).join(", "))?;
     store(world, records)
+}
+
+/// An ext4 that is mounted has a journal: the kernel shows it in /proc/fs/jbd2, as the device's name and a number.
+fn has_journal(device: &str) -> bool {
+    let name = device.trim_start_matches("/dev/").replace('/', "!");
+    let journals = fs::read_dir("/proc/fs/jbd2").into_iter().flatten().flatten();
+    journals
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .any(|journal| journal.strip_prefix(&name).is_some_and(|rest| rest.starts_with('-')))
 }
 
 /// The store's paths, and how long building them took: from the first path that Nix registered to the last.

@@ -52,7 +52,7 @@ pub(crate) struct Measure {
     built: PathBuf,
     /// Where to write the rows
     csv: PathBuf,
-    /// An empty folder on the disk of the store
+    /// An empty folder, on a disk with a journal
     #[arg(long)]
     work: PathBuf,
     /// The program that is measured; its hook lies beside it
