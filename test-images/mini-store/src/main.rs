@@ -6,11 +6,13 @@ use std::process::ExitCode;
 use mini_store::MiniStore;
 
 fn main() -> ExitCode {
-    let Some(dir) = std::env::args_os().nth(1).map(PathBuf::from) else {
-        eprintln!("usage: mini-store DIR");
-        return ExitCode::from(2);
-    };
-    match MiniStore::create(&dir) {
+    let words: Vec<PathBuf> = std::env::args_os().skip(1).map(PathBuf::from).collect();
+    let [dir] = words.as_slice() else { return usage() };
+    // A word that was meant as an option.
+    if dir.as_os_str().as_encoded_bytes().starts_with(b"-") {
+        return usage();
+    }
+    match MiniStore::create(dir) {
         Ok(store) => {
             for label in store.labels() {
                 println!("{label}\t{}", store.logical(label));
@@ -22,4 +24,9 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn usage() -> ExitCode {
+    eprintln!("usage: mini-store DIR");
+    ExitCode::from(2)
 }
