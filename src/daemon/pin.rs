@@ -84,10 +84,6 @@ pub(super) fn closure<'s>(
         Some(Err(error)) => (None, Some(error)),
     };
     let closure = spec.lock.verified_in(&spec.store, &dirs.state).map_err(|error| refusal(spec, &error))?;
-    let to_pin = match spec.lock.few_to_pin() {
-        Some(few) => few,
-        None => closure.paths().map_err(|error| refusal(spec, &error))?.paths().to_vec(),
-    };
     let Some(gcroots) = spec.store.gc_roots_dir() else {
         let none = "this store has no state of Nix beside it".to_owned();
         return if required { Err(no_roots(&none)) } else { Ok((closure, None, None)) };
@@ -95,14 +91,15 @@ pub(super) fn closure<'s>(
     sweep(&gcroots, dirs);
     let set = match unwritable {
         Some(error) => Err(error),
-        None => Lease::take(&gcroots, spec.name.as_str(), &spec.store.dir, &to_pin),
+        None => Lease::take(&gcroots, spec.name.as_str(), &spec.store.dir, closure.to_pin()),
     };
     drop(pause);
     let error = match set {
         Ok(roots) => return Ok((closure, Some(Pinned::Lease(roots)), None)),
         Err(error) => error,
     };
-    let by_daemon = spec.store.state.as_deref().map(|state| TempRoots::take(state, &spec.store.dir, &to_pin));
+    let by_daemon =
+        spec.store.state.as_deref().map(|state| TempRoots::take(state, &spec.store.dir, closure.to_pin()));
     match by_daemon {
         Some(Ok(roots)) => Ok((closure, Some(Pinned::ByDaemon { _roots: roots }), None)),
         // Another view of it must not begin with what is gone.

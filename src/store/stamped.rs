@@ -17,8 +17,8 @@ use std::time::{Duration, SystemTime};
 
 use crate::store::database::Stamp;
 
-/// The longest file, in bytes.
-const MOST: u64 = 4096;
+/// The longest file, in bytes: for some thousand store paths.
+const MOST: u64 = 1 << 20;
 
 /// What the name of a file that is being written ends with.
 const DRAFT: &str = "~";
@@ -36,19 +36,20 @@ pub fn recall(file: &Path, stamp: &Stamp) -> Option<String> {
 }
 
 /// Notes an answer; `stamp` was taken before it was computed. A database that was written to a moment ago has no
-/// answer that lasts: then nothing is noted.
+/// answer that lasts: then nothing is noted, and nothing of more than 1 MiB.
 ///
 /// # Errors
 /// Those of writing a file and renaming it. What was there stays.
 pub fn note(file: &Path, stamp: &Stamp, answer: &str) -> io::Result<()> {
-    if !stamp.is_settled() {
+    let text = format!("{stamp}\n{answer}\n");
+    if !stamp.is_settled() || text.len() as u64 > MOST {
         return Ok(());
     }
     let mut draft = file.as_os_str().to_owned();
     draft.push(format!(".{}{DRAFT}", std::process::id()));
     let written = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft);
     let done = written
-        .and_then(|mut draft| draft.write_all(format!("{stamp}\n{answer}\n").as_bytes()))
+        .and_then(|mut draft| draft.write_all(text.as_bytes()))
         .and_then(|()| fs::rename(&draft, file));
     if done.is_err() {
         // The error of the draft is the one to tell.

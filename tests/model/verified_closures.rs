@@ -14,9 +14,12 @@ use nixview::view::nix_state::{NixState, NixStateError};
 
 use crate::closures::{settle, write};
 
-/// A lock of the runtime closure of one member, its digest told by the store's own list.
-fn lock(store: &MiniStore, label: &str) -> EnvLock {
-    let mut names = store.closure(label);
+/// A lock of the closure of one member, its digest told by the store's own list.
+fn lock(store: &MiniStore, label: &str, mode: Mode) -> EnvLock {
+    let mut names = match mode {
+        Mode::Runtime => store.closure(label),
+        Mode::Build | Mode::Dev => store.build_closure(label),
+    };
     names.sort_unstable();
     let text: String = names.iter().map(|name| format!("{name}\n")).collect();
     EnvLock {
@@ -28,7 +31,7 @@ fn lock(store: &MiniStore, label: &str) -> EnvLock {
         },
         environment: None,
         extra_roots: Vec::new(),
-        mode: Mode::Runtime,
+        mode,
         name: label.to_owned(),
         only: None,
         roots: vec![Root::plain(store.path(label).parse().unwrap())],
@@ -47,7 +50,7 @@ fn a_closure_is_verified_once_for_a_state_of_the_database() {
     let store = MiniStore::temporary();
     let state = tempfile::tempdir().unwrap();
     let location = Location::open(store.root()).unwrap();
-    let lock = lock(&store, "env-a");
+    let lock = lock(&store, "env-a", Mode::Runtime);
     lock.verified_in(&location, state.path()).unwrap();
     settle(&store);
     lock.verified_in(&location, state.path()).unwrap();
@@ -80,11 +83,47 @@ fn a_closure_is_verified_once_for_a_state_of_the_database() {
 }
 
 #[test]
+fn the_fewest_members_that_keep_the_others_are_remembered_as_roots_for_the_collector() {
+    let store = MiniStore::temporary();
+    let state = tempfile::tempdir().unwrap();
+    let location = Location::open(store.root()).unwrap();
+    let lock = lock(&store, "env-a.drv", Mode::Build);
+    settle(&store);
+    let to_pin = |lock: &EnvLock| {
+        let verified = lock.verified_in(&location, state.path()).unwrap();
+        verified.to_pin().iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    let first = to_pin(&lock);
+    // Now as it is noted.
+    std::fs::remove_file(state.path().join("closures.sqlite")).unwrap();
+    assert_eq!(to_pin(&lock), first);
+    assert!(!state.path().join("closures.sqlite").exists());
+
+    let members = store.build_closure("env-a.drv");
+    let labels: Vec<&str> = store.labels().filter(|label| members.contains(&store.path(label))).collect();
+    let references = |label: &str| -> Vec<&str> {
+        store.references(label).into_iter().filter(|path| *path != store.path(label)).collect()
+    };
+    let mut tops: Vec<&str> = labels.iter().map(|label| store.path(label)).collect();
+    tops.retain(|path| !labels.iter().any(|label| references(label).contains(path)));
+    tops.sort_unstable();
+    assert_eq!(first, tops);
+    assert!(tops.len() > 1 && tops.len() < members.len(), "{tops:?} of {members:?}");
+
+    // A note without them protects nothing: it counts as none.
+    let note = std::fs::read_dir(state.path().join("verified")).unwrap().next().unwrap().unwrap().path();
+    let text = std::fs::read_to_string(&note).unwrap();
+    let (kept, _) = text.split_once(&format!(" {}", tops[0])).unwrap();
+    std::fs::write(&note, format!("{kept}\n")).unwrap();
+    assert_eq!(to_pin(&lock), first);
+}
+
+#[test]
 fn the_template_of_a_closure_is_found_without_its_members() {
     let store = MiniStore::temporary();
     let state = tempfile::tempdir().unwrap();
     let location = Location::open(store.root()).unwrap();
-    let lock = lock(&store, "env-a");
+    let lock = lock(&store, "env-a", Mode::Runtime);
     let members = Arc::new(Members::of_names(store.closure("env-a")).unwrap());
     let tell = || Ok(Arc::clone(&members));
     let refuse = || Err("the members were asked".into());

@@ -23,6 +23,7 @@ use parking_lot::Mutex;
 use rusqlite::Connection;
 
 use super::derivation::{Derivation, Modulo};
+use super::graph;
 use super::location::Location;
 use super::path::StorePath;
 use super::references::{OutputPath, Reached, ReferenceError, References};
@@ -182,6 +183,22 @@ impl Database {
     /// reference to one that is not among them.
     pub fn records(&self, paths: &[StorePath], links: Links) -> Result<Records, ReferenceError> {
         self.read(|c| records::records(c, &self.location.dir, paths, links))
+    }
+
+    /// The fewest of `paths` (sorted, each once) from which references among them lead to all others, sorted. As roots they
+    /// keep all from Nix's collector, which follows references alone.
+    ///
+    /// # Errors
+    /// [`ReferenceError::Unknown`] for a path that is not valid.
+    pub fn fewest_roots(&self, paths: &[StorePath]) -> Result<Vec<StorePath>, ReferenceError> {
+        let records = self.records(paths, Links::Within)?;
+        let mut below = vec![Vec::new(); paths.len()];
+        for (referrer, reference) in records.references {
+            if let Some(below) = below.get_mut(referrer) {
+                below.push(reference);
+            }
+        }
+        Ok(graph::roots(&below).into_iter().filter_map(|node| paths.get(node).cloned()).collect())
     }
 
     /// How many valid paths refer to each path that is referred to, sorted by path; a path that refers to itself counts as any other.
