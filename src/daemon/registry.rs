@@ -18,7 +18,7 @@ use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
@@ -419,15 +419,28 @@ fn wait_until_removed(path: &Path, lock: &File) -> io::Result<bool> {
 }
 
 /// Waits for the end of a process that was killed: it has no command line any more, but still all its locks. `false`
-/// if it lives on, or does not end within a second.
+/// if it lives on, or does not end within a second. A process has none for a moment, too, when it becomes another program.
 fn wait_if_dying(pid: i32) -> bool {
     let Some(server) = Pid::from_raw(pid).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok()) else {
         return false;
     };
-    let dying = fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.is_empty());
-    let ended = || wait_readable(&[server.as_fd()], Some(Duration::from_secs(1)));
-    dying && ended().is_ok_and(|ended| ended.contains(&true))
+    let is_dying = || fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.is_empty());
+    let has_ended =
+        |within| wait_readable(&[server.as_fd()], Some(within)).is_ok_and(|all| all.contains(&true));
+    let deadline = Instant::now() + DEATH;
+    while is_dying() && Instant::now() < deadline {
+        if has_ended(LOOK_AGAIN) {
+            return true;
+        }
+    }
+    false
 }
+
+/// How long a process that was killed takes to end.
+const DEATH: Duration = Duration::from_secs(1);
+
+/// How often it is looked at meanwhile.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
 impl Claim {
     /// The name.
