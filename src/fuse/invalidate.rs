@@ -18,7 +18,8 @@ impl Invalidator {
         self.notifier.get_or_init(|| notifier);
     }
 
-    /// Gives the kernel the content of `ino` to keep. It waits for pages that are being read: nobody may have the inode open yet.
+    /// Gives the kernel the content of `ino` to keep. It waits for pages that are being read, so it comes before the
+    /// first open of the inode is answered.
     pub(super) fn content(&self, ino: Ino, content: &[u8]) {
         let Some(notifier) = self.notifier.get() else { return };
         if let Err(error) = notifier.store(INodeNo(ino.0), 0, content) {

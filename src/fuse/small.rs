@@ -2,8 +2,8 @@
 //!
 //! A read through passthrough makes the time of access unknown, so that the kernel asks for the attributes again, in each run of a
 //! program. A read of what the kernel keeps itself does not. So a small file whose content cannot change is read once by the server, at
-//! its first open, and given to the kernel (`FUSE_NOTIFY_STORE`): no request reads it. That takes memory for each view, which
-//! passthrough does not, and is taken back like any cache: larger files go through passthrough, and are in memory once for all views.
+//! its first open, and given to the kernel (`FUSE_NOTIFY_STORE`): no request reads it. That takes memory for each view, which the
+//! kernel reclaims like any page cache. Larger files go through passthrough, and are in memory once for all views.
 
 use std::collections::HashSet;
 use std::io;

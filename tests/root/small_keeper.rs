@@ -56,7 +56,7 @@ fn it_takes_back_what_a_large_one_does() {
         all_gone(&scene);
         assert!(!Path::new(&format!("/proc/{keeper}/comm")).exists() || name(keeper) != "nixview-keep");
     }
-    // The upper is nobody's now, and its lock tells of no overlay.
+    // No view holds the upper now, and its lock names no overlay.
     let lock = fs::read_to_string(scene.path("u/lock")).unwrap();
     assert_eq!(lock.lines().count(), 1, "{lock}");
     for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
@@ -141,7 +141,7 @@ fn a_command_that_runs_long_ends_with_its_view_and_its_caller() {
     run.kill().unwrap();
     run.wait().unwrap();
     all_gone(&scene);
-    // The keeper is told to end.
+    // A signal ends the keeper.
     let mut run = start();
     let keeper = keeper();
     is_small(keeper);

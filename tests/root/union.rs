@@ -280,7 +280,7 @@ fn a_small_file_of_the_store_costs_an_open_and_a_large_one_its_attributes_too() 
     assert!(dropped.iter().any(|(kind, _)| *kind == "read"), "{dropped:?}");
     wait_for_releases(&m);
 
-    // What the kernel keeps of it goes when the file is changed, whoever changes it and whoever reads it then.
+    // A change of the file drops what the kernel keeps of it, for each writer and each reader.
     let reader = File::open(m.path.join("small")).unwrap();
     fs::write(m.path.join("small"), "changed").unwrap();
     assert_eq!(io::read_to_string(&reader).unwrap().as_bytes(), small, "a reader keeps the old bytes");
