@@ -126,6 +126,15 @@ mod tests {
         note(&file, &stamp, "second").unwrap();
         assert_eq!(recall(&file, &stamp).as_deref(), Some("second"));
 
+        // The longest answer that fits is noted, and one byte more is not.
+        let longest = "x".repeat(usize::try_from(MOST).unwrap() - format!("{stamp}\n\n").len());
+        note(&file, &stamp, &longest).unwrap();
+        assert_eq!(recall(&file, &stamp).as_ref(), Some(&longest));
+        std::fs::remove_file(&file).unwrap();
+        note(&file, &stamp, &(longest + "x")).unwrap();
+        assert!(!file.exists());
+        note(&file, &stamp, "second").unwrap();
+
         let whole = std::fs::read(&file).unwrap();
         for length in 0..whole.len() {
             std::fs::write(&file, whole.get(..length).unwrap()).unwrap();
